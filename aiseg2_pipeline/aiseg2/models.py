@@ -1,0 +1,121 @@
+"""What the device tells, as frozen values with their units in the names.
+
+No I/O and no parsing here. An absent number is None, never 0. Times are UTC unless a name says otherwise.
+"""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
+
+
+class Exchange(enum.Enum):
+    """Which way power flows between home and grid (`lo_buy_sell`)."""
+
+    BUYING = "buying"
+    SELLING = "selling"
+    NEITHER = "neither"
+
+
+class BatteryState(enum.Enum):
+    """What the storage battery does; the value is what a reading's `状態` row holds."""
+
+    CHARGING = 1
+    DISCHARGING = -1
+    IDLE = 0
+
+
+@dataclass(frozen=True)
+class GeneratingDevice:
+    """A registered generating device; `power_w` is None while it has no reading."""
+
+    name: str
+    power_w: float | None
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """One of the three largest consumers that the power flow names (the spelling of page 734)."""
+
+    name: str
+    power_w: float | None
+
+
+@dataclass(frozen=True)
+class Battery:
+    """A storage battery; either value is None where the device does not say."""
+
+    charge_percent: float | None
+    state: BatteryState | None
+
+
+@dataclass(frozen=True)
+class PowerFlow:
+    """The power flow of one moment.
+
+    What only the JSON tells (battery, exchange, EV, fuel cell, consumers) is None or empty when the flow was
+    read from the HTML page.
+    """
+
+    generation_kw: float | None
+    consumption_kw: float | None
+    generators: tuple[GeneratingDevice, ...]
+    exchange: Exchange | None = None
+    battery: Battery | None = None
+    ev_connected: bool | None = None
+    fuel_cell_connected: bool | None = None
+    fuel_cell_state: int | None = None
+    largest_consumers: tuple[Consumer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Circuit:
+    """A registered circuit: `circuit_id` is page 734's `strId`, `name` its spelling there."""
+
+    circuit_id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class CircuitPower:
+    """A row of page 1113 under its spelling there. `power_w` is None for `-` (not measured), 0.0 for a blank."""
+
+    name: str
+    power_w: float | None
+
+
+@dataclass(frozen=True)
+class CircuitPage:
+    """One page of 1113: at most ten rows in the order shown."""
+
+    rows: tuple[CircuitPower, ...]
+    has_blank: bool
+    is_last: bool
+    device_time: datetime | None
+
+
+@dataclass(frozen=True)
+class CircuitList:
+    """Page 734: the registered circuits."""
+
+    circuits: tuple[Circuit, ...]
+    device_time: datetime | None
+
+
+@dataclass(frozen=True)
+class LiveReading:
+    """One live reading.
+
+    `circuits` is None when they could not be read; `circuits_error` then says why. `circuit_list` is the list
+    in force when known. `clock_offset_s` is device minus host, None when no page with a clock was read.
+    """
+
+    answered_at: datetime
+    flow: PowerFlow
+    circuits: tuple[CircuitPower, ...] | None
+    circuits_error: Aiseg2Error | None
+    circuit_list: tuple[Circuit, ...] | None
+    clock_offset_s: float | None
+    requests: int
+    elapsed_s: float

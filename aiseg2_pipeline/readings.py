@@ -1,0 +1,114 @@
+"""The readings frame: its shape, the check that a frame has it, and how a live reading becomes one.
+
+Everything that passes a frame on (store, points, assets) relies on `checked`; nothing else defines its columns.
+Reading and writing of any kind belongs elsewhere.
+
+| column | dtype | |
+|---|---|---|
+| `time` | datetime64[ns, UTC] | live: when the device answered with the power flow, to the second |
+| `kind` | str | `total`, `generation`, `usage`, `battery` |
+| `name` | str | as the device shows it; circuits by page 1113's spelling |
+| `value` | float64 | never absent: an absent number is no row |
+| `unit` | str | `kW` (totals), `W`, `%`, or empty |
+| `interval_s` | int32 | 0 for a live reading; 1800 or 3600 for the mean over a half hour or an hour |
+
+The key is (`time`, `kind`, `name`).
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from aiseg2_pipeline.aiseg2.circuits import sum_by_name
+from aiseg2_pipeline.aiseg2.models import LiveReading
+
+TOTAL_GENERATION = "総発電電力"
+TOTAL_CONSUMPTION = "総消費電力"
+TOTAL_EXCHANGE = "売買電力"
+BATTERY_CHARGE = "充電率"
+BATTERY_STATE = "状態"
+
+KINDS = ("total", "generation", "usage", "battery")
+KEY = ["time", "kind", "name"]
+DTYPES = {
+    "time": "datetime64[ns, UTC]",
+    "kind": "str",
+    "name": "str",
+    "value": "float64",
+    "unit": "str",
+    "interval_s": "int32",
+}
+COLUMNS = list(DTYPES)
+INTERVALS_S = (0, 1800, 3600)
+
+
+class Row(NamedTuple):
+    """One row of the frame, columns in order."""
+
+    time: datetime
+    kind: str
+    name: str
+    value: float
+    unit: str
+    interval_s: int
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return the rows as a checked frame; no rows give an empty frame of the right dtypes."""
+    table = pd.DataFrame(list(rows), columns=COLUMNS)
+    table["time"] = pd.to_datetime(table["time"], utc=True)
+    return checked(table.astype(DTYPES))
+
+
+def checked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return `table` unchanged if it is a readings frame, else raise ValueError saying what is wrong."""
+    if list(table.columns) != COLUMNS:
+        raise ValueError(f"a readings frame has the columns {COLUMNS}, not {list(table.columns)}")
+    wrong = {name: str(table[name].dtype) for name, dtype in DTYPES.items() if str(table[name].dtype) != dtype}
+    if wrong:
+        raise ValueError(f"a readings frame has the dtypes {DTYPES}; these differ: {wrong}")
+    if not np.isfinite(table["value"]).all():
+        raise ValueError("a readings frame holds no absent or infinite value: leave the row out")
+    if not table["kind"].isin(KINDS).all():
+        raise ValueError(f"a readings frame has the kinds {KINDS}")
+    if not table["interval_s"].isin(INTERVALS_S).all():
+        raise ValueError(f"a readings frame has the intervals {INTERVALS_S} s")
+    repeated = table.duplicated(KEY)
+    if repeated.any():
+        raise ValueError(f"a readings frame has one row a key; repeated: {table.loc[repeated, 'name'].iloc[0]}")
+    return table
+
+
+def live_frame(reading: LiveReading) -> pd.DataFrame:
+    """Return a live reading as a frame; numbers that the device did not tell are no rows.
+
+    Exchange is generation minus consumption; where no generating device is registered it is minus consumption,
+    and there is no generation. Generating devices of one name, and circuits of one name, are added up; a sum is
+    absent when any part of it is.
+    """
+    time = reading.answered_at.replace(microsecond=0)
+    flow = reading.flow
+    values: list[tuple[str, str, float | None, str]] = []
+    if not flow.generators:
+        exchange = None if flow.consumption_kw is None else -flow.consumption_kw
+    elif flow.generation_kw is None or flow.consumption_kw is None:
+        exchange = None
+    else:
+        # Both are in steps of 0.1 kW; the difference of two binary fractions would not be.
+        exchange = round(flow.generation_kw - flow.consumption_kw, 6)
+    if flow.generators:
+        values.append(("total", TOTAL_GENERATION, flow.generation_kw, "kW"))
+    values.append(("total", TOTAL_CONSUMPTION, flow.consumption_kw, "kW"))
+    values.append(("total", TOTAL_EXCHANGE, exchange, "kW"))
+    generators = sum_by_name((device.name, device.power_w) for device in flow.generators)
+    values += [("generation", name, power_w, "W") for name, power_w in generators.items()]
+    circuits = sum_by_name((row.name, row.power_w) for row in reading.circuits or ())
+    values += [("usage", name, power_w, "W") for name, power_w in circuits.items()]
+    if flow.battery is not None:
+        state = flow.battery.state
+        values.append(("battery", BATTERY_CHARGE, flow.battery.charge_percent, "%"))
+        values.append(("battery", BATTERY_STATE, None if state is None else float(state.value), ""))
+    return frame(Row(time, kind, name, value, unit, 0) for kind, name, value, unit in values if value is not None)
