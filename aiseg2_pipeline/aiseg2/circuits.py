@@ -1,7 +1,7 @@
 """One identity for a circuit's three spellings, and one cleaning for every name that the device sends.
 
-Page 734 and the power flow write `ＬＤＫ・エアコン`, page 1113 `ＬＤＫエアコン`, the card's files `エアコン・ＬＤＫ`.
-The first two meet in `circuit_key`; the card's columns are told apart by position, never by name.
+Page 734 and the power flow write `ＬＤＫ・エアコン`, page 1113 `ＬＤＫエアコン`,
+the card's files `エアコン・ＬＤＫ`. The first two meet in `circuit_key`; the card's columns are told apart by position, never by name.
 """
 
 import unicodedata

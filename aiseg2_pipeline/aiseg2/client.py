@@ -1,0 +1,154 @@
+"""The client: one method a page, and `live`, which reads the power of this moment.
+
+How an answer is fetched is the transport's, what it says is `pages`', which circuit pages a reading needs is
+`live_circuits`'. Nothing here keeps a reading.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiseg2_pipeline.aiseg2 import live_circuits, pages
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
+from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, LiveReading, PowerFlow
+from aiseg2_pipeline.aiseg2.transport import (
+    READING_TIMEOUT_S,
+    Deadline,
+    NotServed,
+    Slot,
+    Transport,
+    load_state,
+    save_state,
+)
+
+# Where only the HTML flow page answered, the JSON is tried again after a firmware update may have come.
+_ASK_FOR_JSON_AGAIN = timedelta(days=1)
+
+
+class Aiseg2Client:
+    """Reads one AiSEG2. Use it as a context manager; one thread at a time.
+
+    `state_dir` keeps the digest challenge, the circuit list and what the last full read showed, so that the next
+    process starts warm. `clock` gives the host's time as an aware datetime. Every method raises an `Aiseg2Error`.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        user: str,
+        password: str,
+        *,
+        state_dir: Path,
+        clock: Callable[[], datetime],
+        slot: Slot = "live",
+        verify: bool | str = True,
+    ) -> None:
+        """Open nothing yet: the first request does."""
+        self.transport = Transport(base_url, user, password, state_dir=state_dir, slot=slot, verify=verify)
+        self.clock_offset_s: float | None = None
+        self._clock = clock
+        self._state_path = state_dir / "device.json"
+        self._device = {"base_url": base_url}
+
+    def __repr__(self) -> str:
+        """Name the device, not the login."""
+        return f"Aiseg2Client({self.transport.base_url!r})"
+
+    def __enter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self.transport.close()
+
+    def reserve(self, deadline: Deadline) -> AbstractContextManager[None]:
+        """Keep this client's place at the device for several pages."""
+        return self.transport.slot(deadline)
+
+    def flow_json(self, deadline: Deadline) -> PowerFlow:
+        """Return the power flow as the device's own page redraws itself with (it changes nothing there)."""
+        return pages.flow_from_json(self.transport.request("POST", pages.FLOW_JSON, deadline, data="data={}"))
+
+    def flow_html(self, deadline: Deadline) -> PowerFlow:
+        """Return the power flow from the page that older firmware serves."""
+        return pages.flow_from_html(self.transport.request("GET", pages.FLOW_HTML, deadline))
+
+    def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+        """Return page `page`, from 1, of the circuits."""
+        shown = pages.circuit_page(self.transport.request("GET", f"{pages.CIRCUITS}?id={page}", deadline), page)
+        self._note_clock(shown.device_time)
+        return shown
+
+    def circuit_list(self, deadline: Deadline) -> CircuitList:
+        """Return the registered circuits."""
+        listed = pages.circuit_list(self.transport.request("GET", pages.CIRCUIT_LIST, deadline))
+        self._note_clock(listed.device_time)
+        return listed
+
+    def export_token(self, deadline: Deadline) -> str:
+        """Return the token of the SD card's export form; it shows that the device has the page."""
+        return pages.export_token(self.transport.request("GET", pages.EXPORT, deadline))
+
+    def live(self, timeout_s: float = READING_TIMEOUT_S) -> LiveReading:
+        """Return the power of this moment; `timeout_s` bounds it all, waiting and retries included.
+
+        Totals and circuits fail apart: where the circuits cannot be read the totals are returned with the reason.
+        """
+        deadline = Deadline(timeout_s)
+        started = time.monotonic()
+        sent_before = self.transport.requests
+        with self.reserve(deadline):
+            state = load_state(self._state_path)
+            if state.get("device") != self._device:
+                state = {"device": self._device}
+            flow, answered_at = self._flow(state, deadline)
+            memory = live_circuits.Memory.from_state(state.get("circuits"))
+            circuits, problem = None, None
+            try:
+                circuits = live_circuits.read(self, memory, self._clock(), deadline)
+            except Aiseg2Error as error:
+                problem = error
+            save_state(self._state_path, state | {"circuits": memory.to_state()})
+        return LiveReading(
+            answered_at=answered_at,
+            flow=flow,
+            circuits=circuits,
+            circuits_error=problem,
+            circuit_list=memory.circuits,
+            clock_offset_s=self.clock_offset_s,
+            requests=self.transport.requests - sent_before,
+            elapsed_s=time.monotonic() - started,
+        )
+
+    def _flow(self, state: dict[str, Any], deadline: Deadline) -> tuple[PowerFlow, datetime]:
+        """Return the flow and when it was answered, from the HTML page where the JSON is not served."""
+        html_only_since = state.get("flow_html_only_since")
+        now = self._clock()
+        if not isinstance(html_only_since, float) or not (
+            0 <= now.timestamp() - html_only_since < _ASK_FOR_JSON_AGAIN.total_seconds()
+        ):
+            state.pop("flow_html_only_since", None)
+            try:
+                return self.flow_json(deadline), self._utc_now()
+            except (NotServed, Unreadable) as error:
+                try:
+                    flow, answered_at = self.flow_html(deadline), self._utc_now()
+                except (NotServed, Unreadable):
+                    raise error from None
+            state["flow_html_only_since"] = now.timestamp()
+            return flow, answered_at
+        return self.flow_html(deadline), self._utc_now()
+
+    def _utc_now(self) -> datetime:
+        return self._clock().astimezone(UTC)
+
+    def _note_clock(self, device_time: datetime | None) -> None:
+        if device_time is not None:
+            self.clock_offset_s = (device_time - self._utc_now()).total_seconds()
