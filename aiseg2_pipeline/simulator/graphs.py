@@ -1,0 +1,231 @@
+"""The unit's graph pages: a day's hours of one series, and the day before to compare with.
+
+No clock, no HTTP and no household in here. Which hours there are belongs in `meter`.
+"""
+
+import base64
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import numpy as np
+
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.chance import IntArray
+from aiseg2_pipeline.simulator.household import GENERATOR_NAME
+from aiseg2_pipeline.simulator.layout import VERSION, page, script, to_json
+from aiseg2_pipeline.simulator.meter import Day
+
+CIRCUIT_GRAPH = "584"
+
+_NOTHING: IntArray = np.zeros(0, np.int64)
+_BUTTONS = (
+    ("g_btn_solar", "w86", "発電量", "51111"),
+    ("g_btn_buy", "w82", "買電量", "53111"),
+    ("g_btn_sell", "w82", "売電量", "54111"),
+    ("g_btn_usage", "w102", "使用電力量", "52111"),
+    ("g_btn_hotwater", "w88", "湯", "55111"),
+)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph page: what it shows, and the variables of its script that no hour decides."""
+
+    page_id: str
+    title: str
+    legends: tuple[str, ...]
+    parts: Callable[[Day], tuple[IntArray, ...]]  # stacked in the graph; `_NOTHING` where nothing is measured
+    variables: dict[str, Any]
+    unit: str = "kWh"
+
+
+def _one_series(legend: str, css_class: str) -> dict[str, Any]:
+    return {
+        "connectInfo_sb": "0",
+        "total1_string": legend,
+        "val2_string": "",
+        "storagebattery": False,
+        "graph_num": 1,
+        "total1_Legend": css_class,
+    }
+
+
+GRAPHS = {
+    graph.page_id: graph
+    for graph in (
+        Graph(
+            "51111",
+            "発電量",
+            (GENERATOR_NAME,),
+            lambda day: (day.generation_wh,),
+            _one_series(GENERATOR_NAME, "pv"),
+        ),
+        Graph(
+            "52111",
+            "使用電力量",
+            ("発電", "買電"),
+            lambda day: (day.own_wh, day.bought_wh),
+            {"connectInfo": {"gen": 1, "sto": 0}, "graph_num": 2, "gen": 1},
+        ),
+        Graph("53111", "買電量", ("買電",), lambda day: (day.bought_wh,), _one_series("買電", "buy")),
+        Graph("54111", "売電量", ("売電",), lambda day: (day.sold_wh,), _one_series("売電", "sell")),
+        Graph("55111", "湯", (), lambda _: (_NOTHING,), _one_series("", ""), unit="L"),
+        Graph("57111", "ガス", (), lambda _: (_NOTHING,), _one_series("", ""), unit="m³"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the `data` of a graph page's address asks for; None where it does not say, or not readably."""
+
+    day: date | None = None
+    circuit_id: str | None = None
+
+
+def asked(data: str) -> Asked:
+    """Read `data`: base64 of JSON with `day` ([2026, 7, 14]) and, for one circuit, `circuitid`."""
+    try:
+        # A `+` that a client did not escape arrives as a space; some leave the filling out.
+        text = data.replace(" ", "+").rstrip("=")
+        values = json.loads(base64.b64decode(text + "=" * (-len(text) % 4)))
+        circuit_id = values.get("circuitid")
+    except (ValueError, AttributeError, RecursionError):
+        return Asked()
+    try:
+        year, month, day = (int(part) for part in values["day"])
+        wanted = date(year, month, day) if 1970 <= year < 9999 else None
+    except (ValueError, KeyError, TypeError, OverflowError):
+        wanted = None
+    return Asked(wanted, None if circuit_id is None else str(circuit_id))
+
+
+def circuit_graph(circuit_id: str | None) -> Graph:
+    """Return the graph of one circuit; of nothing when no registered circuit has this id."""
+    ids = [str(circuit.circuit_id) for circuit in CIRCUITS]
+    if circuit_id not in ids:
+        return Graph(CIRCUIT_GRAPH, "回路ごと", (), lambda _: (_NOTHING,), _one_series("", ""))
+    index = ids.index(circuit_id)
+    name = CIRCUITS[index].name
+    return Graph(
+        CIRCUIT_GRAPH, name, (name,), lambda day: (day.circuits_wh[:, index],), _one_series(name, "circuit")
+    )
+
+
+def graph_page(graph: Graph, day: date, hours: Day, before: Day, now: datetime) -> bytes:
+    """Return the page of a graph for `day`; `before` is the day before it, `now` the unit's clock in Japan time."""
+    parts_wh = graph.parts(hours)
+    day_wh = np.stack(parts_wh).sum(axis=0)
+    before_wh = np.stack(graph.parts(before)).sum(axis=0)
+    total = f"{day_wh.sum() / 1000:.3f}" if hours.is_known and day_wh.size else "-"
+    arrays = {
+        "total1": _kwh(parts_wh[0]),
+        "val2": _kwh(parts_wh[1]) if len(parts_wh) > 1 else [],
+        # Only the page with two parts has a place for a third one.
+        **({"val3": []} if len(parts_wh) > 1 else {}),
+        "total2": _kwh(before_wh),
+    }
+    highest_kwh = max(day_wh.max(initial=0), before_wh.max(initial=0)) / 1000
+    scale = {"max": 5 * max(1, math.ceil(highest_kwh / 5)), "totalValue": total}
+    tabs = {"day": [day.year, day.month, day.day], "month_compare": "mon", "day_compare": "day"}
+    variables = f"""<script type="text/javascript">
+	var version = '{VERSION}';
+	var graph_data = {to_json({"unit": "day", **arrays, **scale, **graph.variables})};
+	var tabs = {to_json(tabs)};
+	var back_url = '/page/graph/{graph.page_id}';
+	var termStr = 'day';
+	var term = '{day:%Y/%m/%d}';
+</script>
+"""
+    return page(
+        title=graph.title,
+        icon=5,
+        back="/page/electricflow/111",
+        now=now,
+        middle=_middle(graph, day, total, is_today=day >= now.date()),
+        scripts=variables + script("graph_bar_660x200") + script("util_base64"),
+    )
+
+
+def _kwh(hours_wh: IntArray) -> list[float]:
+    """Return hours as the script has them: kWh with at most three decimals, whole numbers without any."""
+    return [wh / 1000 if wh % 1000 else wh // 1000 for wh in hours_wh.tolist()]
+
+
+def _middle(graph: Graph, day: date, total: str, *, is_today: bool) -> str:
+    page_id = graph.page_id
+    before = day - timedelta(days=1)
+    has_circuits = page_id in {"52111", CIRCUIT_GRAPH}
+    numbers = "".join(f'\t\t<div id="row_num{number}" class="row_num"></div>\n' for number in range(6))
+    infos = "".join(
+        f'\t\t<div id="info_{index * 2}" class="info"><span class="icolor"></span>'
+        f'<span class="istring">：{legend}</span></div>\n'
+        for index, legend in enumerate(graph.legends)
+    )
+    tabs = "".join(
+        f'\t\t\t<div class="tab-desc-{number} hit" href="/page/graph/{page_id[:2]}{number + 1}11">'
+        '<a href="javascript:void(0)" class="hit"></a></div>\n'
+        for number in (1, 2, 3)
+    )
+    buttons = "".join(_button(*button, selected=page_id) for button in _BUTTONS)
+    by_circuit = '\t\t<div id="g_btn_1" class="button w104 h43 hit" href="/page/graph/581"></div>\n'
+    number_list = (
+        f'\t\t<div id="g_btn_num_list" class="button w125 h43 hit" href="/page/graph/{page_id}2"></div>\n'
+    )
+    canvas = '\t\t<div id="tiku"><canvas id="tiku_bar" width="648" height="7"></canvas></div>\n'
+    following = 'no_sound disable "' if is_today else f'hit" href="/page/graph/{page_id}"'
+    return f"""<div id="main">
+	<div id="tab-area">
+		<div class="tab-set-4">
+			<div class="tab-all tab-active no_sound"></div>
+{tabs}		</div>
+	</div>
+	<div id="stage" class="day graph_contents">
+{"" if has_circuits else canvas}		<div id="graph_base"></div>
+		<div id="graph_dot"></div>
+		<div id="last"><canvas id="graph_last" width="660" height="200"></canvas></div>
+		<div id="current"><canvas id="graph_current" width="660" height="200"></canvas></div>
+	</div>
+	<div id="row_num_wrapper" class="graph_contents">
+		<div id="row_unit" class="row_num">({graph.unit})</div>
+{numbers}	</div>
+	<div id="info_wrapper">
+{infos}		<div id="info_last" class="info"><span class="istring">：<span id="val_last">{before:%m/%d}</span></span></div>
+	</div>
+	<div id="txt_val_wrapper" >
+		<div id="txt_val_inner">
+			<div id="val_current">{day:%Y/%m/%d}</div>
+			<div id="txt_graph_kwh">
+				<span id="val_kwh">{total}</span><span id="unit_kwh">{graph.unit}</span>
+			</div>
+		</div>
+		<div id="g_rbtn_back" class="button nextback back hit" href="/page/graph/{page_id}"></div>
+		<div id="g_rbtn_next" class="button nextback next {following}></div>
+		<div id="g_sbtn_1" class="button dropdown w164 h43"></div>
+{"" if has_circuits else number_list}	</div>
+	<div id="display_switch{"_circuit" if has_circuits else ""}">
+	<div id="g_cbtn_wrapper" class="combo_wrapper">
+{buttons}	</div>
+	</div>
+{by_circuit if has_circuits else ""}</div>
+</div>
+<div id="popup">
+	<div class="popup_layer">&nbsp;</div>
+	<div id="popup_base" class="p_681x368">
+		<div class="w194 h46 radio  radio_on radio_0" value="" href=""  nofunc></div>
+		<div id="popup_button_cb" class="w112 h46 button  popup_button_cancel"></div>
+	</div>
+</div>
+"""
+
+
+def _button(element_id: str, width: str, text: str, page_id: str, *, selected: str) -> str:
+    state = 'no_sound selected"' if page_id == selected else f'hit" href="/page/graph/{page_id}"'
+    return (
+        f'\t\t<div id="{element_id}" class="button combo {width} h43 {state}>'
+        f'<div class="button_text">{text}</div></div>\n'
+    )

@@ -1,0 +1,296 @@
+"""The unit's live pages, its circuit list and its settings page, as bytes, from one moment of the household.
+
+No clock, no HTTP and no household in here: a page is a pure function of what it shows. Graphs belong in `graphs`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+from typing import Any
+
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.household import GENERATOR_NAME
+from aiseg2_pipeline.simulator.layout import VERSION, breadcrumb, page, script, to_json
+
+_PAGE_ROWS = 10
+_NAME_WRAPS_AFTER = 6  # characters
+_BAR_PX = 87
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the unit measures now (Japan time). `circuits_w` is in the order of `CIRCUITS`."""
+
+    now: datetime
+    circuits_w: tuple[int, ...]
+    generation_w: int
+    consumption_w: int
+
+    def largest_first(self) -> list[tuple[str, int]]:
+        """Return every circuit's name and watts, largest first, 0 W last."""
+        names = (circuit.name for circuit in CIRCUITS)
+        return sorted(zip(names, self.circuits_w, strict=True), key=lambda row: -row[1])
+
+
+def flow_json(moment: Moment) -> dict[str, Any]:
+    """Return what the power flow page redraws itself from: numbers, strings and `-` mixed as on a real unit."""
+    return {
+        **_capacities(moment),
+        "lo_buy_sell": _buy_sell(moment),
+        "soc": 0,
+        "percent": "-",
+        "charge": 2,
+        "connSb": 0,
+        "connEv": 0,
+        "connPv1": 1,
+        "connPv2": 0,
+        "g_d_1_title": GENERATOR_NAME,
+        "g_d_2_title": "",
+        "g_d_1_capacity": moment.generation_w,
+        "g_d_2_capacity": "-",
+        "connFc": 0,
+        "sbNet": 0,
+        **_largest_consumers(moment),
+        "fc": {"fcState": 0, "fcLevel": 6},
+        "noPvFc": 0,
+        "measReg": 1,
+        "s_button_mode": 0,
+        "selfSufficiencyDisable": 1,
+    }
+
+
+def flow_page(moment: Moment) -> bytes:
+    """Return page 111: the power flow as HTML, for programs that read it there."""
+    capacities = _capacities(moment)
+    devices = [(GENERATOR_NAME, f"{moment.generation_w}W"), ("", "-"), ("", "-")]
+    generators = "".join(
+        f'\t<div id="g_d_{number}_title">{title}</div>\n\t<div id="g_d_{number}_capacity">{capacity}</div>\n'
+        for number, (title, capacity) in enumerate(devices, start=1)
+    )
+    consumers = "".join(
+        f'\t<div id="u_d_{number}_title">{escape(name)}</div>\n\t<div id="u_d_{number}_capacity">{watts}W</div>\n'
+        for number, (name, watts) in enumerate(moment.largest_first()[:3], start=1)
+    )
+    middle = f"""<div id="main">
+	<div id="g_capacity">{capacities["g_capacity"]}</div>
+	<div id="u_capacity">{capacities["u_capacity"]}</div>
+{generators}{consumers}</div>
+</div>
+"""
+    return page(
+        title="現在の電気",
+        icon=1,
+        back="/page/myhome/9",
+        now=moment.now,
+        middle=middle,
+        scripts=script("pages/electricflow/111"),
+    )
+
+
+def circuits_page(moment: Moment, number: int) -> bytes:
+    """Return page 1113: ten circuits, largest first. Past the last page it is the last page again."""
+    circuits = moment.largest_first()
+    pages = -(-len(circuits) // _PAGE_ROWS)
+    number = min(max(number, 1), pages)
+    rows = circuits[(number - 1) * _PAGE_ROWS : number * _PAGE_ROWS]
+    tops = to_json([_bar_top(watts, circuits[0][1]) for _, watts in rows])
+    images = ",".join(["p_1112_6"] * _PAGE_ROWS)
+    title = "回路ごとで使っている電気"
+    middle = f"""<div id="main">
+	<div id="tab-area">
+{_tabs(number, pages)}	</div>
+	<div id="m_capacity" class="graph_contents">
+{_stages(rows)}	</div>
+</div>
+</div>
+"""
+    variables = f"""<script type="text/javascript">
+	var version = '{VERSION}';
+	var graph_data = {tops};
+	var back_url = '/page/electricflow/111';
+	var image_src = '{images}';
+</script>
+"""
+    return page(
+        title=title,
+        icon=1,
+        back="/page/electricflow/111",
+        now=moment.now,
+        middle=middle,
+        scripts=variables + script("graph_circuit_5x2"),
+        breadcrumbs=breadcrumb("現在の電気", "/page/electricflow/111") + breadcrumb(title),
+    )
+
+
+def circuit_list_page(now: datetime) -> bytes:
+    """Return page 734: all 45 places of the distribution board, of which 32 are registered circuits."""
+    mains = [
+        {
+            "strLabel": "主幹",
+            "strId": "-",
+            "strLocation": "-",
+            "strCircuit": f"主幹L{phase}",
+            "strBtn": "0",
+            "strBtnType": "-",
+        }
+        for phase in (1, 2)
+    ]
+    names = {circuit.circuit_id: circuit.name for circuit in CIRCUITS}
+    places = [
+        {
+            "strId": str(place),
+            "strCircuit": names.get(place, GENERATOR_NAME if place == 40 else ""),
+            "strLabel": f"特{place + 1}" if place < 8 else f"分{place - 7}",
+            "strBtn": "1" if place in names else "0",
+            "strBtnType": "1" if place in names else "-",
+        }
+        for place in range(43)
+    ]
+    settings = {
+        "popupmsg": {
+            "msg1": "<div class='l3_message'>名称を<br>読み込みますか。</div>",
+            "msg2": "<div class='l3_message'>名称を<br>書き込みますか。</div>",
+            "msg3": "<div class='l5_message'>名称を<br>上書きしますか。</div>",
+            "title1": "読み込み",
+            "title2": "書き込み",
+        },
+        "pageno": 1,
+        "arrayCircuitNameList": mains + places,
+    }
+    title = "計測回路名称設定"
+    middle = """<div id="main" class="wrap_set">
+	<div id="table_wrapper1" class="table_wrapper">
+		<table class="table_object"><tr class="table_title"><th>ラベル</th><th>計測回路名称</th></tr></table>
+	</div>
+</div>
+<div id="button_import" class="button w92 h46 "><a href="javascript:void(0);" class="hit">&nbsp;</a></div>
+<div id="button_export" class="button w92 h46 "><a href="javascript:void(0);" class="hit">&nbsp;</a></div>
+</div>
+<div class="popup_dialog" style="display: none">
+	<div id="popup_base" class="p_681x368">
+		<div id="popup_title" class="popup_title"></div>
+		<div id="popup_detail" class="popup_detail"></div>
+		<div id="popup_button_ok" class="button w112 h46" token="0"></div>
+		<div id="popup_button_ng" class="button w112 h46"></div>
+	</div>
+</div>
+"""
+    start = f'<script type="text/javascript">window.onload = init({to_json(settings)});</script>\n'
+    return page(
+        title=title,
+        icon=7,
+        back="/top",
+        now=now,
+        middle=middle,
+        scripts=script("pages/setting/installation/734") + start,
+        breadcrumbs=breadcrumb("設定", "/page/setting/installation/73i2") + breadcrumb(title),
+    )
+
+
+def settings_page(token: str) -> bytes:
+    """Return exectop2.cgi: no XML declaration here, upper-case attributes, and the form before the body."""
+    fields = {
+        "top": "0",
+        "graph": "0",
+        "mall": "0",
+        "downType": "0",
+        "scrollmove": "0",
+        "pageNo": "1",
+        "demoMode": "0",
+        "csrftoken": token,
+        "doReset": "0",
+    }
+    inputs = " ".join(f'<input type="hidden" NAME="{name}" VALUE="{value}" />' for name, value in fields.items())
+    return f"""<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
+<html xmlns="http://www.w3.org/1999/xhtml">
+<head>
+<meta http-equiv="content-type" content="text/html; charset=UTF-8" />
+<title></title>
+</head>
+<form name="set" method="post">
+{inputs}</form>
+<body>
+<div id="logo">&nbsp;</div>
+<div id="page" style="visibility:hidden;"></div>
+</body>
+</html>
+""".encode()
+
+
+def _capacities(moment: Moment) -> dict[str, str]:
+    return {
+        "g_capacity": f"{moment.generation_w / 1000:.1f}",
+        "u_capacity": f"{moment.consumption_w / 1000:.1f}",
+    }
+
+
+def _buy_sell(moment: Moment) -> int:
+    if moment.generation_w == moment.consumption_w:
+        return 2
+    return 1 if moment.generation_w > moment.consumption_w else 0
+
+
+def _largest_consumers(moment: Moment) -> dict[str, Any]:
+    consumers: dict[str, Any] = {}
+    for number, (name, watts) in enumerate(moment.largest_first()[:3], start=1):
+        consumers |= {f"u_d_{number}_capacity": watts, f"u_d_{number}_title": name, f"best{number}": 1}
+    return consumers
+
+
+def _bar_top(watts: int, largest_w: int) -> float:
+    """Return where a circuit's bar begins: pixels from the top."""
+    return _BAR_PX - _BAR_PX * watts / largest_w if watts else _BAR_PX
+
+
+def _tabs(number: int, pages: int) -> str:
+    """Return the tabs over the circuits. The first set leads to pages 2 and 3 and on, the second to the others.
+
+    No tab of the last page leads to a page after it: that is how programs know that it is the last.
+    """
+    tabs = [("all", "1111"), ("desc-1", "1112")] if number <= 3 else [("desc-prev", "1111")]
+    shown = range(2, min(pages, 3) + 1) if number <= 3 else range(4, pages + 1)
+    tabs += [(f"desc-{other}", "" if other == number else f"1113?id={other}&") for other in shown]
+    if number <= 3 < pages:
+        tabs.append(("desc-next", "1113?id=4&"))
+    return (
+        f'\t\t<div class="tab-set-6-p{1 if number <= 3 else 2}">\n'
+        + "".join(
+            f"""\t\t\t<div class="tab-{name} {_tab_state(target)}"><a href="javascript:void(0)" class="hit"></a></div>\n"""
+            for name, target in tabs
+        )
+        + "\t\t</div>\n"
+    )
+
+
+def _tab_state(target: str) -> str:
+    if not target:
+        return "tab-active no_sound"
+    href = target if "?" in target else f"{target}?"
+    return f'button hit" href="/page/electricflow/{href}track='
+
+
+def _stages(rows: list[tuple[str, int]]) -> str:
+    text = ""
+    for index, (name, watts) in enumerate(rows):
+        column = index % 5 + 1
+        is_end = column == 5 or index == len(rows) - 1
+        if column == 1:
+            text += f'\t\t<div class="row r-{index // 5 + 1}">\n'
+        connect = "" if is_end else '\t\t\t\t<div class="c_bar_connect"></div>\n'
+        text += f"""\t\t\t<div id="stage_{index + 1}" class="column c-{column}">
+				<div class="c_bar"></div>
+				<div class="c_value">{f" {watts}W" if watts else ""}</div>
+				<div class="c_device">{_wrapped(name)}</div>
+{connect}\t\t\t</div>
+"""
+        if is_end:
+            text += "\t\t</div>\n"
+    return text
+
+
+def _wrapped(name: str) -> str:
+    """Return a name on two lines: `・` is the break, else it comes after six characters or at the end."""
+    first, middle_dot, second = name.partition("・")
+    if not middle_dot:
+        first, second = name[:_NAME_WRAPS_AFTER], name[_NAME_WRAPS_AFTER:]
+    return f"{escape(first)}<br />{escape(second)}"
