@@ -1,0 +1,282 @@
+"""The writer says the truth about every answer, in one sentence, and keeps the token to itself."""
+
+import logging
+import shutil
+import socket
+import subprocess
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from starlette.responses import Response
+
+from aiseg2_pipeline.influx import (
+    BeyondRetention,
+    InfluxError,
+    InfluxWriter,
+    Misconfigured,
+    Rejected,
+    TooLarge,
+    Unavailable,
+)
+from aiseg2_pipeline_tests.influxdb_server import Fault, InfluxServer
+
+TIME = datetime(2026, 7, 14, 8, 0, tzinfo=UTC)
+SECRET = "s3cret-t0ken"
+
+
+def point(time: datetime = TIME, value: str = "1.5", series: str = "summary=総消費電力(kW)") -> str:
+    return f"power,{series} value={value} {int(time.timestamp())}000000000"
+
+
+@pytest.fixture
+def writer(influx: InfluxServer, bucket: str) -> Iterator[InfluxWriter]:
+    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
+        yield writer
+
+
+def stored(influx: InfluxServer, bucket: str) -> int:
+    return len(influx.query("SELECT * FROM power", bucket))
+
+
+def test_a_write_is_acknowledged_when_the_server_holds_it(
+    influx: InfluxServer, bucket: str, writer: InfluxWriter
+) -> None:
+    writer.write([point(), point(TIME + timedelta(minutes=1))])
+    assert stored(influx, bucket) == 2
+    writer.write([point()])
+    assert stored(influx, bucket) == 2
+
+
+def test_a_wrong_setting_is_named_and_trying_again_is_not_suggested(influx: InfluxServer, bucket: str) -> None:
+    right: dict[str, Any] = {"url": influx.url, "token": influx.token, "org": influx.org, "bucket": bucket}
+    closed = influx.url.replace("http:", "https:")
+    for setting, wrong in [
+        ("INFLUXDB_TOKEN", {"token": SECRET}),
+        ("INFLUXDB_TOKEN", {"token": f"{SECRET}\n"}),
+        ("INFLUXDB_TOKEN", {"token": f"{SECRET}鍵"}),
+        ("INFLUXDB_ORG", {"org": "elsewhere"}),
+        ("INFLUXDB_BUCKET", {"bucket": "elsewhere"}),
+        ("INFLUXDB_USE_HTTPS", {"url": closed}),
+        ("INFLUXDB_HOST", {"url": f"{influx.url}/elsewhere"}),
+        ("INFLUXDB_HOST", {"url": "http://no host"}),
+    ]:
+        writer = InfluxWriter(**(right | wrong))
+        for action in (writer.check, lambda writer=writer: writer.write([point()])):
+            with pytest.raises(Misconfigured, match=setting) as raised:
+                action()
+            assert_one_sentence_without_secrets(raised)
+    assert stored(influx, bucket) == 0
+
+
+def assert_one_sentence_without_secrets(raised: pytest.ExceptionInfo[InfluxError]) -> None:
+    assert "\n" not in str(raised.value)
+    assert SECRET not in "".join(traceback.format_exception(raised.value))
+    assert raised.value.__context__ is None
+
+
+def test_the_token_is_in_no_log_line_and_no_repr(
+    influx: InfluxServer, bucket: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = InfluxWriter(influx.url, SECRET, influx.org, bucket)
+    for logger in ("urllib3", "influxdb_client"):
+        caplog.set_level(logging.DEBUG, logger)
+    with pytest.raises(Misconfigured):
+        writer.write([point()])
+    assert caplog.text
+    assert SECRET not in caplog.text
+    assert SECRET not in repr(writer)
+
+
+def test_check_passes_and_stores_nothing(influx: InfluxServer, bucket: str, writer: InfluxWriter) -> None:
+    writer.check()
+    assert influx.query("SHOW MEASUREMENTS", bucket) == []
+
+
+def test_check_passes_when_the_server_only_misses_points(influx: InfluxServer, writer: InfluxWriter) -> None:
+    body = b'{"code":"invalid","message":"writing requires points"}'
+    influx.fault = lambda _: Fault(400, body=body)
+    writer.check()
+
+
+def test_a_server_that_is_down_is_worth_another_try(influx: InfluxServer, writer: InfluxWriter) -> None:
+    influx.stop()
+    with pytest.raises(Unavailable) as raised:
+        writer.write([point()])
+    assert raised.value.retry_after_s == 1
+
+
+def test_nothing_listening_is_worth_another_try(bucket: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for url in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid:8086"):
+        with pytest.raises(Unavailable, match="INFLUXDB_HOST") as raised:
+            InfluxWriter(url, SECRET, "home", bucket).check()
+        assert_one_sentence_without_secrets(raised)
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(bucket: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        writer = InfluxWriter(f"http://127.0.0.1:{silent.getsockname()[1]}", SECRET, "home", bucket, timeout_s=60)
+        with pytest.raises(Unavailable, match="did not answer in time"):
+            writer.write([point()], timeout_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "retry_after_s"),
+    [
+        (429, {"Retry-After": "30"}, 30),
+        (503, {}, None),
+        (500, {"Retry-After": "soon"}, None),
+        (
+            503,
+            {"Date": "Tue, 14 Jul 2026 08:00:00 GMT", "Retry-After": "Tue, 14 Jul 2026 08:00:05 GMT"},
+            5,
+        ),
+    ],
+)
+def test_a_server_that_asks_to_wait_is_worth_another_try(
+    influx: InfluxServer, writer: InfluxWriter, status: int, headers: dict[str, str], retry_after_s: float | None
+) -> None:
+    influx.fault = lambda _: Fault(status, headers)
+    with pytest.raises(Unavailable, match=str(status)) as raised:
+        writer.write([point()])
+    assert raised.value.retry_after_s == retry_after_s
+    assert len(influx.requests) == 1
+
+
+def test_a_connection_cut_after_the_write_was_taken_is_no_acknowledgement(
+    influx: InfluxServer, bucket: str, writer: InfluxWriter
+) -> None:
+    influx.fault = lambda _: Fault(take=True, cut=True)
+    with pytest.raises(Unavailable):
+        writer.write([point()])
+    assert len(influx.requests) == 1
+    influx.fault = None
+    writer.write([point()])
+    assert stored(influx, bucket) == 1
+
+
+def test_a_type_conflict_is_refused_with_the_servers_reason(writer: InfluxWriter) -> None:
+    writer.write([point(value="1i")])
+    with pytest.raises(Rejected, match="field type conflict") as raised:
+        writer.write([point(TIME + timedelta(minutes=1))])
+    assert "already exists as type integer" in raised.value.reason
+    assert not isinstance(raised.value, BeyondRetention)
+
+
+def test_a_line_that_cannot_be_read_is_refused_with_a_reason_of_bearable_length(writer: InfluxWriter) -> None:
+    with pytest.raises(Rejected, match="unable to parse") as raised:
+        writer.write([f"power,summary={'x' * 1000} value=beyond retention policy"])
+    assert len(raised.value.reason) <= 300
+    assert not isinstance(raised.value, BeyondRetention)
+
+
+def test_a_point_older_than_the_buckets_retention_is_told_apart(influx: InfluxServer) -> None:
+    influx.create_bucket("short", retention="2h")
+    writer = InfluxWriter(influx.url, influx.token, influx.org, "short")
+    with pytest.raises(BeyondRetention, match="retention policy"):
+        writer.write([point(datetime(2020, 1, 1, tzinfo=UTC))])
+    influx.drop_bucket("short")
+
+
+def test_a_request_too_large_for_the_server_is_told_apart(influx: InfluxServer, writer: InfluxWriter) -> None:
+    influx.fault = lambda _: Fault(413, body=b"<html>413</html>")
+    with pytest.raises(TooLarge):
+        writer.write([point()])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        (200, {}, b"<html>welcome</html>"),
+        (200, {}, b"\xff\xfe"),
+        (302, {"Location": "http://127.0.0.1:9/login"}, b""),
+        (400, {}, b"Client sent an HTTP request to an HTTPS server.\n"),
+        (400, {}, b'["no", "object"]'),
+        (404, {}, b"404 page not found"),
+        (405, {}, b""),
+    ],
+)
+def test_an_answer_that_is_not_influxdbs_is_a_wrong_setting_and_refuses_no_point(
+    influx: InfluxServer, writer: InfluxWriter, status: int, headers: dict[str, str], body: bytes
+) -> None:
+    influx.fault = lambda _: Fault(status, headers, body)
+    with pytest.raises(Misconfigured, match="INFLUXDB_HOST"):
+        writer.write([point()])
+
+
+def test_points_of_another_writer_are_seen_and_ours_are_not(influx: InfluxServer, writer: InfluxWriter) -> None:
+    minutes = [TIME + timedelta(minutes=minute) for minute in range(4)]
+    writer.write([point(time) for time in minutes])
+    writer.write([point(TIME + timedelta(seconds=30), series="summary=総発電電力(kW)")])
+    assert writer.other_writers(minutes[1], own_times=[minutes[2]]) == [minutes[1], minutes[3]]
+    assert writer.other_writers(minutes[0], own_times=minutes) == []
+    influx.may_read = False
+    assert writer.other_writers(minutes[0], own_times=[]) is None
+
+
+def test_delete_removes_what_lies_in_the_range_and_nothing_else(
+    influx: InfluxServer, bucket: str, writer: InfluxWriter
+) -> None:
+    minutes = [TIME + timedelta(minutes=minute) for minute in range(4)]
+    for measurement in ("power", "power_fill", "battery", "energy"):
+        writer.write([point(time).replace("power", measurement, 1) for time in minutes])
+    writer.delete(minutes[1], minutes[3])
+    left = {
+        name: [row["time"] // 10**9 for row in influx.query(f"SELECT * FROM {name}", bucket)]  # noqa: S608 - our names
+        for name in ("power", "power_fill", "battery", "energy")
+    }
+    all_s = [int(minute.timestamp()) for minute in minutes]
+    kept_s = [all_s[0], all_s[3]]
+    assert left == {"power": kept_s, "power_fill": kept_s, "battery": kept_s, "energy": all_s}
+
+
+def test_https_is_verified_unless_told_otherwise(tmp_path: Path) -> None:
+    with https_server(tmp_path) as (url, certificate):
+        with pytest.raises(Misconfigured, match="INFLUXDB_CA_FILE") as raised:
+            InfluxWriter(url, SECRET, "home", "b").check()
+        assert_one_sentence_without_secrets(raised)
+        InfluxWriter(url, SECRET, "home", "b", verify=str(certificate)).check()
+        with pytest.warns(match="Unverified HTTPS"):
+            InfluxWriter(url, SECRET, "home", "b", verify=False).check()
+
+
+def test_a_file_that_is_no_ca_file_is_named(tmp_path: Path) -> None:
+    empty = tmp_path / "ca.pem"
+    for content in ("", "no certificate"):
+        empty.write_text(content)
+        with pytest.raises(Misconfigured, match=r"ca\.pem"):
+            InfluxWriter("https://127.0.0.1:1", SECRET, "home", "b", verify=str(empty))
+    with pytest.raises(Misconfigured, match=r"missing\.pem"):
+        InfluxWriter("https://127.0.0.1:1", SECRET, "home", "b", verify=str(tmp_path / "missing.pem"))
+
+
+@contextmanager
+def https_server(directory: Path) -> Iterator[tuple[str, Path]]:
+    """Something that takes every write over https, with a certificate of its own."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(  # noqa: S603 - our own arguments
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            Response(status_code=204), log_config=None, ssl_certfile=str(certificate), ssl_keyfile=str(key)
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"https://127.0.0.1:{listener.getsockname()[1]}", certificate
+        server.should_exit = True
+        thread.join()
