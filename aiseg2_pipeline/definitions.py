@@ -1,0 +1,10 @@
+"""What Dagster loads (workspace.yaml names it). Wiring only."""
+
+import os
+
+from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.settings import environment, load_settings
+
+# The resources' secrets are read from the environment by name, so what `.env` says must be there.
+os.environ.update(environment())
+defs = build_definitions(load_settings())

@@ -1,0 +1,48 @@
+"""Puts the definitions together, from settings and a clock. Nothing is opened here and nothing is global."""
+
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from dagster import BetaWarning, Definitions, in_process_executor
+
+from aiseg2_pipeline.orchestration.checks import newest_reading_check
+from aiseg2_pipeline.orchestration.influxdb_power import influxdb_power_asset
+from aiseg2_pipeline.orchestration.jobs import every_minute, minute_job
+from aiseg2_pipeline.orchestration.logs import error_lines
+from aiseg2_pipeline.orchestration.partitions import first_hour, hourly
+from aiseg2_pipeline.orchestration.power_readings import power_readings_asset
+from aiseg2_pipeline.orchestration.resources import resources
+from aiseg2_pipeline.settings import Settings
+
+
+def utc_now() -> datetime:
+    """Return the host's time."""
+    return datetime.now(UTC)
+
+
+def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Definitions:
+    """Return everything that Dagster runs and shows."""
+    with warnings.catch_warnings():
+        # One run for a range of partitions has been beta since 2023; people cannot do anything about the warning.
+        warnings.simplefilter("ignore", BetaWarning)
+        return _build(settings, clock)
+
+
+def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
+    hours = hourly(first_hour(settings.data_dir, clock()))
+    job = minute_job(hours)
+    return Definitions(
+        assets=[
+            power_readings_asset(hours, samples=settings.samples_per_minute, clock=clock),
+            influxdb_power_asset(hours, clock=clock),
+        ],
+        asset_checks=[newest_reading_check(clock)],
+        jobs=[job],
+        schedules=[every_minute(job)],
+        resources=resources(settings),
+        # One process for a run: a second one for each step costs more than the step.
+        executor=in_process_executor,
+        loggers={"console": error_lines()},
+        metadata={"demo": settings.demo, "device": settings.device_url, "data": str(settings.data_dir)},
+    )

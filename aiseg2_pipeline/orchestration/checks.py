@@ -1,0 +1,190 @@
+"""What is checked of the newest reading, and the check that a person can run at any time.
+
+A minute run evaluates the same checks with the reading it has just taken, without a step of their own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+
+import pandas as pd
+from dagster import (
+    AssetCheckEvaluation,
+    AssetCheckExecutionContext,
+    AssetCheckResult,
+    AssetChecksDefinition,
+    AssetCheckSeverity,
+    AssetCheckSpec,
+    AssetKey,
+    Failure,
+    MetadataValue,
+    multi_asset_check,
+)
+
+from aiseg2_pipeline.aiseg2.circuits import circuit_key
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
+from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
+from aiseg2_pipeline.orchestration.live import CLOCKS_AGREE_S
+from aiseg2_pipeline.orchestration.partitions import TOKYO
+from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
+from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store_file import StoreError
+
+POWER_READINGS = AssetKey("power_readings")
+# The total is shown in steps of 0.1 kW; each circuit is rounded to 1 W.
+ROUNDING_TOTAL_W = 50.0
+ROUNDING_CIRCUIT_W = 0.5
+# The circuits' page is asked for after the flow: in between, something may have been switched on.
+BETWEEN_PAGES_SHARE = 0.1
+
+WITHIN_TOTAL = AssetCheckSpec(
+    "circuits_within_total",
+    asset=POWER_READINGS,
+    description="The circuits together do not use more than the home does (beyond rounding and the moment between the two pages).",
+)
+CLOCK = AssetCheckSpec(
+    "device_clock",
+    asset=POWER_READINGS,
+    description="The clock of the AiSEG2 and the clock of this machine differ by at most a minute.",
+)
+ALL_CIRCUITS = AssetCheckSpec(
+    "every_circuit_present",
+    asset=POWER_READINGS,
+    description="The newest reading has every circuit that is registered in the AiSEG2.",
+)
+NO_FUTURE = AssetCheckSpec(
+    "no_rows_from_the_future",
+    asset=POWER_READINGS,
+    description="No stored reading is dated later than now.",
+)
+SPECS = (WITHIN_TOTAL, CLOCK, ALL_CIRCUITS, NO_FUTURE)
+
+
+def evaluate(
+    table: pd.DataFrame,
+    *,
+    clock_offset_s: float | None,
+    circuits: Sequence[Circuit] | None,
+    future: Sequence[datetime],
+) -> Iterator[AssetCheckResult]:
+    """Yield a result for each check that can be judged by what is known of one reading.
+
+    `table` is the reading's frame, `circuits` the registered ones, `future` the stored times later than now.
+    """
+    usage = table[table["kind"] == "usage"]
+    consumption_kw = table.loc[table["name"] == TOTAL_CONSUMPTION, "value"]
+    if len(usage) and len(consumption_kw):
+        yield _within_total(usage, float(consumption_kw.iloc[0]))
+    if clock_offset_s is not None:
+        yield AssetCheckResult(
+            asset_key=POWER_READINGS,
+            check_name=CLOCK.name,
+            passed=abs(clock_offset_s) <= CLOCKS_AGREE_S,
+            severity=AssetCheckSeverity.WARN,
+            description=f"The AiSEG2 is {abs(clock_offset_s):.0f} s {'ahead of' if clock_offset_s > 0 else 'behind'} this machine. "
+            "If it is much, set the device's clock, and NTP on this machine.",
+            metadata={"device_minus_host_s": clock_offset_s},
+        )
+    if circuits is not None:
+        shown = {circuit_key(name) for name in usage["name"]}
+        missing = sorted({circuit.name for circuit in circuits if circuit_key(circuit.name) not in shown})
+        yield AssetCheckResult(
+            asset_key=POWER_READINGS,
+            check_name=ALL_CIRCUITS.name,
+            passed=not missing,
+            severity=AssetCheckSeverity.WARN,
+            description=f"Without a reading: {', '.join(missing)}." if missing else "All are there.",
+            metadata={"registered": len(circuits), "missing": MetadataValue.json(missing)},
+        )
+    yield _no_future(future)
+
+
+def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
+    """Return the result as an event, for a run whose steps are not the check's own."""
+    return AssetCheckEvaluation(
+        asset_key=POWER_READINGS,
+        check_name=str(result.check_name),
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+    )
+
+
+def newest_reading_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
+    """Return the checks as a person runs them: on the newest reading in the store and the device's clock now."""
+
+    @multi_asset_check(
+        name="newest_reading", specs=list(SPECS), can_subset=True, description="Checks the newest stored reading."
+    )
+    def newest_reading(
+        context: AssetCheckExecutionContext, device: Aiseg2Device, store: ReadingsStore
+    ) -> Iterator[AssetCheckResult]:
+        now = clock()
+        try:
+            with store.open() as opened:
+                table, circuits, future = _newest(opened, now)
+        except StoreError as error:
+            raise Failure(str(error), allow_retries=False) from None
+        offset_s = None
+        try:
+            with device.client(clock) as client:
+                client.circuit_list(Deadline(READING_TIMEOUT_S))
+                offset_s = client.clock_offset_s
+        except Aiseg2Error as error:
+            context.log.warning(str(error))
+        judged = {
+            str(result.check_name): result
+            for result in evaluate(table, clock_offset_s=offset_s, circuits=circuits or None, future=future)
+        }
+        for key in context.selected_asset_check_keys:
+            yield judged.get(key.name) or AssetCheckResult(
+                asset_key=POWER_READINGS,
+                check_name=key.name,
+                passed=False,
+                severity=AssetCheckSeverity.WARN,
+                description="Cannot be judged now: there is no reading, or the device does not answer.",
+            )
+
+    return newest_reading
+
+
+def _newest(store: Store, now: datetime) -> tuple[pd.DataFrame, list[Circuit], list[datetime]]:
+    last = store.last_time() or now
+    return store.read(last, last + timedelta(seconds=1)), store.circuits_at(last), store.times_after(now)
+
+
+def _within_total(usage: pd.DataFrame, consumption_kw: float) -> AssetCheckResult:
+    circuits_w = float(usage["value"].sum())
+    total_w = consumption_kw * 1000
+    allowed_w = total_w * (1 + BETWEEN_PAGES_SHARE) + ROUNDING_TOTAL_W + ROUNDING_CIRCUIT_W * len(usage)
+    return AssetCheckResult(
+        asset_key=POWER_READINGS,
+        check_name=WITHIN_TOTAL.name,
+        passed=circuits_w <= allowed_w,
+        severity=AssetCheckSeverity.WARN,
+        description=f"Circuits {circuits_w:.0f} W of {total_w:.0f} W in all. Once is a change between the two pages; again and again, "
+        "a generating device may be registered as a circuit.",
+        metadata={"circuits_w": circuits_w, "total_w": total_w, "allowed_w": allowed_w},
+    )
+
+
+def _no_future(future: Sequence[datetime]) -> AssetCheckResult:
+    description = "None."
+    if future:
+        first, last = (
+            moment.astimezone(TOKYO).isoformat(timespec="seconds") for moment in (future[0], future[-1])
+        )
+        description = (
+            f"{len(future)} stored times from {first} to {last} are later than now: the clock of this machine was ahead. "
+            f"Remove them with: aiseg2-pipeline remove --from {first} --to {last}"
+        )
+    return AssetCheckResult(
+        asset_key=POWER_READINGS,
+        check_name=NO_FUTURE.name,
+        passed=not future,
+        severity=AssetCheckSeverity.WARN,
+        description=description,
+        metadata={"times": len(future)},
+    )

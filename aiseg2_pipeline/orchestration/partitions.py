@@ -1,0 +1,59 @@
+"""Hours as partitions, in Asia/Tokyo, the running hour included.
+
+Hours under a minute schedule, because Dagster's pages do not draw at a year of minutes; which minutes are there is
+the store's to know.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from dagster import HourlyPartitionsDefinition
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+HOUR = timedelta(hours=1)
+KEY_FORMAT = "%Y-%m-%d-%H:%M"
+
+
+def hourly(first: datetime) -> HourlyPartitionsDefinition:
+    """Return the hours from `first` on; the running hour is one of them."""
+    return HourlyPartitionsDefinition(
+        start_date=hour_key(first), timezone=str(TOKYO), fmt=KEY_FORMAT, end_offset=1
+    )
+
+
+def hour_of(moment: datetime) -> datetime:
+    """Return the UTC start of the hour that `moment` lies in; Tokyo's hours are the same."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def hour_key(moment: datetime) -> str:
+    """Return the partition key of the hour that `moment` lies in."""
+    return hour_of(moment).astimezone(TOKYO).strftime(KEY_FORMAT)
+
+
+def hour_from_key(key: str) -> datetime:
+    """Return the UTC start of the hour of a partition key."""
+    return datetime.strptime(key, KEY_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
+
+
+def hours_from_keys(keys: Sequence[str]) -> list[datetime]:
+    """Return the UTC starts of the hours of partition keys."""
+    return [hour_from_key(key) for key in keys]
+
+
+def first_hour(data_dir: Path, now: datetime) -> datetime:
+    """Return the first partition of this data directory: the hour in which it was first asked for.
+
+    It is noted in a file of its own beside the store, so that it moves neither with a restart nor with a store that
+    had to be replaced.
+    """
+    note = data_dir / "first_partition"
+    try:
+        return hour_from_key(note.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        key = hour_key(now)
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        note.write_text(key + "\n", encoding="ascii")
+        return hour_from_key(key)

@@ -1,0 +1,124 @@
+"""`aiseg2-pipeline run`: the webserver and the daemon (and in the demo the simulator) until Ctrl-C.
+
+The processes are honcho's to run; here is only what must be right before they start: a free port, one pipeline on a
+data directory, a Dagster home with its storage made.
+"""
+
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+from honcho.manager import Manager
+
+from aiseg2_pipeline.settings import Settings, environment
+
+WORKSPACE = "workspace.yaml"
+INSTANCE = "dagster.yaml"
+
+
+class ServicesError(Exception):
+    """Why the services cannot be started, in one sentence."""
+
+
+def run(settings: Settings, say: Callable[[str], None]) -> int:
+    """Run all services in the foreground; return the exit code. Raise ServicesError before anything is started."""
+    # What the services write is the household's own.
+    os.umask(0o077)
+    folder = _project_folder()
+    home = settings.dagster_home
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600):
+            _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
+            if settings.demo:
+                _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
+            shutil.copyfile(folder / INSTANCE, home / INSTANCE)
+            return _run(settings, folder / WORKSPACE, say)
+    except filelock.Timeout:
+        raise ServicesError(
+            f"aiseg2-pipeline already runs on the data directory {settings.data_dir}: use that one, stop it, or set "
+            "AISEG2_DATA_DIR to another folder."
+        ) from None
+    except OSError as error:
+        raise ServicesError(
+            f"The data directory {settings.data_dir} cannot be used ({error.strerror}): free space, or set AISEG2_DATA_DIR."
+        ) from None
+
+
+def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int:
+    variables = environment() | {"DAGSTER_HOME": str(settings.dagster_home), "PYTHONUNBUFFERED": "1"}
+    say(f"Readings and run history: {settings.data_dir}")
+    if settings.demo:
+        say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
+    else:
+        say(f"Reading the AiSEG2 at {settings.device_url} every minute.")
+    if settings.influx:
+        say(f"Writing to InfluxDB at {settings.influx.url}, bucket {settings.influx.bucket}.")
+    else:
+        say("No InfluxDB is configured (INFLUXDB_HOST): readings are kept here alone.")
+    # Webserver and daemon would both make the storage, and one of them fail.
+    made = subprocess.run(  # noqa: S603 - every part of the command is ours
+        _command("dagster", "instance", "migrate"), env=variables, capture_output=True, text=True, check=False
+    )
+    if made.returncode:
+        last = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
+        raise ServicesError(f"Dagster's storage in {settings.dagster_home} cannot be made: {last[0]}")
+    manager = Manager()
+    if settings.demo:
+        _add(manager, "simulator", variables, *_command("aiseg2_pipeline.cli", "simulate"))
+    _add(
+        manager,
+        "webserver",
+        variables,
+        *_command("dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
+        *("--log-format", "json", "--dagster-log-level", "warning", "--code-server-log-level", "warning"),
+    )
+    _add(
+        manager,
+        "daemon",
+        variables,
+        *_command("dagster._daemon", "run", "-w", str(workspace)),
+        *("--log-format", "json", "--log-level", "warning", "--code-server-log-level", "warning"),
+    )
+    say(
+        f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} (the first reading is there within two minutes)."
+    )
+    say("Ctrl-C stops everything.")
+    manager.loop()
+    # Ctrl-C is how a person ends it, and no failure.
+    interrupted = 130
+    return 0 if manager.returncode == interrupted else int(manager.returncode or 0)
+
+
+def _add(manager: Manager, name: str, variables: dict[str, str], *command: str) -> None:
+    manager.add_process(name, "exec " + shlex.join(command), env=variables)
+
+
+def _command(module: str, *arguments: str) -> list[str]:
+    # By module, not by script name: this Python's own packages, whatever is on PATH.
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _project_folder() -> Path:
+    for folder in (Path.cwd(), Path(__file__).parents[1]):
+        if (folder / WORKSPACE).is_file() and (folder / INSTANCE).is_file():
+            return folder
+    raise ServicesError(f"{WORKSPACE} and {INSTANCE} are not here: run this in the project's folder.")
+
+
+def _check_port(host: str, port: int, setting: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ServicesError(
+                f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set {setting} to another port."
+            ) from None

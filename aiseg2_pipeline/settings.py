@@ -1,0 +1,200 @@
+"""The settings: environment and `.env` to one validated object.
+
+Every setting is named here once, with its default; `.env.example` says the same to people. Nothing is opened or
+created here. The first nine are those of the forwarder that this program replaces, with the same meaning.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from dotenv import dotenv_values
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
+
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+
+
+class SettingsError(Exception):
+    """A setting that is missing or wrong, in one sentence that names it."""
+
+
+def _host(value: str) -> str:
+    if not _HOST.fullmatch(value):
+        raise ValueError(
+            "must be a host name or an address, with :port where needed, without http:// and without a path"
+        )
+    return value
+
+
+def _header_text(value: str) -> str:
+    if not value.isascii() or not value.isprintable() or '"' in value:
+        raise ValueError("must be plain ASCII without quotes")
+    return value
+
+
+Host = Annotated[str, AfterValidator(_host)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class InfluxSettings(BaseModel):
+    """Where rows are written: an InfluxDB 2."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    url: str
+    token: SecretStr
+    org: str
+    bucket: str
+    verify: bool | str
+
+
+class Settings(BaseModel):
+    """Everything that can be set, each field under its environment name.
+
+    `data_dir` is absolute; in the demo it is a folder of its own, so that simulated rows never meet real ones.
+    """
+
+    model_config = ConfigDict(frozen=True, populate_by_name=False)
+
+    aiseg2_host: Annotated[Host | None, Field(alias="AISEG2_HOST")] = None
+    aiseg2_user: Annotated[str, AfterValidator(_header_text), Field(alias="AISEG2_USER")] = "aiseg"
+    aiseg2_password: Annotated[SecretStr | None, Field(alias="AISEG2_PASSWORD")] = None
+    aiseg2_use_https: Annotated[bool, Field(alias="AISEG2_USE_HTTPS")] = False
+    aiseg2_ca_file: Annotated[Path | None, Field(alias="AISEG2_CA_FILE")] = None
+    aiseg2_tls_verify: Annotated[bool, Field(alias="AISEG2_TLS_VERIFY")] = True
+    influxdb_host: Annotated[Host | None, Field(alias="INFLUXDB_HOST")] = None
+    influxdb_token: Annotated[SecretStr | None, Field(alias="INFLUXDB_TOKEN")] = None
+    influxdb_org: Annotated[str | None, Field(alias="INFLUXDB_ORG")] = None
+    influxdb_bucket: Annotated[str | None, Field(alias="INFLUXDB_BUCKET")] = None
+    influxdb_use_https: Annotated[bool, Field(alias="INFLUXDB_USE_HTTPS")] = False
+    influxdb_ca_file: Annotated[Path | None, Field(alias="INFLUXDB_CA_FILE")] = None
+    influxdb_tls_verify: Annotated[bool, Field(alias="INFLUXDB_TLS_VERIFY")] = True
+    base_data_dir: Annotated[Path, Field(alias="AISEG2_DATA_DIR")] = Path("data")
+    samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
+    ui_host: Annotated[str, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
+    ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
+    simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Return the settings of an environment; an empty value is as good as none. Raise SettingsError."""
+        known = {field.alias for field in cls.model_fields.values()}
+        given = {name: value.strip() for name, value in environment.items() if name in known and value.strip()}
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            # The value itself is left out: it may be a password in the wrong line.
+            first = error.errors(include_input=False, include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"][:1])
+            what = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{name}: {what}." if name else f"{what}.") from None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.influxdb_host and not self.aiseg2_host:
+            raise ValueError(
+                "INFLUXDB_HOST is set but AISEG2_HOST is not: set AISEG2_HOST to the device's address (or remove "
+                "INFLUXDB_HOST for the demo, whose simulated readings never go to an InfluxDB)"
+            )
+        if self.aiseg2_host and not self.aiseg2_password:
+            raise ValueError("AISEG2_PASSWORD is not set: the AiSEG2's web pages need it")
+        if self.influxdb_host:
+            for name, value in (
+                ("INFLUXDB_TOKEN", self.influxdb_token),
+                ("INFLUXDB_ORG", self.influxdb_org),
+                ("INFLUXDB_BUCKET", self.influxdb_bucket),
+            ):
+                if not value:
+                    raise ValueError(f"{name} is not set: InfluxDB at INFLUXDB_HOST needs it")
+        for name, path in (("AISEG2_CA_FILE", self.aiseg2_ca_file), ("INFLUXDB_CA_FILE", self.influxdb_ca_file)):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{name} is not a file: set it to the certificate's path")
+        return self
+
+    @property
+    def demo(self) -> bool:
+        """Whether the device is the simulator."""
+        return self.aiseg2_host is None
+
+    @property
+    def data_dir(self) -> Path:
+        """The folder of everything kept; the demo's lies apart."""
+        base = self.base_data_dir.expanduser().absolute()
+        return base / "demo" if self.demo else base
+
+    @property
+    def store_path(self) -> Path:
+        """The store of readings."""
+        return self.data_dir / "readings.sqlite"
+
+    @property
+    def device_state_dir(self) -> Path:
+        """What the client keeps between readings, and its locks."""
+        return self.data_dir / "device"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Dagster's own folder: run history and schedules."""
+        return self.data_dir / "dagster"
+
+    @property
+    def device_url(self) -> str:
+        """The device's base address."""
+        host = self.aiseg2_host or f"127.0.0.1:{self.simulator_port}"
+        return f"{'https' if self.aiseg2_use_https and not self.demo else 'http'}://{host}"
+
+    @property
+    def device_user(self) -> str:
+        """The login's user."""
+        return DEFAULT_USER if self.demo else self.aiseg2_user
+
+    @property
+    def device_password(self) -> SecretStr:
+        """The login's password."""
+        return self.aiseg2_password or SecretStr(DEFAULT_PASSWORD)
+
+    @property
+    def device_verify(self) -> bool | str:
+        """How the device's certificate is checked: a CA file, or yes, or no."""
+        return _verify(self.aiseg2_tls_verify, self.aiseg2_ca_file)
+
+    @property
+    def influx(self) -> InfluxSettings | None:
+        """Where rows are written; None where no InfluxDB is configured."""
+        if not (self.influxdb_host and self.influxdb_token and self.influxdb_org and self.influxdb_bucket):
+            return None
+        return InfluxSettings(
+            host=self.influxdb_host,
+            url=f"{'https' if self.influxdb_use_https else 'http'}://{self.influxdb_host}",
+            token=self.influxdb_token,
+            org=self.influxdb_org,
+            bucket=self.influxdb_bucket,
+            verify=_verify(self.influxdb_tls_verify, self.influxdb_ca_file),
+        )
+
+
+def _verify(verify: bool, ca_file: Path | None) -> bool | str:  # noqa: FBT001 - a setting, not a switch of behaviour
+    return str(ca_file.absolute()) if verify and ca_file else verify
+
+
+def environment(folder: Path | None = None) -> dict[str, str]:
+    """Return the process's environment over `.env` of the folder (the current one by default)."""
+    # Not interpolated: a password may hold a `$`.
+    written = dotenv_values((folder or Path.cwd()) / ".env", interpolate=False)
+    return {name: value for name, value in written.items() if value is not None} | dict(os.environ)
+
+
+def load_settings() -> Settings:
+    """Return the settings in force here. Raise SettingsError."""
+    return Settings.from_environment(environment())
+
+
+def unknown_settings(given: Mapping[str, Any]) -> list[str]:
+    """Return the names that look like settings of ours and are none, for a hint at a misspelling."""
+    known = {field.alias for field in Settings.model_fields.values()}
+    return sorted(name for name in given if name.startswith(("AISEG2_", "INFLUXDB_")) and name not in known)
