@@ -77,14 +77,14 @@ def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int
         "webserver",
         variables,
         *_command("dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
-        *("--log-format", "json", "--dagster-log-level", "warning", "--code-server-log-level", "warning"),
+        *("--log-format", "json", "--dagster-log-level", "warning", "--code-server-log-level", "error"),
     )
     _add(
         manager,
         "daemon",
         variables,
         *_command("dagster._daemon", "run", "-w", str(workspace)),
-        *("--log-format", "json", "--log-level", "warning", "--code-server-log-level", "warning"),
+        *("--log-format", "json", "--log-level", "warning", "--code-server-log-level", "error"),
     )
     say(
         f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} (the first reading is there within two minutes)."

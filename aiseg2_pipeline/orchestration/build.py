@@ -31,7 +31,7 @@ def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_no
 
 def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
     hours = hourly(first_hour(settings.data_dir, clock()))
-    job = minute_job(hours)
+    job = minute_job()
     return Definitions(
         assets=[
             power_readings_asset(hours, samples=settings.samples_per_minute, clock=clock),

@@ -104,7 +104,7 @@ def _write_out(first: datetime, clock: Callable[[], datetime]) -> OpDefinition:
                 )
         except Unavailable as error:
             _materialize(context, error.delivery, asked, first)
-            raise _try_again(error, influxdb.minute_deadline() if of_minute else None) from None
+            raise _try_again(error, context, influxdb.minute_deadline() if of_minute else None) from None
         except InfluxError as error:
             _materialize(context, error.delivery, asked, first)
             raise Failure(f"{error} {KEPT}", allow_retries=False) from None
@@ -130,10 +130,14 @@ def _materialize(
     return own
 
 
-def _try_again(error: Unavailable, deadline: float | None) -> Exception:
+def _try_again(error: Unavailable, context: OpExecutionContext, deadline: float | None) -> Exception:
     """Return what makes Dagster try again, or give up where that would go beyond the minute's ten seconds."""
     left_s = math.inf if deadline is None else deadline - time.monotonic()
-    if left_s < LEAST_REQUEST_S or (error.retry_after_s or 0) > left_s:
+    if (
+        context.retry_number >= RETRIES.max_retries
+        or left_s < LEAST_REQUEST_S
+        or (error.retry_after_s or 0) > left_s
+    ):
         return Failure(f"{error} {KEPT}", allow_retries=False)
     if error.retry_after_s is not None:
         return RetryRequested(max_retries=RETRIES.max_retries, seconds_to_wait=error.retry_after_s)

@@ -5,7 +5,6 @@ from datetime import UTC
 from dagster import (
     AssetSelection,
     DefaultScheduleStatus,
-    HourlyPartitionsDefinition,
     RunRequest,
     ScheduleDefinition,
     ScheduleEvaluationContext,
@@ -23,12 +22,11 @@ from aiseg2_pipeline.orchestration.power_readings import MINUTE_TAG
 MINUTE_RUNTIME_S = 80
 
 
-def minute_job(hours: HourlyPartitionsDefinition) -> UnresolvedAssetJobDefinition:
+def minute_job() -> UnresolvedAssetJobDefinition:
     """Return the job of one minute: read, keep, write out."""
     return define_asset_job(
         "power_minute",
         selection=AssetSelection.assets(POWER_READINGS, INFLUXDB_POWER).without_checks(),
-        partitions_def=hours,
         tags={"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
         # A logger that no config names is not used: Dagster's own would print every event.
         config={"loggers": {"console": {}}},

@@ -63,7 +63,7 @@ def take_minute(
         try:
             reading = client.live(timeout_s)
         except Aiseg2Error as error:
-            _note(result, str(error))
+            result.problems.append(str(error))
             continue
         _keep(result, store, reading)
     if result.left_out:
@@ -78,18 +78,16 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
     last = store.last_time()
     agree = reading.clock_offset_s is not None and abs(reading.clock_offset_s) <= CLOCKS_AGREE_S
     if last is not None and reading.answered_at.replace(microsecond=0) < last and not agree:
-        _note(
-            result,
+        result.problems.append(
             f"The reading of {reading.answered_at:%Y-%m-%d %H:%M:%S} UTC was not kept, because the store already holds "
             f"one of {last:%Y-%m-%d %H:%M:%S} UTC: set this machine's clock (NTP), it seems to be behind.",
         )
         return
     if reading.circuits_error is not None:
-        _note(result, f"The circuits are missing. {reading.circuits_error}")
+        result.problems.append(f"The circuits are missing. {reading.circuits_error}")
     table = live_frame(reading)
     if table.empty:
-        _note(
-            result,
+        result.problems.append(
             "The AiSEG2 shows no number at all (`g_capacity` and `u_capacity` are `-`): look at its own page.",
         )
         return
@@ -109,8 +107,3 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
         circuits=None if reading.circuits is None else len(reading.circuits),
         clock_offset_s=reading.clock_offset_s,
     )
-
-
-def _note(result: LiveMinute, sentence: str) -> None:
-    result.problems.append(sentence)
-    log_line("error", message=sentence)

@@ -12,8 +12,13 @@ from dagster import InitLoggerContext, LoggerDefinition
 
 
 def log_line(event: str, **fields: Any) -> None:
-    """Print one JSON line with a UTC time stamp; `event` is `reading`, `write_out` or `error`."""
+    """Print one JSON line with a UTC time stamp; `event` is `reading` or `write_out`."""
     _line.info(event, **fields)
+
+
+def log_error(message: str, **fields: Any) -> None:
+    """Print one JSON line for something that went wrong; `message` is the sentence that people see."""
+    _line.error("error", message=message, **fields)
 
 
 _line = structlog.wrap_logger(
@@ -27,21 +32,16 @@ _line = structlog.wrap_logger(
 
 
 class _ErrorLines(logging.Handler):
-    """Prints what Dagster logs as an error, one line each, without its stack."""
+    """Prints a line for each step that failed, without its stack."""
 
     def emit(self, record: logging.LogRecord) -> None:
         meta = getattr(record, "dagster_meta", None) or {}
         event = meta.get("dagster_event")
-        failure = getattr(getattr(event, "event_specific_data", None), "error", None)
-        # A run's failure repeats that of its step.
-        if event is not None and not event.is_step_event:
+        if event is None or not event.is_step_failure:
             return
-        _line.error(
-            "error",
-            run_id=meta.get("run_id"),
-            step=meta.get("step_key") or meta.get("op_name"),
-            message=_root(failure) if failure else str(meta.get("orig_message") or record.getMessage()),
-        )
+        data = event.step_failure_data
+        told = data.user_failure_data.description if data.user_failure_data else None
+        log_error(told or _root(data.error), run_id=meta.get("run_id"), step=event.step_key)
 
 
 def _root(error: Any) -> str:

@@ -13,6 +13,8 @@ from dagster import HourlyPartitionsDefinition
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 HOUR = timedelta(hours=1)
+# Before this program existed, no clock that shows the time was right.
+CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 
 
@@ -47,13 +49,17 @@ def first_hour(data_dir: Path, now: datetime) -> datetime:
     """Return the first partition of this data directory: the hour in which it was first asked for.
 
     It is noted in a file of its own beside the store, so that it moves neither with a restart nor with a store that
-    had to be replaced.
+    had to be replaced. A note from a clock that was ahead is corrected, and none is made by a clock that is unset.
     """
     note = data_dir / "first_partition"
+    this_hour = hour_of(now)
     try:
-        return hour_from_key(note.read_text(encoding="ascii").strip())
+        noted = hour_from_key(note.read_text(encoding="ascii").strip())
     except (OSError, ValueError):
-        key = hour_key(now)
+        noted = None
+    if noted is not None and noted <= this_hour:
+        return noted
+    if now >= CLOCK_IS_SET:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        note.write_text(key + "\n", encoding="ascii")
-        return hour_from_key(key)
+        note.write_text(hour_key(this_hour) + "\n", encoding="ascii")
+    return this_hour

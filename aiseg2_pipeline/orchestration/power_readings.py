@@ -26,6 +26,7 @@ from dagster import (
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation, evaluate
 from aiseg2_pipeline.orchestration.live import MINUTE, LiveMinute, take_minute
+from aiseg2_pipeline.orchestration.logs import log_error
 from aiseg2_pipeline.orchestration.partitions import HOUR, TOKYO, hour_key, hour_of, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.readings import BATTERY_CHARGE
@@ -97,6 +98,7 @@ def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now
         raise Failure(" ".join(dict.fromkeys(taken.problems)), allow_retries=False)
     for problem in dict.fromkeys(taken.problems):
         context.log.warning(problem)
+        log_error(problem, run_id=context.run.run_id)
     newest = taken.readings[-1]
     for result in evaluate(
         taken.frames[-1],
