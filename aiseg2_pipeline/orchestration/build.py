@@ -34,7 +34,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
     job = minute_job()
     return Definitions(
         assets=[
-            power_readings_asset(hours, samples=settings.samples_per_minute, clock=clock),
+            power_readings_asset(hours, samples=settings.samples_per_minute, demo=settings.demo, clock=clock),
             influxdb_power_asset(hours, clock=clock),
         ],
         asset_checks=[newest_reading_check(clock)],

@@ -38,9 +38,9 @@ MINUTE_TAG = "aiseg2/minute"
 
 
 def power_readings_asset(
-    hours: HourlyPartitionsDefinition, *, samples: int, clock: Callable[[], datetime]
+    hours: HourlyPartitionsDefinition, *, samples: int, demo: bool, clock: Callable[[], datetime]
 ) -> AssetsDefinition:
-    """Return the asset, partitioned by `hours`, taking `samples` readings in a minute."""
+    """Return the asset, partitioned by `hours`, taking `samples` readings in a minute; it says so where it is the demo."""
 
     @asset(
         key=POWER_READINGS,
@@ -50,7 +50,8 @@ def power_readings_asset(
         output_required=False,
         group_name="power",
         kinds={"python", "sqlite"},
-        description="The home's power as the AiSEG2 shows it: generation, consumption, exchange, and every circuit. One row per series "
+        description=("DEMO, a simulated home. " if demo else "")
+        + "The home's power as the AiSEG2 shows it: generation, consumption, exchange, and every circuit. One row per series "
         "and time. Green: the store holds rows of that hour.",
     )
     def power_readings(
@@ -119,7 +120,10 @@ def _metadata(taken: LiveMinute) -> dict[str, Any]:
         "battery_percent": battery.iloc[0] if len(battery) else None,
         "device_clock_offset_s": newest.clock_offset_s,
     }
-    metadata: dict[str, Any] = {
+    metadata: dict[str, Any] = {name: float(value) for name, value in numbers.items() if value is not None}
+    if newest.flow.exchange is not None:
+        metadata["grid"] = newest.flow.exchange.value
+    metadata |= {
         "rows": sum(len(frame) for frame in taken.frames),
         "series": len(table),
         "readings": len(taken.readings),
@@ -128,9 +132,6 @@ def _metadata(taken: LiveMinute) -> dict[str, Any]:
         "read_at": newest.answered_at.astimezone(TOKYO).isoformat(timespec="seconds"),
         "circuits": _circuit_table(table),
     }
-    metadata |= {name: float(value) for name, value in numbers.items() if value is not None}
-    if newest.flow.exchange is not None:
-        metadata["grid"] = newest.flow.exchange.value
     if taken.problems:
         metadata["missing"] = " ".join(dict.fromkeys(taken.problems))
     return metadata
