@@ -1,0 +1,488 @@
+"""The store: every reading on disk, and for each destination what it has not acknowledged yet.
+
+It is archive and outbox in one. Each change of a row gives it a new version, in commit order, and a destination
+acknowledges an hour up to a version: a row changed meanwhile has a larger one and stays pending, and a destination
+never seen before owes everything at no cost. The file itself is `store_file.py`'s matter; how a row becomes a
+point, and talking to a server, belong elsewhere. The clock is never read here.
+
+Every change is one transaction that is on disk when the call returns; any number of processes may work at once.
+Ranges of time are half open, [start, end). Every method raises StoreError where the file cannot be used, and
+ValueError for a time without a zone. A Store must not be carried over a fork.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from aiseg2_pipeline.aiseg2.circuits import clean_name
+from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.readings import COLUMNS, DTYPES, KINDS, TOTAL_EXCHANGE, checked
+from aiseg2_pipeline.store_file import StoreError, connect, sentences
+
+__all__ = ["Destination", "PendingBatch", "Store", "StoreError", "UpsertResult"]
+
+HOUR_S = 3600
+NS_PER_S = 1_000_000_000
+BEGINNING_S = -(1 << 53)
+END_S = 1 << 53
+NO_LIMIT = -1
+
+# How the columns of a result become arrays.
+ROW = [("series_id", "i8"), ("time", "i8"), ("value", "f8"), ("interval_s", "i4")]
+
+READ_SERIES = """
+SELECT series_id, time, value, interval_s FROM readings WHERE series_id = ? AND time >= ? AND time < ?
+"""
+UPSERT_ROW = """
+INSERT INTO readings (series_id, time, value, interval_s, version) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (series_id, time) DO UPDATE
+SET value = excluded.value, interval_s = excluded.interval_s, version = excluded.version
+WHERE value != excluded.value OR interval_s != excluded.interval_s
+"""
+RAISE_HOUR = """
+INSERT INTO hours (hour, max_version) VALUES (?, ?)
+ON CONFLICT (hour) DO UPDATE SET max_version = excluded.max_version
+"""
+# CROSS JOIN keeps SQLite to this order: each series is one seek and one contiguous read.
+RECOUNT_HOUR = """
+INSERT INTO hours (hour, max_version)
+SELECT :hour, max(version) FROM series CROSS JOIN readings
+WHERE series_id = id AND time >= :hour AND time < :hour + 3600 HAVING count(*) > 0
+"""
+TIMES_AFTER = """
+SELECT DISTINCT time FROM series CROSS JOIN readings WHERE series_id = id AND time > ? ORDER BY time LIMIT ?
+"""
+LAST_LIVE = "SELECT time FROM readings WHERE series_id = ? AND interval_s = 0 ORDER BY time DESC LIMIT 1"
+COUNT_MINUTES = """
+SELECT time / 3600 * 3600 AS hour, count(DISTINCT time / 60) FROM readings
+WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
+GROUP BY hour
+"""
+PENDING_HOURS = """
+SELECT hours.hour FROM hours LEFT JOIN acknowledged
+ON acknowledged.hour = hours.hour AND destination_id = ?
+WHERE max_version > coalesce(version, 0) AND hours.hour >= ? AND hours.hour < ?
+ORDER BY hours.hour LIMIT ?
+"""
+PENDING_ROWS = """
+SELECT series_id, time, value, interval_s, version FROM series CROSS JOIN readings
+WHERE series_id = id AND time >= :hour AND time < :hour + 3600 AND version >
+    coalesce((SELECT version FROM acknowledged WHERE destination_id = :destination AND hour = :hour), 0)
+ORDER BY version LIMIT :limit
+"""
+ACKNOWLEDGE = """
+INSERT INTO acknowledged (destination_id, hour, version) VALUES (?, ?, ?)
+ON CONFLICT (destination_id, hour) DO UPDATE SET version = max(version, excluded.version)
+"""
+DROP_SET_ASIDE = """
+DELETE FROM set_aside WHERE destination_id = ? AND hour = ? AND last_version >= ? AND first_version <= ?
+"""
+SET_ASIDE_ROWS = """
+SELECT series_id, time, value, interval_s, reason, at FROM set_aside CROSS JOIN series CROSS JOIN readings
+WHERE destination_id = ? AND series_id = id AND time >= hour AND time < hour + 3600
+    AND version BETWEEN first_version AND last_version
+ORDER BY hour, version LIMIT ?
+"""
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where rows are sent; what is pending is counted for each of these apart."""
+
+    host: str
+    org: str
+    bucket: str
+
+
+@dataclass(frozen=True)
+class UpsertResult:
+    """How many rows were given, and how many of them were new or had another value or interval."""
+
+    rows: int
+    changed: int
+
+
+@dataclass(frozen=True)
+class PendingBatch:
+    """Pending rows: a readings frame ordered by hour, then version, with each row's version and hour (unix s).
+
+    `resends` is how often rows had been marked for resending when the batch was made.
+    """
+
+    frame: pd.DataFrame
+    versions: npt.NDArray[np.int64]
+    hours: npt.NDArray[np.int64]
+    resends: int
+
+
+class _Series(NamedTuple):
+    """A row of `series`."""
+
+    id: int
+    kind: str
+    name: str
+    unit: str
+
+
+_Execute = Callable[..., sqlite3.Cursor]
+
+
+class Store:
+    """An open store; a context manager that closes it."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        """Take over an open connection; use `Store.open`."""
+        self.path = path
+        self._connection = connection
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open the store at `path`; a new file, and a new folder for it, are for this user alone."""
+        return cls(path, connect(path))
+
+    def close(self) -> None:
+        """Close the file; the store cannot be used afterwards."""
+        with self._lock, sentences(self.path):
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        """Return the store."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the store."""
+        self.close()
+
+    # Readings
+
+    def upsert(self, frame: pd.DataFrame) -> UpsertResult:
+        """Store a readings frame; on return its rows are on disk.
+
+        A row whose value and interval are stored already keeps its version, so it does not become pending.
+        Raises ValueError for what is no readings frame, holds a part of a second, or gives a series a new unit.
+        """
+        times_ns = checked(frame)["time"].to_numpy("datetime64[ns]").astype("int64")
+        if (times_ns % NS_PER_S).any():
+            raise ValueError("the store holds whole seconds: round the times of the frame")
+        labels = list(zip(frame["kind"], frame["name"], frame["unit"], strict=True))
+        times = (times_ns // NS_PER_S).tolist()
+        values, intervals = frame["value"].tolist(), frame["interval_s"].tolist()
+        with self._changing() as execute:
+            before = version = _meta(execute, "version")
+            hours = {}
+            for series_id, time, *value in zip(_register(execute, labels), times, values, intervals, strict=True):
+                if execute(UPSERT_ROW, (series_id, time, *value, version + 1)).rowcount:
+                    version += 1
+                    hours[_hour(time)] = version
+            for hour, max_version in hours.items():
+                execute(RAISE_HOUR, (hour, max_version))
+            if hours:
+                execute("UPDATE meta SET value = ? WHERE key = 'version'", (version,))
+        return UpsertResult(rows=len(frame), changed=version - before)
+
+    def read(
+        self,
+        start: datetime,
+        end: datetime,
+        kinds: Collection[str] | None = None,
+        names: Collection[str] | None = None,
+    ) -> pd.DataFrame:
+        """Return the readings frame of a range, by time, kind (as in KINDS), and order of first sight of the name.
+
+        `kinds` and `names` keep the series that are of one of them.
+        """
+        start_s, end_s = _unix_s(start), _unix_s(end)
+        with self._reading() as execute:
+            series = sorted(_series(execute), key=lambda one: KINDS.index(one.kind))
+            rows: list[tuple[Any, ...]] = []
+            for one in series:
+                if (kinds is None or one.kind in kinds) and (names is None or one.name in names):
+                    rows += execute(READ_SERIES, (one.id, start_s, end_s)).fetchall()
+        table = np.array(rows, dtype=ROW)
+        return _frame(series, table[np.argsort(table["time"], kind="stable")])
+
+    def delete(self, start: datetime, end: datetime) -> int:
+        """Remove the rows of a range; return how many there were. What InfluxDB holds of them stays there."""
+        start_s, end_s = _unix_s(start), _unix_s(end)
+        with self._changing() as execute:
+            deleted = 0
+            for one in _series(execute):
+                sql = "DELETE FROM readings WHERE series_id = ? AND time >= ? AND time < ?"
+                deleted += execute(sql, (one.id, start_s, end_s)).rowcount
+            # Only the hours at the two ends can have rows left.
+            for hour in {_hour(start_s), _hour(end_s)}:
+                execute("DELETE FROM hours WHERE hour = ?", (hour,))
+                execute(RECOUNT_HOUR, {"hour": hour})
+            execute("DELETE FROM hours WHERE hour >= ? AND hour < ?", (start_s, _hour(end_s)))
+        return deleted
+
+    def last_time(self) -> datetime | None:
+        """Return when the latest live total was read, None where there is none."""
+        with self._reading() as execute:
+            totals = [one.id for one in _series(execute) if one.kind == "total"]
+            times = [row[0] for series_id in totals for row in execute(LAST_LIVE, (series_id,))]
+        return _datetime(max(times)) if times else None
+
+    def times_after(self, moment: datetime, limit: int = 1000) -> list[datetime]:
+        """Return the first `limit` different times of rows later than `moment`, in order."""
+        with self._reading() as execute:
+            return [_datetime(time) for (time,) in execute(TIMES_AFTER, (_unix_s(moment), limit))]
+
+    def hours_with_rows(self, start: datetime, end: datetime) -> list[datetime]:
+        """Return the hours (UTC starts) that the range touches and that have rows, in order."""
+        sql = "SELECT hour FROM hours WHERE hour >= ? AND hour < ? ORDER BY hour"
+        with self._reading() as execute:
+            return [_datetime(hour) for (hour,) in execute(sql, (_hour(_unix_s(start)), _unix_s(end)))]
+
+    def count_minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
+        """Return how many minutes of the range are covered, by hour (UTC start); an hour without one is left out.
+
+        A minute is covered when it has the totals: the exchange is there exactly when all of them are.
+        """
+        with self._reading() as execute:
+            rows = execute(COUNT_MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
+            return {_datetime(hour): minutes for hour, minutes in rows}
+
+    # What a destination owes
+
+    def pending_hours(
+        self,
+        destination: Destination,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        limit: int | None = None,
+    ) -> list[datetime]:
+        """Return the hours (UTC starts) that the range touches and that have pending rows, oldest first."""
+        start_s = BEGINNING_S if start is None else _hour(_unix_s(start))
+        end_s = END_S if end is None else _unix_s(end)
+        with self._reading() as execute:
+            destination_id = _destination_id(execute, destination)
+            rows = execute(PENDING_HOURS, (destination_id, start_s, end_s, NO_LIMIT if limit is None else limit))
+            return [_datetime(hour) for (hour,) in rows]
+
+    def pending_count(self, destination: Destination) -> int:
+        """Return the number of hours with pending rows."""
+        return len(self.pending_hours(destination))
+
+    def pending_rows(self, destination: Destination, hours: Sequence[datetime], limit: int) -> PendingBatch:
+        """Return at most `limit` pending rows of these hours (UTC starts), by hour, then version."""
+        with self._reading() as execute:
+            resends = _meta(execute, "resends")
+            series = _series(execute)
+            parameters: dict[str, Any] = {"destination": _destination_id(execute, destination)}
+            rows: list[tuple[Any, ...]] = []
+            for hour in sorted({_hour(_unix_s(hour)) for hour in hours}):
+                if len(rows) < limit:
+                    parameters |= {"hour": hour, "limit": limit - len(rows)}
+                    rows += execute(PENDING_ROWS, parameters).fetchall()
+        table = np.array(rows, dtype=[*ROW, ("version", "i8")])
+        return PendingBatch(_frame(series, table), table["version"], table["time"] // HOUR_S * HOUR_S, resends)
+
+    def acknowledge(self, destination: Destination, batch: PendingBatch, upto: int) -> None:
+        """Take the first `upto` rows of the batch as settled: written, or set aside.
+
+        Nothing happens when rows were marked for resending after the batch was made: it may have been written
+        before the bucket was emptied, so all of it is sent again.
+        """
+        # Versions rise within an hour, so the last one seen of it stands.
+        last = dict(zip(batch.hours[:upto].tolist(), batch.versions[:upto].tolist(), strict=True))
+        with self._changing() as execute:
+            if batch.resends != _meta(execute, "resends"):
+                return
+            destination_id = _registered(execute, destination)
+            for hour, version in last.items():
+                execute(ACKNOWLEDGE, (destination_id, hour, version))
+
+    def set_aside(
+        self, destination: Destination, batch: PendingBatch, start: int, stop: int, reason: str, at: datetime
+    ) -> None:
+        """Note that the server will never take rows [start, stop) of the batch, and why; `acknowledge` follows.
+
+        A row that changes afterwards is no longer set aside. As in `acknowledge`, resending comes first.
+        """
+        hours, versions = batch.hours[start:stop], batch.versions[start:stop]
+        with self._changing() as execute:
+            if batch.resends != _meta(execute, "resends"):
+                return
+            destination_id = _registered(execute, destination)
+            for hour in np.unique(hours).tolist():
+                of_hour = versions[hours == hour].tolist()
+                key = (destination_id, hour, of_hour[0])
+                # What a run that was cut off noted about these rows is replaced.
+                execute(DROP_SET_ASIDE, (*key, of_hour[-1]))
+                values = (*key, of_hour[-1], clean_name(reason), int(_unix_s(at)))
+                execute("INSERT INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def set_aside_rows(self, destination: Destination, limit: int = 10_000) -> pd.DataFrame:
+        """Return the rows set aside, at most `limit`, by hour, then version.
+
+        A readings frame's columns, then `reason` (str) and `at` (datetime64[ns, UTC]).
+        """
+        with self._reading() as execute:
+            rows = execute(SET_ASIDE_ROWS, (_destination_id(execute, destination), limit)).fetchall()
+            series = _series(execute)
+        table = np.array(rows, dtype=[*ROW, ("reason", "O"), ("at", "i8")])
+        frame = _frame(series, table)
+        frame["reason"] = pd.Series(table["reason"], dtype="str")
+        frame["at"] = _times(table["at"])
+        return frame
+
+    def resend(
+        self, start: datetime | None = None, end: datetime | None = None, destination: Destination | None = None
+    ) -> int:
+        """Mark all rows of the hours that the range touches as pending, rows set aside included.
+
+        For one destination, or for all. Returns the number of these hours that have rows.
+        """
+        start_s = BEGINNING_S if start is None else _hour(_unix_s(start))
+        end_s = END_S if end is None else _unix_s(end)
+        with self._changing() as execute:
+            if destination is None:
+                destination_ids = [row[0] for row in execute("SELECT id FROM destinations")]
+            else:
+                destination_ids = [_destination_id(execute, destination)]
+            for destination_id in destination_ids:
+                of_range = (destination_id, start_s, end_s)
+                execute("DELETE FROM acknowledged WHERE destination_id = ? AND hour >= ? AND hour < ?", of_range)
+                execute("DELETE FROM set_aside WHERE destination_id = ? AND hour >= ? AND hour < ?", of_range)
+            execute("UPDATE meta SET value = value + 1 WHERE key = 'resends'")
+            hours = execute("SELECT count(*) FROM hours WHERE hour >= ? AND hour < ?", (start_s, end_s))
+            return int(hours.fetchone()[0])
+
+    # The circuit list
+
+    def record_circuits(self, circuits: Collection[Circuit], at: datetime) -> None:
+        """Note that `circuits` is the list in force at `at`; nothing is written where it is so already.
+
+        What had been noted for times after `at` is dropped: the clock was wrong then.
+        """
+        at_s = int(_unix_s(at))
+        with self._changing() as execute:
+            execute("DELETE FROM circuits WHERE valid_from >= ?", (at_s,))
+            execute("UPDATE circuits SET valid_to = NULL WHERE valid_to >= ?", (at_s,))
+            in_force = _in_force(execute)
+            for circuit in in_force - set(circuits):
+                sql = "UPDATE circuits SET valid_to = ? WHERE circuit_id = ? AND name = ? AND valid_to IS NULL"
+                execute(sql, (at_s, circuit.circuit_id, circuit.name))
+            for circuit in dict.fromkeys(circuits):
+                if circuit not in in_force:
+                    execute(
+                        "INSERT INTO circuits VALUES (?, ?, ?, NULL)", (circuit.circuit_id, circuit.name, at_s)
+                    )
+
+    def circuits_at(self, time: datetime) -> list[Circuit]:
+        """Return the circuits in force at a time, in the order they were noted; empty where none were."""
+        sql = """
+        SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time)
+        ORDER BY rowid
+        """
+        with self._reading() as execute:
+            return [Circuit(*row) for row in execute(sql, {"time": _unix_s(time)})]
+
+    # The file
+
+    def check(self) -> None:
+        """Raise StoreError unless the store can be read and written now."""
+        with self._changing() as execute:
+            execute("UPDATE meta SET value = value")
+
+    def _reading(self) -> contextlib.AbstractContextManager[_Execute]:
+        """One state of the file for everything read inside."""
+        return self._transaction("BEGIN")
+
+    def _changing(self) -> contextlib.AbstractContextManager[_Execute]:
+        """All or nothing of what is written inside, and nobody else writes meanwhile."""
+        return self._transaction("BEGIN IMMEDIATE")
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[_Execute]:
+        with self._lock, sentences(self.path):
+            self._connection.execute(begin)
+            try:
+                yield self._connection.execute
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors.
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def _meta(execute: _Execute, key: str) -> int:
+    return int(execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+def _series(execute: _Execute) -> list[_Series]:
+    """Return all series in order of first sight."""
+    return [_Series(*row) for row in execute("SELECT id, kind, name, unit FROM series ORDER BY id")]
+
+
+def _register(execute: _Execute, labels: Sequence[tuple[str, str, str]]) -> list[int]:
+    """Return the series id of each (kind, name, unit), making those that are new."""
+    known = {(one.kind, one.name): one for one in _series(execute)}
+    for kind, name, unit in labels:
+        if (kind, name) not in known:
+            sql = "INSERT INTO series (kind, name, unit) VALUES (?, ?, ?)"
+            series_id = execute(sql, (kind, name, unit)).lastrowid or 0
+            known[kind, name] = _Series(series_id, kind, name, unit)
+        elif known[kind, name].unit != unit:
+            raise ValueError(f"the readings of {kind} {name} are in {known[kind, name].unit!r}, not in {unit!r}")
+    return [known[kind, name].id for kind, name, _ in labels]
+
+
+def _destination_id(execute: _Execute, destination: Destination) -> int | None:
+    """Return the id, None where the destination has never acknowledged anything."""
+    sql = "SELECT id FROM destinations WHERE host = ? AND org = ? AND bucket = ?"
+    row = execute(sql, astuple(destination)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _registered(execute: _Execute, destination: Destination) -> int | None:
+    execute("INSERT OR IGNORE INTO destinations (host, org, bucket) VALUES (?, ?, ?)", astuple(destination))
+    return _destination_id(execute, destination)
+
+
+def _in_force(execute: _Execute) -> set[Circuit]:
+    return {Circuit(*row) for row in execute("SELECT circuit_id, name FROM circuits WHERE valid_to IS NULL")}
+
+
+def _frame(series: Sequence[_Series], table: npt.NDArray[Any]) -> pd.DataFrame:
+    """Return a result's rows as a readings frame, in their order."""
+    labels = pd.DataFrame(series, columns=_Series._fields).set_index("id").loc[table["series_id"]]
+    columns = {
+        "time": _times(table["time"]),
+        "kind": labels["kind"].array,
+        "name": labels["name"].array,
+        "value": table["value"],
+        "unit": labels["unit"].array,
+        "interval_s": table["interval_s"],
+    }
+    return pd.DataFrame(columns, columns=COLUMNS).astype(DTYPES)
+
+
+def _times(seconds: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
+    return pd.to_datetime(seconds * NS_PER_S, unit="ns", utc=True)
+
+
+def _hour(unix_s: float) -> int:
+    """Return the start of the hour; Tokyo's hours start when UTC's do."""
+    return int(unix_s // HOUR_S) * HOUR_S
+
+
+def _unix_s(moment: datetime) -> float:
+    if moment.tzinfo is None:
+        raise ValueError(f"the store needs a time with its zone, not {moment}")
+    return moment.timestamp()
+
+
+def _datetime(unix_s: int) -> datetime:
+    return datetime.fromtimestamp(unix_s, UTC)

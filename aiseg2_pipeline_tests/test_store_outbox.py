@@ -1,0 +1,151 @@
+"""Whatever happens in whatever order, each destination ends up with exactly the store's rows."""
+
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from aiseg2_pipeline.readings import COLUMNS, Row, frame
+from aiseg2_pipeline.store import Destination, PendingBatch, Store
+
+START = datetime(2026, 3, 1, 9, tzinfo=UTC)
+END = START + timedelta(hours=3)
+SERIES = (("total", "売買電力", "kW"), ("usage", "台所", "W"), ("usage", "車", "W"))
+
+Key = tuple[datetime, str, str]
+
+times = st.integers(0, 8).map(lambda n: START + n * timedelta(minutes=20))
+ranges = st.tuples(times, times).map(lambda ends: (min(ends), max(ends)))
+rows = st.builds(
+    lambda time, series, value, interval_s: Row(time, series[0], series[1], value, series[2], interval_s),
+    times,
+    st.sampled_from(SERIES),
+    st.sampled_from([0.0, 1.0, 2.5]),
+    st.sampled_from([0, 1800]),
+)
+frames = st.lists(rows, min_size=1, max_size=12, unique_by=lambda row: (row.time, row.name)).map(frame)
+
+
+def by_key(table: pd.DataFrame) -> dict[Key, Row]:
+    return {(row.time, row.kind, row.name): row for row in map(Row._make, table[COLUMNS].itertuples(index=False))}
+
+
+class Outbox(RuleBasedStateMachine):
+    """A store, what it should hold, and a server that keeps what it is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store.open(Path(self.folder.name) / "store.sqlite")
+        self.stored: dict[Key, Row] = {}
+        self.changes: dict[Key, int] = {}
+        self.change = 0
+        self.server: dict[Key, Row] = {}
+        self.refused: dict[Key, int] = {}
+        self.buckets = 0
+        self.batch: PendingBatch | None = None
+        self.changes_sent: dict[Key, int] = {}
+
+    def teardown(self) -> None:
+        if self.stored:
+            self.drain(10)
+        self.store.close()
+        self.folder.cleanup()
+
+    @property
+    def destination(self) -> Destination:
+        return Destination("host", "org", f"bucket-{self.buckets}")
+
+    @initialize(table=frames)
+    def begin(self, table: pd.DataFrame) -> None:
+        self.upsert(table)
+
+    @rule(table=frames)
+    def upsert(self, table: pd.DataFrame) -> None:
+        changed = {key: row for key, row in by_key(table).items() if self.stored.get(key) != row}
+        self.change += 1
+        assert self.store.upsert(table).changed == len(changed)
+        self.stored |= changed
+        self.changes |= dict.fromkeys(changed, self.change)
+
+    @rule(deleted=ranges)
+    def delete(self, deleted: tuple[datetime, datetime]) -> None:
+        gone = [key for key in self.stored if deleted[0] <= key[0] < deleted[1]]
+        assert self.store.delete(*deleted) == len(gone)
+        for key in gone:
+            del self.stored[key], self.changes[key]
+
+    @precondition(lambda self: self.batch is None)
+    @rule(limit=st.integers(1, 10), hours=st.integers(1, 3))
+    def send(self, limit: int, hours: int) -> None:
+        """Send a batch; its answer comes later, and anything may happen before."""
+        pending = self.store.pending_hours(self.destination, limit=hours)
+        self.batch = self.store.pending_rows(self.destination, pending, limit)
+        self.changes_sent = dict(self.changes)
+
+    @precondition(lambda self: self.batch is not None)
+    @rule(taken=st.integers(0, 6), refused=st.integers(0, 6), taken_then=st.integers(0, 6))
+    def answer(self, taken: int, refused: int, taken_then: int) -> None:
+        """Take the first rows of the batch, refuse some for good, take some again, leave the rest unanswered."""
+        assert self.batch is not None
+        batch, self.batch = self.batch, None
+        start, stop, upto = (min(n, len(batch.frame)) for n in np.cumsum([taken, refused, taken_then]).tolist())
+        self.server |= by_key(pd.concat([batch.frame[:start], batch.frame[stop:upto]]))
+        self.refused |= {key: self.changes_sent[key] for key in by_key(batch.frame[start:stop])}
+        self.store.set_aside(self.destination, batch, start, stop, "refused", START)
+        self.store.acknowledge(self.destination, batch, upto)
+
+    @precondition(lambda self: self.batch is not None)
+    @rule()
+    def lose_the_answer(self) -> None:
+        """Have a batch written, and die before that is noted."""
+        assert self.batch is not None
+        self.server |= by_key(self.batch.frame)
+        self.batch = None
+
+    @rule(emptied=ranges)
+    def empty_the_bucket_and_resend(self, emptied: tuple[datetime, datetime]) -> None:
+        """Empty hours of the bucket, what is under way included, whose answer then comes too late to count."""
+        first, last = emptied[0].replace(minute=0), emptied[1]
+        keys = {key for key in self.stored if first <= key[0].replace(minute=0) < last}
+        if self.batch is not None:
+            self.server |= by_key(self.batch.frame)
+        assert self.store.resend(*emptied) == len({time.replace(minute=0) for time, _, _ in keys})
+        for key in keys:
+            self.server.pop(key, None)
+            self.refused.pop(key, None)
+        if self.batch is not None:
+            self.store.set_aside(self.destination, self.batch, 0, len(self.batch.frame), "too late", START)
+            self.store.acknowledge(self.destination, self.batch, len(self.batch.frame))
+            self.batch = None
+
+    @rule()
+    def take_another_bucket(self) -> None:
+        self.buckets += 1
+        self.server, self.refused, self.batch = {}, {}, None
+
+    @rule(limit=st.integers(1, 10))
+    def drain(self, limit: int) -> None:
+        """Send until nothing is pending: the server then has every row, except those that it refused as they are."""
+        batches = 0
+        while hours := self.store.pending_hours(self.destination):
+            batches += 1
+            assert batches <= len(self.stored)
+            batch = self.store.pending_rows(self.destination, hours, limit)
+            self.server |= by_key(batch.frame)
+            self.store.acknowledge(self.destination, batch, len(batch.frame))
+        self.batch = None
+        assert by_key(self.store.read(START, END)) == self.stored
+        aside = {key: row for key, row in self.stored.items() if self.refused.get(key) == self.changes[key]}
+        assert by_key(self.store.set_aside_rows(self.destination)) == aside
+        for key in self.stored.keys() - aside.keys():
+            assert self.server[key] == self.stored[key]
+
+
+TestOutbox = Outbox.TestCase
+TestOutbox.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
