@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from filelock import FileLock, Timeout
 
 from aiseg2_pipeline.influx import BeyondRetention, InfluxError, InfluxWriter, Rejected, TooLarge
-from aiseg2_pipeline.points import lines
+from aiseg2_pipeline.points import lines as power_lines
 from aiseg2_pipeline.store import Destination, PendingBatch, Store
 
 MAX_SPLIT_REQUESTS = 200
@@ -56,6 +57,7 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     clock: Callable[[], float] = time.monotonic,
     batch_rows: int = 5_000,
     on_progress: Callable[[int], None] | None = None,
+    lines: Callable[[pd.DataFrame], list[tuple[str, ...]]] = power_lines,
 ) -> Delivery:
     """Send what is pending of `hours` (UTC starts; None: of all): the running hour, then the others, oldest first.
 
@@ -63,10 +65,10 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     nothing is begun or waited for. `on_progress` is told after each batch how many rows are settled so far. One
     delivery at a time to a destination, over all processes; another one is waited for until the deadline.
 
-    Rows that the server will never take are set aside with its reason. Raises StoreError, and Unavailable and
-    Misconfigured with what was delivered until then in `delivery`; what was noted stays noted.
+    `lines` makes the store's rows into points. Rows that the server will never take are set aside with its reason.
+    Raises StoreError, and Unavailable and Misconfigured with what was delivered until then in `delivery`; what was noted stays noted.
     """
-    run = _Run(store, writer, destination, now, deadline, clock)
+    run = _Run(store, writer, destination, now, deadline, clock, lines)
     wanted = None if hours is None else set(hours)
     stopped = None
     try:
@@ -110,6 +112,7 @@ class _Run:
     now: datetime
     deadline: float | None
     clock: Callable[[], float]
+    lines: Callable[[pd.DataFrame], list[tuple[str, ...]]]
     rows: int = 0
     points: int = 0
     set_aside: int = 0
@@ -139,7 +142,7 @@ class _Run:
                 raise _StoppedError(
                     "This run has sent its share of older rows; the rest goes out with the next ones."
                 )
-            self._send(batch, lines(batch.frame), 0, rows)
+            self._send(batch, self.lines(batch.frame), 0, rows)
             settled += rows
             if on_progress is not None:
                 on_progress(self.rows + self.set_aside)
@@ -169,6 +172,8 @@ class _Run:
         self.store.acknowledge(self.destination, batch, stop)
 
     def _request(self, points: list[tuple[str, ...]], *, split: bool) -> None:
+        if not any(points):
+            return
         if split:
             if self.split_requests == MAX_SPLIT_REQUESTS:
                 raise _StoppedError(

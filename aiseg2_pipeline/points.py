@@ -6,12 +6,19 @@ it, in `power_fill`: another field or tag in `power` would add a series to every
 belongs in `influx` and `outbox`.
 """
 
+from collections.abc import Callable
+from datetime import datetime
+
 import pandas as pd
 from influxdb_client.client.write.point import Point
 
+from aiseg2_pipeline import energy
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 
 MEASUREMENTS = ("power", "power_fill", "battery")
+ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost")
+# Names a circuit as it was called at a time, by its id; None where nobody knows.
+NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
 
 
@@ -32,6 +39,53 @@ def lines(readings: pd.DataFrame) -> list[tuple[str, ...]]:
         point = f"{value_head}{value} {time_ns}"
         points.append((point, f"{fill_head}{interval_s}i {time_ns}") if interval_s else (point,))
     return points
+
+
+def energy_lines(rows: pd.DataFrame, name_of: NameOf) -> list[tuple[str, ...]]:
+    """Return for each row of an energy frame, in order, its point as line protocol in nanoseconds.
+
+    Half hours, whose hours are rows as well, and what is only remembered for ourselves are no points.
+    """
+    heads: dict[tuple[str, str, str | None], str | None] = {}
+    points: list[tuple[str, ...]] = []
+    for kind, row_name, time, time_ns, value in zip(
+        rows["kind"],
+        rows["name"],
+        rows["time"].dt.to_pydatetime(),
+        rows["time"].astype("int64"),
+        rows["value"],
+        strict=True,
+    ):
+        circuit_id = _circuit_id(kind, row_name)
+        key = kind, row_name, circuit_id and (name_of(circuit_id, time) or circuit_id)
+        if key not in heads:
+            heads[key] = _energy_head(kind, row_name, circuit_id, key[2])
+        head = heads[key]
+        points.append(() if head is None else (f"{head}{value} {time_ns}",))
+    return points
+
+
+def _circuit_id(kind: str, name: str) -> str | None:
+    if kind in (energy.USAGE, energy.CIRCUIT_DAILY_TOTAL):
+        return name
+    if kind == energy.DAILY_COST and name.startswith(energy.COST_OF_CIRCUIT):
+        return name.removeprefix(energy.COST_OF_CIRCUIT)
+    return None
+
+
+def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None) -> str | None:
+    of_circuit = {"circuit-id": circuit_id} if circuit_id is not None else {}
+    section = shown if shown is not None else name
+    if kind in energy.HOURLY_KINDS:
+        return _head("energy", {"detail-type": kind, "detail-section": section} | of_circuit, "wh")
+    if kind == energy.DAILY_TOTAL:
+        return _head(kind, {"detail-section": section}, "value")
+    if kind == energy.CIRCUIT_DAILY_TOTAL:
+        return _head(kind, {"detail-section": f"{section}(kWh)"} | of_circuit, "value")
+    if kind == energy.DAILY_COST:
+        detail_type = energy.USAGE if of_circuit else name
+        return _head(kind, {"detail-type": detail_type, "detail-section": section} | of_circuit, "yen")
+    return None
 
 
 def _heads(kind: str, name: str, unit: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ The key is (`time`, `kind`, `name`).
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
@@ -45,6 +46,18 @@ COLUMNS = list(DTYPES)
 INTERVALS_S = (0, 1800, 3600)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What the rows of a frame may be; the columns, their dtypes and the key are the same for all frames."""
+
+    name: str
+    kinds: tuple[str, ...]
+    intervals_s: tuple[int, ...]
+
+
+READINGS = Shape("readings", KINDS, INTERVALS_S)
+
+
 class Row(NamedTuple):
     """One row of the frame, columns in order."""
 
@@ -56,29 +69,33 @@ class Row(NamedTuple):
     interval_s: int
 
 
-def frame(rows: Iterable[Row]) -> pd.DataFrame:
+def frame(rows: Iterable[Row], shape: Shape = READINGS) -> pd.DataFrame:
     """Return the rows as a checked frame; no rows give an empty frame of the right dtypes."""
     table = pd.DataFrame(list(rows), columns=COLUMNS)
     table["time"] = pd.to_datetime(table["time"], utc=True)
-    return checked(table.astype(DTYPES))
+    return checked(table.astype(DTYPES), shape)
 
 
-def checked(table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` unchanged if it is a readings frame, else raise ValueError saying what is wrong."""
+def checked(table: pd.DataFrame, shape: Shape = READINGS) -> pd.DataFrame:
+    """Return `table` unchanged if it is a frame of that shape, else raise ValueError saying what is wrong."""
     if list(table.columns) != COLUMNS:
-        raise ValueError(f"a readings frame has the columns {COLUMNS}, not {list(table.columns)}")
+        raise ValueError(f"a {shape.name} frame has the columns {COLUMNS}, not {list(table.columns)}")
     wrong = {name: str(table[name].dtype) for name, dtype in DTYPES.items() if str(table[name].dtype) != dtype}
     if wrong:
-        raise ValueError(f"a readings frame has the dtypes {DTYPES}; these differ: {wrong}")
+        raise ValueError(f"a {shape.name} frame has the dtypes {DTYPES}; these differ: {wrong}")
+    if table[[*KEY, "unit"]].isna().to_numpy().any():
+        raise ValueError(f"a {shape.name} frame has a time, a kind, a name and a unit in every row")
     if not np.isfinite(table["value"]).all():
-        raise ValueError("a readings frame holds no absent or infinite value: leave the row out")
-    if not table["kind"].isin(KINDS).all():
-        raise ValueError(f"a readings frame has the kinds {KINDS}")
-    if not table["interval_s"].isin(INTERVALS_S).all():
-        raise ValueError(f"a readings frame has the intervals {INTERVALS_S} s")
+        raise ValueError(f"a {shape.name} frame holds no absent or infinite value: leave the row out")
+    if not table["kind"].isin(shape.kinds).all():
+        raise ValueError(f"a {shape.name} frame has the kinds {shape.kinds}")
+    if not table["interval_s"].isin(shape.intervals_s).all():
+        raise ValueError(f"a {shape.name} frame has the intervals {shape.intervals_s} s")
     repeated = table.duplicated(KEY)
     if repeated.any():
-        raise ValueError(f"a readings frame has one row a key; repeated: {table.loc[repeated, 'name'].iloc[0]}")
+        raise ValueError(
+            f"a {shape.name} frame has one row a key; repeated: {table.loc[repeated, 'name'].iloc[0]}"
+        )
     return table
 
 
@@ -92,13 +109,12 @@ def live_frame(reading: LiveReading) -> pd.DataFrame:
     time = reading.answered_at.replace(microsecond=0)
     flow = reading.flow
     values: list[tuple[str, str, float | None, str]] = []
-    if not flow.generators:
-        exchange = None if flow.consumption_kw is None else -flow.consumption_kw
-    elif flow.generation_kw is None or flow.consumption_kw is None:
+    generation_kw = flow.generation_kw if flow.generators else 0.0
+    if generation_kw is None or flow.consumption_kw is None:
         exchange = None
     else:
         # Both are in steps of 0.1 kW; the difference of two binary fractions would not be.
-        exchange = round(flow.generation_kw - flow.consumption_kw, 6)
+        exchange = round(generation_kw - flow.consumption_kw, 6)
     if flow.generators:
         values.append(("total", TOTAL_GENERATION, flow.generation_kw, "kW"))
     values.append(("total", TOTAL_CONSUMPTION, flow.consumption_kw, "kW"))

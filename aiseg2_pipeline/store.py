@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,11 @@ import pandas as pd
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.readings import COLUMNS, DTYPES, KINDS, TOTAL_EXCHANGE, checked
+from aiseg2_pipeline.energy import ENERGY
+from aiseg2_pipeline.readings import COLUMNS, DTYPES, READINGS, TOTAL_EXCHANGE, Shape, checked
 from aiseg2_pipeline.store_file import StoreError, connect, sentences
 
-__all__ = ["Destination", "PendingBatch", "Store", "StoreError", "UpsertResult"]
+__all__ = ["Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
 HOUR_S = 3600
 NS_PER_S = 1_000_000_000
@@ -66,6 +67,11 @@ COUNT_MINUTES = """
 SELECT time / 3600 * 3600 AS hour, count(DISTINCT time / 60) FROM readings
 WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
 GROUP BY hour
+"""
+MINUTES = """
+SELECT time / 60 * 60 AS minute, min(interval_s) FROM readings
+WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
+GROUP BY minute
 """
 PENDING_HOURS = """
 SELECT hours.hour FROM hours LEFT JOIN acknowledged
@@ -137,7 +143,9 @@ _Execute = Callable[..., sqlite3.Cursor]
 
 
 class Store:
-    """An open store; a context manager that closes it."""
+    """An open store of readings; a context manager that closes it."""
+
+    shape: ClassVar[Shape] = READINGS
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Take over an open connection; use `Store.open`."""
@@ -171,7 +179,7 @@ class Store:
         A row whose value and interval are stored already keeps its version, so it does not become pending.
         Raises ValueError for what is no readings frame, holds a part of a second, or gives a series a new unit.
         """
-        times_ns = checked(frame)["time"].to_numpy("datetime64[ns]").astype("int64")
+        times_ns = checked(frame, self.shape)["time"].to_numpy("datetime64[ns]").astype("int64")
         if (times_ns % NS_PER_S).any():
             raise ValueError("the store holds whole seconds: round the times of the frame")
         labels = list(zip(frame["kind"], frame["name"], frame["unit"], strict=True))
@@ -197,13 +205,13 @@ class Store:
         kinds: Collection[str] | None = None,
         names: Collection[str] | None = None,
     ) -> pd.DataFrame:
-        """Return the readings frame of a range, by time, kind (as in KINDS), and order of first sight of the name.
+        """Return the readings frame of a range, by time, kind (as in its shape), and order of first sight of the name.
 
         `kinds` and `names` keep the series that are of one of them.
         """
         start_s, end_s = _unix_s(start), _unix_s(end)
         with self._reading() as execute:
-            series = sorted(_series(execute), key=lambda one: KINDS.index(one.kind))
+            series = sorted(_series(execute), key=lambda one: self.shape.kinds.index(one.kind))
             rows: list[tuple[Any, ...]] = []
             for one in series:
                 if (kinds is None or one.kind in kinds) and (names is None or one.name in names):
@@ -252,6 +260,12 @@ class Store:
         with self._reading() as execute:
             rows = execute(COUNT_MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
             return {_datetime(hour): minutes for hour, minutes in rows}
+
+    def minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
+        """Return the covered minutes of the range, each with the interval (s) it is known by: 0 for a live reading."""
+        with self._reading() as execute:
+            rows = execute(MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
+            return {_datetime(minute): interval_s for minute, interval_s in rows}
 
     # What a destination owes
 
@@ -415,6 +429,12 @@ class Store:
                 if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors.
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+class EnergyStore(Store):
+    """An open store of the device's energy: the same file format and the same promises for energy frames."""
+
+    shape = ENERGY
 
 
 def _meta(execute: _Execute, key: str) -> int:

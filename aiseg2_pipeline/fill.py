@@ -1,0 +1,97 @@
+"""Fills the minutes of an ended hour that nobody read with the mean power of the device's interval they lie in.
+
+Pure: an energy frame and what is known of the hour in, a readings frame out. Such rows say in `interval_s` what they
+are. An interval without a live minute so adds up to the device's energy.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+from aiseg2_pipeline.aiseg2.circuits import shown_name, sum_by_name
+from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.energy import HALF, HALF_HOUR_S, HOUR_S, USAGE
+from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, Row, frame
+
+MINUTE = timedelta(minutes=1)
+MINUTES_OF_HALF = 30
+W_PER_KW = 1000
+
+
+@dataclass(frozen=True)
+class Home:
+    """What a fill must know of the home at that time: its circuits, and its generating devices by name."""
+
+    circuits: Sequence[Circuit]
+    generators: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Half:
+    """Half of an hour, with the energy `wh` by (kind, name) of the interval it is known by: itself or its hour."""
+
+    start: datetime
+    interval_s: int
+    wh: dict[tuple[str, str], float]
+
+
+def filled_frame(hour: datetime, energy: pd.DataFrame, live: Collection[datetime], home: Home) -> pd.DataFrame:
+    """Return rows for the minutes of `hour` (UTC start) that are not in `live`, as far as the energy tells.
+
+    `energy` is the hour's energy frame; half hours are preferred. A minute is filled when its totals are known:
+    without the consumption, or without the generation where a generating device is registered, it stays missing.
+    """
+    return frame(
+        Row(minute, kind, name, value, unit, half.interval_s)
+        for half in _halves(hour, energy)
+        if (power := _power(half, home))
+        for minute in (half.start + n * MINUTE for n in range(MINUTES_OF_HALF))
+        if minute not in live
+        for kind, name, value, unit in power
+    )
+
+
+def _halves(hour: datetime, energy: pd.DataFrame) -> list[_Half]:
+    by_interval: dict[tuple[datetime, int], dict[tuple[str, str], float]] = {}
+    for time, kind, name, wh, interval_s in zip(
+        energy["time"].dt.to_pydatetime(),
+        energy["kind"],
+        energy["name"],
+        energy["value"],
+        energy["interval_s"],
+        strict=True,
+    ):
+        if interval_s <= HOUR_S:
+            by_interval.setdefault((time, interval_s), {})[kind.removesuffix(HALF), name] = wh
+    whole = by_interval.get((hour, HOUR_S), {})
+    halves = []
+    for start in (hour, hour + timedelta(seconds=HALF_HOUR_S)):
+        own = by_interval.get((start, HALF_HOUR_S), {})
+        known_alone = ("consumption", "consumption") in own
+        halves.append(_Half(start, HALF_HOUR_S, own) if known_alone else _Half(start, HOUR_S, whole))
+    return halves
+
+
+def _power(half: _Half, home: Home) -> list[tuple[str, str, float, str]]:
+    """Return (kind, name, value, unit) of the interval's mean power; nothing where its totals are not known."""
+    hours = half.interval_s / HOUR_S
+    power_w = {key: wh / hours for key, wh in half.wh.items()}
+    consumption_w = power_w.get(("consumption", "consumption"))
+    generation_w = power_w.get(("generation", "generation")) if home.generators else 0.0
+    if consumption_w is None or generation_w is None:
+        return []
+    values = [
+        ("total", TOTAL_CONSUMPTION, consumption_w / W_PER_KW, "kW"),
+        ("total", TOTAL_EXCHANGE, (generation_w - consumption_w) / W_PER_KW, "kW"),
+    ]
+    if home.generators:
+        values.insert(0, ("total", TOTAL_GENERATION, generation_w / W_PER_KW, "kW"))
+    if len(home.generators) == 1:
+        values.append(("generation", home.generators[0], generation_w, "W"))
+    circuits = sum_by_name(
+        (shown_name(circuit.name), power_w.get((USAGE, circuit.circuit_id))) for circuit in home.circuits
+    )
+    values += [(USAGE, name, value_w, "W") for name, value_w in circuits.items() if value_w is not None]
+    return values
