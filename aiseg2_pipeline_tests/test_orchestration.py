@@ -28,7 +28,7 @@ from dagster import (
 from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
-from aiseg2_pipeline.orchestration.power_readings import MINUTE_TAG
+from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
 from aiseg2_pipeline.readings import KEY
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Destination, Store
@@ -413,7 +413,7 @@ def test_rows_of_ended_hours_go_out_in_bounded_shares(pipeline: Pipeline, monkey
         influx = pipeline.settings.influx
         assert influx is not None
         store.resend(None, None, Destination(influx.host, influx.org, influx.bucket))
-    monkeypatch.setattr("aiseg2_pipeline.orchestration.influxdb_power.OLDER_ROWS_A_MINUTE", 14)
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.write_out.OLDER_ROWS_A_MINUTE", 14)
     assert pipeline.minute().success
     assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 1
     assert pipeline.minute(NOW + timedelta(minutes=1)).success

@@ -16,7 +16,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
 from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
 from aiseg2_pipeline.orchestration.partitions import hour_key
-from aiseg2_pipeline.orchestration.power_readings import MINUTE_TAG
+from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
 
 # Readings to second 50, ten seconds of write-out, and what starting takes. Run monitoring ends a run at this age.
 MINUTE_RUNTIME_S = 80

@@ -45,6 +45,11 @@ def hours_from_keys(keys: Sequence[str]) -> list[datetime]:
     return [hour_from_key(key) for key in keys]
 
 
+def first_of(hours: HourlyPartitionsDefinition) -> datetime:
+    """Return the UTC start of the first partition."""
+    return hours.start.astimezone(UTC)
+
+
 def first_hour(data_dir: Path, now: datetime) -> datetime:
     """Return the first partition of this data directory: the hour in which it was first asked for.
 

@@ -1,0 +1,182 @@
+"""The op that writes rows of a store out to InfluxDB under a retry policy; the InfluxDB assets are made of it.
+
+A scheduled run writes what is pending: of its own partition, and a bounded share of what older ones still owe. Any
+other run writes all rows of its partitions again. What goes into one request, and what a refusal means, is the
+outbox's to decide.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pandas as pd
+from dagster import (
+    AssetMaterialization,
+    Backoff,
+    Failure,
+    In,
+    Jitter,
+    Nothing,
+    OpDefinition,
+    OpExecutionContext,
+    Out,
+    Output,
+    RetryPolicy,
+    RetryRequested,
+    op,
+)
+
+from aiseg2_pipeline.influx import InfluxError, Unavailable
+from aiseg2_pipeline.orchestration.logs import log_line
+from aiseg2_pipeline.orchestration.partitions import hour_of
+from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.outbox import LEAST_REQUEST_S, Delivery, deliver
+from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store_file import StoreError
+
+# The minute that a run of the schedule is for; a run without it was started by a person.
+MINUTE_TAG = "aiseg2/minute"
+# A run that writes only what is pending, without a minute's limits of time.
+PENDING_TAG = "aiseg2/pending"
+OLDER_ROWS_A_MINUTE = 10_000
+KEPT = "The rows are kept and go out with a later run."
+# Waits of about 0.5, 1, 2 and 4 s fit the ten seconds of a minute's write-out.
+RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows an asset writes out: how their store is opened, their points, and the partitions they lie in."""
+
+    asset: str
+    upstream: str
+    open: Callable[[ReadingsStore], Store]
+    lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
+    key: Callable[[datetime], str]
+    start: Callable[[str], datetime]
+    length: timedelta
+    first: datetime
+
+
+def write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
+    """Return the op for these rows; `clock` gives the host's time."""
+
+    @op(
+        name=f"write_out_{rows.asset}",
+        ins={rows.upstream: In(Nothing)},
+        out=Out(Nothing, is_required=False),
+        retry_policy=RETRIES,
+        description="Writes what is pending, and notes what InfluxDB has acknowledged. Tried again while InfluxDB is away.",
+    )
+    def write_out(context: OpExecutionContext, influxdb: InfluxDB, store: ReadingsStore) -> Iterator[Output[None]]:
+        if influxdb.destination is None:
+            context.log.info(
+                "No InfluxDB is configured (INFLUXDB_HOST), so nothing was written; the rows are kept."
+            )
+            return
+        deadline = influxdb.minute_deadline() if MINUTE_TAG in context.run.tags else None
+        try:
+            with rows.open(store) as opened:
+                delivery = _deliver(context, rows, opened, influxdb, clock(), deadline)
+                keys = _settled_keys(rows, opened, influxdb, delivery)
+        except InfluxError as error:
+            with rows.open(store) as opened:
+                _materialize(context, rows, _settled_keys(rows, opened, influxdb, error.delivery))
+            raise _after(error, context, deadline) from None
+        except StoreError as error:
+            raise Failure(str(error), allow_retries=False) from None
+        _report(context, rows, delivery)
+        if _materialize(context, rows, keys):
+            yield Output(None, metadata=_metadata(delivery))
+
+    return write_out
+
+
+def _deliver(
+    context: OpExecutionContext,
+    rows: Rows,
+    store: Store,
+    influxdb: InfluxDB,
+    now: datetime,
+    deadline: float | None,
+) -> Delivery:
+    destination = influxdb.destination
+    if destination is None:
+        raise ValueError("there is no destination")
+    scheduled = not {MINUTE_TAG, PENDING_TAG}.isdisjoint(context.run.tags)
+    hours = None
+    if not scheduled:
+        start, end = rows.start(context.partition_keys[0]), rows.start(context.partition_keys[-1]) + rows.length
+        hours = store.hours_with_rows(start, end)
+        if context.retry_number == 0:
+            store.resend(start, end, destination)
+    with influxdb.writer() as writer:
+        return deliver(
+            store,
+            writer,
+            destination,
+            now=now,
+            running_hour=hour_of(now),
+            hours=hours,
+            max_older_rows=sys.maxsize if deadline is None else OLDER_ROWS_A_MINUTE,
+            deadline=deadline,
+            on_progress=None if deadline else lambda done: context.log.info(f"{done} rows settled so far."),
+            lines=lambda table: rows.lines(store, table),
+        )
+
+
+def _settled_keys(rows: Rows, store: Store, influxdb: InfluxDB, delivery: Delivery | None) -> list[str]:
+    """Return the partitions of which rows were written and none is left pending."""
+    if delivery is None or influxdb.destination is None:
+        return []
+    pending = {rows.key(hour) for hour in store.pending_hours(influxdb.destination)}
+    written = {rows.key(hour) for hour in delivery.hours if hour >= rows.first}
+    return sorted(written - pending)
+
+
+def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bool:
+    """Turn partitions green; return whether the run's only one is left to the op's output."""
+    own = context.partition_keys[0] if len(context.partition_keys) == 1 else None
+    for key in keys:
+        if key != own:
+            context.log_event(AssetMaterialization(rows.asset, partition=key))
+    return own in keys
+
+
+def _after(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> Exception:
+    """Return what makes Dagster try again; or give up, where that is hopeless or would take too long."""
+    left_s = math.inf if deadline is None else deadline - time.monotonic()
+    if (
+        not isinstance(error, Unavailable)
+        or context.retry_number >= RETRIES.max_retries
+        or left_s < LEAST_REQUEST_S
+        or (error.retry_after_s or 0) > left_s
+    ):
+        return Failure(f"{error} {KEPT}", allow_retries=False)
+    if error.retry_after_s is not None:
+        return RetryRequested(max_retries=RETRIES.max_retries, seconds_to_wait=error.retry_after_s)
+    return Failure(f"{error} {KEPT}")
+
+
+def _report(context: OpExecutionContext, rows: Rows, delivery: Delivery) -> None:
+    if delivery.stopped:
+        context.log.warning(delivery.stopped)
+    if delivery.set_aside:
+        context.log.warning(
+            f"{delivery.set_aside} rows were refused by InfluxDB for good and set aside: `aiseg2-pipeline doctor` lists them with the reason."
+        )
+    log_line("write_out", asset=rows.asset, **_metadata(delivery), stopped=delivery.stopped)
+
+
+def _metadata(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "rows": delivery.rows,
+        "points": delivery.points,
+        "requests": delivery.requests,
+        "rows_set_aside": delivery.set_aside,
+        "hours_pending": delivery.left_hours,
+    }
