@@ -5,6 +5,7 @@ rooms below; pandas and Dagster are imported by the commands that need them.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,11 +47,17 @@ class Moment(click.ParamType[Span]):
         ):
             try:
                 named = datetime.strptime(value, form)  # noqa: DTZ007 - the zone is given below where there is none
-            except ValueError:
+                start = (named if named.tzinfo else named.replace(tzinfo=TOKYO)).astimezone(UTC)
+                return Span(start, start + length)
+            except (ValueError, OverflowError):
                 continue
-            start = (named if named.tzinfo else named.replace(tzinfo=TOKYO)).astimezone(UTC)
-            return Span(start, start + length)
         self.fail(f"{value!r} is no date like 2026-07-14 and no time like 2026-07-14T08:15.", param, ctx)
+
+
+def check_order(first: Span | None, last: Span | None) -> None:
+    """Refuse a range that ends before it begins."""
+    if first and last and last.end <= first.start:
+        raise click.UsageError("--to is earlier than --from.")
 
 
 @contextmanager
@@ -85,6 +92,8 @@ def main() -> None:
 
     Settings come from the environment or from .env in the current folder; .env.example explains them.
     """
+    # What is kept is the household's own.
+    os.umask(0o077)
 
 
 @main.command()
@@ -137,6 +146,7 @@ def resend(first: Span | None, last: Span | None) -> None:
 
     For a bucket that was emptied. Whole hours are marked.
     """
+    check_order(first, last)
     with one_sentence() as settings:
         from aiseg2_pipeline.store import Destination, Store
 
@@ -156,8 +166,7 @@ def resend(first: Span | None, last: Span | None) -> None:
 @click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
 def remove(first: Span, last: Span, *, yes: bool) -> None:
     """Remove readings that are wrong, in the store and in InfluxDB alike."""
-    if last.end <= first.start:
-        raise click.UsageError("--to is earlier than --from.")
+    check_order(first, last)
     with one_sentence() as settings:
         from aiseg2_pipeline.influx import InfluxWriter
         from aiseg2_pipeline.store import Store

@@ -7,4 +7,6 @@ from aiseg2_pipeline.settings import environment, load_settings
 
 # The resources' secrets are read from the environment by name, so what `.env` says must be there.
 os.environ.update(environment())
+# What is kept is the household's own.
+os.umask(0o077)
 defs = build_definitions(load_settings())

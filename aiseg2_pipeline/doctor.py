@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreachable
-from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreadable
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
 from aiseg2_pipeline.store import Destination, Store
@@ -15,6 +16,7 @@ OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
 CLOCKS_AGREE_S = 60.0
 OTHER_WRITER_WITHIN = timedelta(minutes=10)
 SET_ASIDE_SHOWN = 5
+TOKYO = ZoneInfo("Asia/Tokyo")
 
 # A mark, what was looked at, and what was found.
 Line = tuple[str, str, str]
@@ -53,16 +55,18 @@ def _device(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
             yield OK, "device", f"answers at {settings.device_url}"
             yield FAILED, "login", str(error)
             return
-        except Unreachable as error:
+        except (NotServed, Unreadable) as error:
+            # Something answers; whether it is an AiSEG2, its other pages show.
+            yield OK, "device", f"answers at {settings.device_url}"
+            yield FAILED, "circuit list", str(error)
+        except Aiseg2Error as error:
             hint = " In the demo, start it with `make run` or `aiseg2-pipeline simulate`." if settings.demo else ""
             yield FAILED, "device", f"{error}{hint}"
             return
-        except Aiseg2Error as error:
-            yield FAILED, "circuit list", str(error)
-            return
-        yield OK, "device", f"answers at {settings.device_url}"
-        yield OK, "login", f"as {settings.device_user}"
-        yield OK, "circuit list", f"{len(listed.circuits)} circuits are registered"
+        else:
+            yield OK, "device", f"answers at {settings.device_url}"
+            yield OK, "login", f"as {settings.device_user}"
+            yield OK, "circuit list", f"{len(listed.circuits)} circuits are registered"
         yield from _live(client)
         yield _clock(client.clock_offset_s)
         try:
@@ -111,7 +115,7 @@ def _store(settings: Settings) -> Iterator[Line]:
     except StoreError as error:
         yield FAILED, "store", str(error)
         return
-    yield OK, "store", f"{settings.store_path}, last reading {last.isoformat() if last else 'none yet'}"
+    yield OK, "store", f"{settings.store_path}, last reading {_shown(last) if last else 'none yet'}"
 
 
 def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]:
@@ -119,9 +123,14 @@ def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
     if influx is None:
         yield HINT, "InfluxDB", "none is configured (INFLUXDB_HOST); readings are kept in the store alone"
         return
-    with InfluxWriter(
-        influx.url, influx.token.get_secret_value(), influx.org, influx.bucket, verify=influx.verify
-    ) as writer:
+    try:
+        writer = InfluxWriter(
+            influx.url, influx.token.get_secret_value(), influx.org, influx.bucket, verify=influx.verify
+        )
+    except InfluxError as error:
+        yield FAILED, "InfluxDB", str(error)
+        return
+    with writer:
         try:
             writer.check()
         except Unavailable as error:
@@ -163,5 +172,10 @@ def _bucket(writer: InfluxWriter, store: Store, influx: InfluxSettings, now: dat
             "refused rows",
             f"{len(refused)} rows were refused by InfluxDB for good; `aiseg2-pipeline resend` tries them again",
         )
-        for row in refused.head(SET_ASIDE_SHOWN).itertuples():
-            yield HINT, "refused rows", f"{row.time} {row.name}: {row.reason}"
+        shown = refused.head(SET_ASIDE_SHOWN)
+        for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):
+            yield HINT, "refused rows", f"{_shown(time)} {name}: {reason}"
+
+
+def _shown(time: datetime) -> str:
+    return time.astimezone(TOKYO).isoformat(sep=" ", timespec="seconds")

@@ -22,10 +22,14 @@ W_PER_KW = 1000
 
 @dataclass(frozen=True)
 class Home:
-    """What a fill must know of the home at that time: its circuits, and its generating devices by name."""
+    """What a fill must know of the home at that time.
+
+    `generating`: whether a generating device is registered; `generator`: its name, None where there are several.
+    """
 
     circuits: Sequence[Circuit]
-    generators: Sequence[str]
+    generating: bool
+    generator: str | None
 
 
 @dataclass(frozen=True)
@@ -79,17 +83,17 @@ def _power(half: _Half, home: Home) -> list[tuple[str, str, float, str]]:
     hours = half.interval_s / HOUR_S
     power_w = {key: wh / hours for key, wh in half.wh.items()}
     consumption_w = power_w.get(("consumption", "consumption"))
-    generation_w = power_w.get(("generation", "generation")) if home.generators else 0.0
+    generation_w = power_w.get(("generation", "generation")) if home.generating else 0.0
     if consumption_w is None or generation_w is None:
         return []
     values = [
         ("total", TOTAL_CONSUMPTION, consumption_w / W_PER_KW, "kW"),
         ("total", TOTAL_EXCHANGE, (generation_w - consumption_w) / W_PER_KW, "kW"),
     ]
-    if home.generators:
+    if home.generating:
         values.insert(0, ("total", TOTAL_GENERATION, generation_w / W_PER_KW, "kW"))
-    if len(home.generators) == 1:
-        values.append(("generation", home.generators[0], generation_w, "W"))
+    if home.generator is not None:
+        values.append(("generation", home.generator, generation_w, "W"))
     circuits = sum_by_name(
         (shown_name(circuit.name), power_w.get((USAGE, circuit.circuit_id))) for circuit in home.circuits
     )

@@ -4,6 +4,7 @@ The processes are honcho's to run; here is only what must be right before they s
 data directory, a Dagster home with its storage made.
 """
 
+import errno
 import os
 import shlex
 import shutil
@@ -91,9 +92,9 @@ def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int
     )
     say("Ctrl-C stops everything.")
     manager.loop()
-    # Ctrl-C is how a person ends it, and no failure.
-    interrupted = 130
-    return 0 if manager.returncode == interrupted else int(manager.returncode or 0)
+    # Ctrl-C and SIGTERM (systemd, Docker) are how it is ended, and no failure.
+    asked_to_end = (130, 143)
+    return 0 if manager.returncode in asked_to_end else int(manager.returncode or 0)
 
 
 def _add(manager: Manager, name: str, variables: dict[str, str], *command: str) -> None:
@@ -118,7 +119,11 @@ def _check_port(host: str, port: int, setting: str) -> None:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            if not isinstance(error, OSError) or error.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise ServicesError(
+                    f"{host} is no address of this machine: set AISEG2_UI_HOST to one, such as 127.0.0.1."
+                ) from None
             raise ServicesError(
                 f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set {setting} to another port."
             ) from None

@@ -15,7 +15,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
+_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
+_UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
+_MAX_PORT = 65535
+# Taken as they stand: a space in quotes belongs to the password.
+_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN")
 
 
 class SettingsError(Exception):
@@ -23,11 +27,25 @@ class SettingsError(Exception):
 
 
 def _host(value: str) -> str:
-    if not _HOST.fullmatch(value):
+    parts = _HOST.fullmatch(value)
+    if not parts or not 0 < int(parts[1] or 80) <= _MAX_PORT:
         raise ValueError(
             "must be a host name or an address, with :port where needed, without http:// and without a path"
         )
     return value
+
+
+def _ui_host(value: str) -> str:
+    if not _UI_HOST.fullmatch(value):
+        raise ValueError("must be a name or an address of this machine, without http:// and without a port")
+    return value
+
+
+def _expanded(value: Path) -> Path:
+    try:
+        return value.expanduser()
+    except RuntimeError:
+        raise ValueError("starts with ~ and the name of a user that this machine does not know") from None
 
 
 def _header_text(value: str) -> str:
@@ -37,7 +55,8 @@ def _header_text(value: str) -> str:
 
 
 Host = Annotated[str, AfterValidator(_host)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
+LocalPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 class InfluxSettings(BaseModel):
@@ -65,18 +84,18 @@ class Settings(BaseModel):
     aiseg2_user: Annotated[str, AfterValidator(_header_text), Field(alias="AISEG2_USER")] = "aiseg"
     aiseg2_password: Annotated[SecretStr | None, Field(alias="AISEG2_PASSWORD")] = None
     aiseg2_use_https: Annotated[bool, Field(alias="AISEG2_USE_HTTPS")] = False
-    aiseg2_ca_file: Annotated[Path | None, Field(alias="AISEG2_CA_FILE")] = None
+    aiseg2_ca_file: Annotated[LocalPath | None, Field(alias="AISEG2_CA_FILE")] = None
     aiseg2_tls_verify: Annotated[bool, Field(alias="AISEG2_TLS_VERIFY")] = True
     influxdb_host: Annotated[Host | None, Field(alias="INFLUXDB_HOST")] = None
     influxdb_token: Annotated[SecretStr | None, Field(alias="INFLUXDB_TOKEN")] = None
     influxdb_org: Annotated[str | None, Field(alias="INFLUXDB_ORG")] = None
     influxdb_bucket: Annotated[str | None, Field(alias="INFLUXDB_BUCKET")] = None
     influxdb_use_https: Annotated[bool, Field(alias="INFLUXDB_USE_HTTPS")] = False
-    influxdb_ca_file: Annotated[Path | None, Field(alias="INFLUXDB_CA_FILE")] = None
+    influxdb_ca_file: Annotated[LocalPath | None, Field(alias="INFLUXDB_CA_FILE")] = None
     influxdb_tls_verify: Annotated[bool, Field(alias="INFLUXDB_TLS_VERIFY")] = True
-    base_data_dir: Annotated[Path, Field(alias="AISEG2_DATA_DIR")] = Path("data")
+    base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
-    ui_host: Annotated[str, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
+    ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
 
@@ -84,14 +103,20 @@ class Settings(BaseModel):
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Return the settings of an environment; an empty value is as good as none. Raise SettingsError."""
         known = {field.alias for field in cls.model_fields.values()}
-        given = {name: value.strip() for name, value in environment.items() if name in known and value.strip()}
+        given = {
+            name: value if name in _SECRETS else value.strip()
+            for name, value in environment.items()
+            if name in known and value.strip()
+        }
         try:
             return cls.model_validate(given)
         except ValidationError as error:
             # The value itself is left out: it may be a password in the wrong line.
             first = error.errors(include_input=False, include_url=False)[0]
             name = ".".join(str(part) for part in first["loc"][:1])
-            what = first["msg"].removeprefix("Value error, ")
+            what = (
+                "must be 0 or 1" if first["type"] == "bool_parsing" else first["msg"].removeprefix("Value error, ")
+            )
             raise SettingsError(f"{name}: {what}." if name else f"{what}.") from None
 
     @model_validator(mode="after")
@@ -114,6 +139,10 @@ class Settings(BaseModel):
         for name, path in (("AISEG2_CA_FILE", self.aiseg2_ca_file), ("INFLUXDB_CA_FILE", self.influxdb_ca_file)):
             if path is not None and not path.is_file():
                 raise ValueError(f"{name} is not a file: set it to the certificate's path")
+        if self.demo and self.ui_port == self.simulator_port:
+            raise ValueError(
+                "AISEG2_SIMULATOR_PORT and AISEG2_UI_PORT are the same: set one of them to another port"
+            )
         return self
 
     @property
@@ -124,7 +153,7 @@ class Settings(BaseModel):
     @property
     def data_dir(self) -> Path:
         """The folder of everything kept; the demo's lies apart."""
-        base = self.base_data_dir.expanduser().absolute()
+        base = self.base_data_dir.absolute()
         return base / "demo" if self.demo else base
 
     @property
@@ -156,7 +185,7 @@ class Settings(BaseModel):
     @property
     def device_password(self) -> SecretStr:
         """The login's password."""
-        return self.aiseg2_password or SecretStr(DEFAULT_PASSWORD)
+        return SecretStr(DEFAULT_PASSWORD) if self.demo or not self.aiseg2_password else self.aiseg2_password
 
     @property
     def device_verify(self) -> bool | str:
@@ -183,9 +212,18 @@ def _verify(verify: bool, ca_file: Path | None) -> bool | str:  # noqa: FBT001 -
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
-    """Return the process's environment over `.env` of the folder (the current one by default)."""
-    # Not interpolated: a password may hold a `$`.
-    written = dotenv_values((folder or Path.cwd()) / ".env", interpolate=False)
+    """Return the process's environment over `.env` of the folder (the current one by default).
+
+    Raise SettingsError where `.env` cannot be read.
+    """
+    path = (folder or Path.cwd()) / ".env"
+    try:
+        # Not interpolated: a password may hold a `$`.
+        written = dotenv_values(path, interpolate=False)
+    except UnicodeError:
+        raise SettingsError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read ({error.strerror}): let this user read it.") from None
     return {name: value for name, value in written.items() if value is not None} | dict(os.environ)
 
 

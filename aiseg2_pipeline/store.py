@@ -63,6 +63,17 @@ TIMES_AFTER = """
 SELECT DISTINCT time FROM series CROSS JOIN readings WHERE series_id = id AND time > ? ORDER BY time LIMIT ?
 """
 LAST_LIVE = "SELECT time FROM readings WHERE series_id = ? AND interval_s = 0 ORDER BY time DESC LIMIT 1"
+LIVE_BEFORE = """
+SELECT time FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?)
+AND interval_s = 0 AND time <= ? ORDER BY time DESC LIMIT 1
+"""
+LIVE_AFTER = """
+SELECT time FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?)
+AND interval_s = 0 AND time > ? ORDER BY time LIMIT 1
+"""
+CIRCUITS_AT = """
+SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time) ORDER BY rowid
+"""
 COUNT_MINUTES = """
 SELECT time / 3600 * 3600 AS hour, count(DISTINCT time / 60) FROM readings
 WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
@@ -241,6 +252,14 @@ class Store:
             times = [row[0] for series_id in totals for row in execute(LAST_LIVE, (series_id,))]
         return _datetime(max(times)) if times else None
 
+    def live_near(self, moment: datetime) -> datetime | None:
+        """Return the time of the last live reading with all totals until then, else of the first one after it."""
+        with self._reading() as execute:
+            for sql in (LIVE_BEFORE, LIVE_AFTER):
+                if row := execute(sql, (TOTAL_EXCHANGE, _unix_s(moment))).fetchone():
+                    return _datetime(row[0])
+        return None
+
     def times_after(self, moment: datetime, limit: int = 1000) -> list[datetime]:
         """Return the first `limit` different times of rows later than `moment`, in order."""
         with self._reading() as execute:
@@ -395,13 +414,14 @@ class Store:
                     )
 
     def circuits_at(self, time: datetime) -> list[Circuit]:
-        """Return the circuits in force at a time, in the order they were noted; empty where none were."""
-        sql = """
-        SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time)
-        ORDER BY rowid
-        """
+        """Return the circuits in force at a time, in the order they were noted; the first ones before that."""
         with self._reading() as execute:
-            return [Circuit(*row) for row in execute(sql, {"time": _unix_s(time)})]
+            first = execute("SELECT min(valid_from) FROM circuits").fetchone()[0]
+            return (
+                []
+                if first is None
+                else [Circuit(*row) for row in execute(CIRCUITS_AT, {"time": max(first, _unix_s(time))})]
+            )
 
     # The file
 

@@ -372,10 +372,12 @@ def test_a_row_set_aside_twice_by_a_run_that_was_cut_off_is_told_once(store: Sto
 def test_circuits_are_known_for_the_time_they_were_valid(store: Store) -> None:
     old = [Circuit("1", "寝室"), Circuit("2", "台所"), Circuit("3", "台所")]
     new = [Circuit("3", "台所"), Circuit("1", "子供部屋"), Circuit("4", "車")]
+    assert store.circuits_at(START) == []
     store.record_circuits(old, START)
     store.record_circuits(old, START + HOUR)
     store.record_circuits(new, START + DAY)
-    assert store.circuits_at(START - MINUTE) == []
+    # A past that is filled later knows no older list.
+    assert store.circuits_at(START - MINUTE) == old
     assert store.circuits_at(START) == store.circuits_at(START + DAY - MINUTE) == old
     assert set(store.circuits_at(START + DAY)) == set(new)
     store.record_circuits(old, START + 2 * DAY)

@@ -1,0 +1,159 @@
+"""Which minutes are missing, and filling them: the store, the energy and the device brought together.
+
+One path for the settling run, the healing sensor, a person's backfill and the command. What a filled minute is, says
+`fill`; how the device is asked, `history`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import groupby
+
+import pandas as pd
+
+from aiseg2_pipeline.energy import HOUR_S, USAGE
+from aiseg2_pipeline.fill import Home, filled_frame
+from aiseg2_pipeline.history import CIRCUITS, HOUR, SETTLED_AFTER, TOTALS, History, asked_lately, day_of, day_start
+from aiseg2_pipeline.readings import TOTAL_GENERATION
+from aiseg2_pipeline.store import EnergyStore, Store
+
+MINUTES_AN_HOUR = 60
+DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Hour:
+    """The minutes of an hour (UTC start): read live, filled, and missing of those that have passed."""
+
+    start: datetime
+    live: int
+    filled: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class FilledDay:
+    """What filling a day did: its hours that were asked for as they now are, minutes filled, and what is missing and why."""
+
+    day: date
+    hours: tuple[Hour, ...]
+    filled_minutes: int
+    problems: tuple[str, ...]
+
+
+def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -> list[Hour]:
+    """Return every hour of [start, end) that has ended and settled, as it is in the store."""
+    minutes = store.minutes(start, end)
+    hours = []
+    hour = start
+    while hour < end and settled(hour, now):
+        known = [
+            minutes[minute] for n in range(MINUTES_AN_HOUR) if (minute := hour + timedelta(minutes=n)) in minutes
+        ]
+        live = known.count(0)
+        hours.append(Hour(hour, live, len(known) - live, MINUTES_AN_HOUR - len(known)))
+        hour += HOUR
+    return hours
+
+
+def settled(hour: datetime, now: datetime) -> bool:
+    """Return whether the hour has ended long enough ago: no live run of it can be going, and the device knows it."""
+    return hour + HOUR + SETTLED_AFTER <= now
+
+
+def fillable(energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
+    """Return the hours with missing minutes that may be filled: the device was not asked in vain within a day."""
+    missing = [hour for hour in hours if hour.missing]
+    if not missing:
+        return []
+    table = energy.read(missing[0].start, missing[-1].start + HOUR)
+    known = _known(table, "consumption")
+    in_vain = asked_lately(table, TOTALS, now) - known
+    return [hour for hour in missing if hour.start not in in_vain]
+
+
+def fill_hours(
+    store: Store,
+    energy: EnergyStore,
+    hours: Sequence[datetime],
+    *,
+    now: datetime,
+    history: Callable[[], History],
+) -> Iterator[FilledDay]:
+    """Fill the missing minutes of these hours (UTC starts), day by day, each stored before the next is asked for.
+
+    `history` is called when the device must be asked for the first time. Live rows stay as they are; doing it again
+    changes nothing. Raises an Aiseg2Error and StoreError; the days before are kept.
+    """
+    opened: list[History] = []
+
+    def device() -> History:
+        if not opened:
+            opened.append(history())
+        return opened[0]
+
+    for day, of_day in groupby(sorted(hours), key=day_of):
+        yield _fill_day(store, energy, day, list(of_day), now, device)
+
+
+def _fill_day(
+    store: Store,
+    energy: EnergyStore,
+    day: date,
+    hours: Sequence[datetime],
+    now: datetime,
+    device: Callable[[], History],
+) -> FilledDay:
+    start, end = hours[0], hours[-1] + HOUR
+    wanted = set(hours)
+    before = [hour for hour in hours_between(store, start, end, now) if hour.start in wanted]
+    missing = [hour for hour in before if hour.missing]
+    problems: list[str] = []
+    if missing and _must_ask(energy, day, missing, now):
+        problems += device().bring(day, circuits=True).problems
+    table = energy.read(start, end)
+    for hour in before:
+        # Filled ones too: the card may have brought half hours for an hour's mean.
+        if hour.missing or hour.filled:
+            of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
+            _fill(store, hour.start, of_hour)
+    after = tuple(hour for hour in hours_between(store, start, end, now) if hour.start in wanted)
+    filled = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
+    return FilledDay(day, after, filled, tuple(problems))
+
+
+def _fill(store: Store, hour: datetime, energy: pd.DataFrame) -> None:
+    home = _home(store, hour)
+    if home is not None:
+        minutes = store.minutes(hour, hour + HOUR)
+        live = {minute for minute, interval_s in minutes.items() if interval_s == 0}
+        store.upsert(filled_frame(hour, energy, live, home))
+
+
+def _must_ask(energy: EnergyStore, day: date, missing: Sequence[Hour], now: datetime) -> bool:
+    """Return whether an hour's totals or circuits are not known, and the device did not say lately that it has none."""
+    table = energy.read(day_start(day), day_start(day) + DAY)
+    for kind, note in (("consumption", TOTALS), (USAGE, CIRCUITS)):
+        done = _known(table, kind) | asked_lately(table, note, now)
+        if any(hour.start not in done for hour in missing):
+            return True
+    return False
+
+
+def _known(table: pd.DataFrame, kind: str) -> set[datetime]:
+    rows = table[(table["kind"] == kind) & (table["interval_s"] == HOUR_S)]
+    return {time.to_pydatetime() for time in rows["time"]}
+
+
+def _home(store: Store, hour: datetime) -> Home | None:
+    """Return the home as the nearest live reading showed it; None before there ever was one."""
+    near = store.live_near(hour + HOUR)
+    if near is None:
+        return None
+    shown = store.read(near, near + timedelta(seconds=1))
+    names = list(shown.loc[shown["kind"] == "generation", "name"])
+    return Home(
+        circuits=store.circuits_at(hour),
+        generating=bool((shown["name"] == TOTAL_GENERATION).any()),
+        generator=names[0] if len(names) == 1 else None,
+    )

@@ -1,0 +1,232 @@
+"""Brings the device's energy of a day into the energy store: from the card where there is one, else from the graph pages.
+
+What it asks is kept, and so is that the device had nothing, so that nobody asks twice. How a page or a file is read is
+the library's; what is done with the energy, `filling`'s and the assets'.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Self
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+
+from aiseg2_pipeline import energy
+from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
+from aiseg2_pipeline.aiseg2.export import Export
+from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web
+from aiseg2_pipeline.aiseg2.models import Circuit, DayGraph, EnergyRow
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed, load_state, save_state
+from aiseg2_pipeline.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, DAY_S, HOUR_S, NO_DATA, USAGE
+from aiseg2_pipeline.readings import Row
+from aiseg2_pipeline.store import EnergyStore
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+HOUR = timedelta(hours=1)
+# The device finishes an hour some time after it has ended.
+SETTLED_AFTER = timedelta(minutes=5)
+CLOCKS_AGREE_S = 60.0
+EXPORT_LASTS = timedelta(hours=1)
+ASK_AGAIN = timedelta(days=1)
+WH_PER_KWH = 1000
+TOTALS, CIRCUITS = "totals", "circuits"
+# As page 51111 and its like name them, for the card's days.
+TITLES = {"generation": "発電量", "consumption": "使用電力量", "bought": "買電量", "sold": "売電量"}
+
+
+@dataclass
+class DayEnergy:
+    """What bringing a day brought: its source, how many rows changed, and a sentence for each thing missing."""
+
+    day: date
+    source: str | None = None
+    rows: int = 0
+    changed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class History:
+    """The device's memory, read into an energy store. One a run: it asks for the circuits and the clock once.
+
+    `now` is the host's time (UTC); `folder` keeps the card's export for an hour. Raises Unreachable where host and
+    device are not at the same hour: then nothing may be stored.
+    """
+
+    def __init__(self, client: Aiseg2Client, store: EnergyStore, folder: Path, now: datetime) -> None:
+        """Ask the device for its circuits and its clock."""
+        self._client = client
+        self._store = store
+        self._now = now
+        self._zip = folder / "export.zip"
+        self._state_path = folder / "export.json"
+        self._looked_for_card = False
+        self._card: Export | None = None
+        self.circuits: Sequence[Circuit] = client.circuit_list(Deadline(READING_TIMEOUT_S)).circuits
+        offset_s = client.clock_offset_s or 0.0
+        if abs(offset_s) > CLOCKS_AGREE_S:
+            raise Unreachable(
+                f"The AiSEG2's clock is {abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} this machine's, so their hours "
+                "are not the same and nothing was filled: set the device's clock in its settings, and NTP on this machine."
+            )
+
+    def __enter__(self) -> Self:
+        """Return the history."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the card's export."""
+        if self._card is not None:
+            self._card.__exit__(None, None, None)
+
+    def bring(self, day: date, *, circuits: bool) -> DayEnergy:
+        """Store what the device knows of a day in Japan, with its circuits if asked for."""
+        result = DayEnergy(day)
+        export = self._export(result) if circuits else None
+        if export is not None and day in export.days():
+            result.source = "sd"
+            rows = list(self._from_card(export, day))
+        else:
+            result.source = "web"
+            rows = list(self._from_web(day, result, circuits=circuits))
+        rows += self._no_data(day, rows, circuits=circuits)
+        table = energy.frame(rows)
+        result.rows = int((table["kind"] != NO_DATA).sum())
+        result.changed = self._store.upsert(table).changed
+        return result
+
+    def _from_card(self, export: Export, day: date) -> Iterator[Row]:
+        halves = list(export.half_hours(day))
+        hours = {(row.time, row.series, row.circuit_id): row for row in export.hours(day)}
+        for row in _whole_hours(halves):
+            hours.setdefault((row.time, row.series, row.circuit_id), row)
+        for row in [*halves, *hours.values()]:
+            if self._settled(row.time, row.interval_s):
+                yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
+        start = day_start(day)
+        for total in export.day_totals(day):
+            if total.time != start:
+                continue
+            if total.circuit_id is not None:
+                yield Row(start, CIRCUIT_DAILY_TOTAL, total.circuit_id, total.wh / WH_PER_KWH, "kWh", DAY_S)
+            elif total.series in TITLES:
+                name = f"{TITLES[total.series]}(kWh)"
+                yield Row(start, DAILY_TOTAL, name, total.wh / WH_PER_KWH, "kWh", DAY_S)
+        for cost in export.day_costs(day):
+            if cost.time == start:
+                name = cost.series if cost.circuit_id is None else f"{energy.COST_OF_CIRCUIT}{cost.circuit_id}"
+                yield Row(start, DAILY_COST, name, cost.yen, "yen", DAY_S)
+
+    def _from_web(self, day: date, result: DayEnergy, *, circuits: bool) -> Iterator[Row]:
+        consumption = self._graph("consumption", day)
+        if not consumption.total:
+            result.problems.append(f"The AiSEG2 has no energy of {day}.")
+            return
+        generation, bought, sold = (self._graph(series, day) for series in ("generation", "bought", "sold"))
+        shown = [consumption, generation, bought, sold]
+        of_circuits: list[DayGraph] = []
+        if circuits:
+            shown += self._supplies(day)
+            of_circuits = list(self._circuit_graphs(day, result))
+        for row in day_from_web(consumption, generation, bought, sold, of_circuits):
+            if self._settled(row.time, row.interval_s):
+                yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
+        start = day_start(day)
+        for graph in shown:
+            if graph.total is not None:
+                yield Row(start, DAILY_TOTAL, f"{graph.title}({graph.unit})", graph.total, graph.unit, DAY_S)
+        for graph in of_circuits:
+            if graph.total is not None and graph.circuit_id is not None:
+                yield Row(start, CIRCUIT_DAILY_TOTAL, graph.circuit_id, graph.total, "kWh", DAY_S)
+
+    def _graph(self, series: Series, day: date) -> DayGraph:
+        return self._client.graph(series, day, Deadline(READING_TIMEOUT_S))
+
+    def _supplies(self, day: date) -> Iterator[DayGraph]:
+        """Yield hot water and gas, which most homes do not have."""
+        supplies: tuple[Series, ...] = ("hotwater", "gas")
+        for series in supplies:
+            try:
+                yield self._graph(series, day)
+            except (NotServed, Unreadable):
+                continue
+
+    def _circuit_graphs(self, day: date, result: DayEnergy) -> Iterator[DayGraph]:
+        for circuit in self.circuits:
+            try:
+                yield self._client.circuit_graph(circuit.circuit_id, day, Deadline(READING_TIMEOUT_S))
+            except NotServed as error:
+                result.problems.append(str(error))
+                return
+            except Unreadable as error:
+                result.problems.append(f"{circuit.name}: {error}")
+
+    def _export(self, result: DayEnergy) -> Export | None:
+        """Return the card's export, at most an hour old; None without a card, which is asked for again after a day."""
+        if not self._looked_for_card:
+            self._looked_for_card = True
+            try:
+                if asked_at := self._asked_export():
+                    self._card = Export(self._zip, made_at=asked_at)
+            except (Aiseg2Error, OSError) as error:
+                # Tried again by the next run: the card may be there.
+                self._state_path.unlink(missing_ok=True)
+                result.problems.append(f"The card's export could not be read, so the graph pages were. {error}")
+        return self._card
+
+    def _asked_export(self) -> datetime | None:
+        """Return when the export on disk was asked for, asking for a new one where it is too old; None: no card."""
+        state = load_state(self._state_path)
+        asked_at, has_card = state.get("asked_at"), state.get("has_card") is True
+        if isinstance(asked_at, float) and (self._zip.is_file() or not has_card):
+            then = datetime.fromtimestamp(asked_at, UTC)
+            if timedelta(0) <= self._now - then < (EXPORT_LASTS if has_card else ASK_AGAIN):
+                return then if has_card else None
+        try:
+            then, has_card = self._client.download_export(self._zip, Deadline(EXPORT_TIMEOUT_S)), True
+        except NoData:
+            then, has_card = self._now, False
+        save_state(self._state_path, {"asked_at": then.timestamp(), "has_card": has_card})
+        return then if has_card else None
+
+    def _no_data(self, day: date, rows: Sequence[Row], *, circuits: bool) -> Iterator[Row]:
+        """Yield a note for each ended hour of which the device had nothing, so that it is not asked again for a day."""
+        known = {(row.time, USAGE if row.kind == USAGE else TOTALS) for row in rows if row.interval_s == HOUR_S}
+        for n in range(24):
+            hour = day_start(day) + n * HOUR
+            if self._settled(hour, HOUR_S):
+                if (hour, TOTALS) not in known:
+                    yield Row(hour, NO_DATA, TOTALS, self._now.timestamp(), "", DAY_S)
+                if circuits and (hour, USAGE) not in known:
+                    yield Row(hour, NO_DATA, CIRCUITS, self._now.timestamp(), "", DAY_S)
+
+    def _settled(self, time: datetime, interval_s: int) -> bool:
+        return time + timedelta(seconds=interval_s) + SETTLED_AFTER <= self._now
+
+
+def day_start(day: date) -> datetime:
+    """Return the UTC start of a day in Japan."""
+    return datetime(day.year, day.month, day.day, tzinfo=TOKYO).astimezone(UTC)
+
+
+def day_of(moment: datetime) -> date:
+    """Return the day in Japan that `moment` lies in."""
+    return moment.astimezone(TOKYO).date()
+
+
+def asked_lately(table: pd.DataFrame, name: str, now: datetime) -> set[datetime]:
+    """Return the hours of an energy frame of which the device said within a day that it has nothing."""
+    notes = table[(table["kind"] == NO_DATA) & (table["name"] == name)]
+    lately = notes[notes["value"] > (now - ASK_AGAIN).timestamp()]
+    return {time.to_pydatetime() for time in lately["time"]}
+
+
+def _whole_hours(halves: Sequence[EnergyRow]) -> Iterator[EnergyRow]:
+    """Yield the hours of which both halves are known."""
+    by_time = {(row.time, row.series, row.circuit_id): row.wh for row in halves}
+    for (time, series, circuit_id), wh in by_time.items():
+        second = by_time.get((time + HOUR / 2, series, circuit_id))
+        if time.minute == 0 and second is not None:
+            yield EnergyRow(time, HOUR_S, series, circuit_id, wh + second)
