@@ -8,9 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import click
@@ -189,6 +189,115 @@ def remove(first: Span, last: Span, *, yes: bool) -> None:
 
 
 @main.command()
+@click.option("--from", "first", type=Moment(), help="The first day or time; default: 35 days back.")
+@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def gaps(first: Span | None, last: Span | None, form: str) -> None:
+    """List the hours with missing minutes, which of them may be filled, and what asking for them costs."""
+    with one_sentence() as settings:
+        from aiseg2_pipeline import printing
+        from aiseg2_pipeline.filling import find_gaps
+        from aiseg2_pipeline.store import EnergyStore, Store
+
+        start, end, now = _past(first, last)
+        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+            found = find_gaps(store, energy, start, end, now)
+        if form == "json":
+            click.echo(json.dumps(printing.gaps_json(found), ensure_ascii=False, indent=1))
+        else:
+            printing.gaps_table(found)
+
+
+@main.command()
+@click.option("--from", "first", type=Moment(), help="The first day or time; default: 35 days back.")
+@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be asked for and filled.")
+def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
+    """Fill missing minutes from what the AiSEG2 remembers; what is read live stays as it is."""
+    with one_sentence() as settings:
+        from aiseg2_pipeline import printing
+        from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+        from aiseg2_pipeline.filling import fill_hours, find_gaps
+        from aiseg2_pipeline.history import History
+        from aiseg2_pipeline.store import EnergyStore, Store
+
+        start, end, now = _past(first, last)
+        with ExitStack() as stack:
+            store = stack.enter_context(Store.open(settings.store_path))
+            energy = stack.enter_context(EnergyStore.open(settings.energy_path))
+            found = find_gaps(store, energy, start, end, now)
+            if dry_run:
+                printing.gaps_table(found)
+                return
+            if store.live_near(now) is None:
+                raise click.ClickException(
+                    "There is no live reading yet, and a fill must know the home's circuits: run the pipeline for a minute first."
+                )
+
+            def history() -> History:
+                client = stack.enter_context(
+                    Aiseg2Client(
+                        settings.device_url,
+                        settings.device_user,
+                        settings.device_password.get_secret_value(),
+                        state_dir=settings.device_state_dir,
+                        clock=utc_now,
+                        slot="background",
+                        verify=settings.device_verify,
+                    )
+                )
+                return stack.enter_context(History(client, energy, settings.device_state_dir, now))
+
+            hours = [hour.start for hour in found.fillable]
+            printing.fill_progress(fill_hours(store, energy, hours, now=now, history=history), found)
+        click.echo("What was filled is written to InfluxDB by the minute runs." if settings.influx else "Done.")
+
+
+@main.command()
+@click.argument("day", type=Moment(), metavar="DATE")
+@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table", show_default=True)
+@click.option("--source", type=click.Choice(["auto", "web", "sd"]), default="auto", show_default=True)
+def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
+    """Print the energy of a day as the AiSEG2 remembers it; nothing is stored.
+
+    json: one row for each ended hour or half hour and series. sd: the SD card's half hours; auto: those where there is a card.
+    """
+    with one_sentence() as settings:
+        from aiseg2_pipeline import printing
+        from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+        from aiseg2_pipeline.history import day_of, day_on_device
+
+        with Aiseg2Client(
+            settings.device_url,
+            settings.device_user,
+            settings.device_password.get_secret_value(),
+            state_dir=settings.device_state_dir,
+            clock=utc_now,
+            slot="background",
+            verify=settings.device_verify,
+        ) as client:
+            told = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
+        if form == "json":
+            click.echo(json.dumps(printing.energy_json(told), ensure_ascii=False, indent=1))
+        elif form == "lp":
+            click.echo("\n".join(printing.energy_lp(told)))
+        else:
+            printing.energy_table(told)
+        for problem in told.problems:
+            click.echo(problem, err=True)
+
+
+def _past(first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
+    """Return the range that is meant, in whole hours, and now."""
+    now = utc_now()
+    start = first.start if first else now - timedelta(days=35)
+    end = min(last.end if last else now, now)
+    if end <= start:
+        raise click.UsageError("--to is earlier than --from.")
+    return start.replace(minute=0, second=0, microsecond=0), end, now
+
+
+@main.command()
 def doctor() -> None:
     """Look at everything the pipeline needs, and say what to do where it fails."""
     from aiseg2_pipeline import doctor as examination
@@ -205,11 +314,14 @@ def doctor() -> None:
 @click.option(
     "--latency-ms", type=click.FloatRange(min=0), default=0, show_default=True, help="What each answer takes."
 )
+@click.option("--sd-card", is_flag=True, help="With an SD card in the unit, which has the last 60 days.")
 @click.option("--start", type=Moment(), help="The time that it shows at first; default: now.")
 @click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How fast its clock runs."
 )
-def simulate(host: str, port: int | None, seed: int, latency_ms: float, start: Span | None, speed: float) -> None:
+def simulate(
+    host: str, port: int | None, seed: int, latency_ms: float, start: Span | None, speed: float, *, sd_card: bool
+) -> None:
     """Be an AiSEG2: a simulated household behind the device's web pages, until Ctrl-C."""
     from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER, server
 
@@ -220,7 +332,9 @@ def simulate(host: str, port: int | None, seed: int, latency_ms: float, start: S
         f"A simulated AiSEG2 at http://{host}:{port}, user {DEFAULT_USER}, password {DEFAULT_PASSWORD}. Ctrl-C stops it."
     )
     try:
-        server.serve(port, host, seed=seed, latency_ms=latency_ms, start=start and start.start, speed=speed)
+        server.serve(
+            port, host, seed=seed, latency_ms=latency_ms, start=start and start.start, speed=speed, sd_card=sd_card
+        )
     except OSError as error:
         raise click.ClickException(f"{error} (--port, AISEG2_SIMULATOR_PORT)") from None
 

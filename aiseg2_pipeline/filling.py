@@ -11,23 +11,26 @@ from itertools import groupby
 
 import pandas as pd
 
-from aiseg2_pipeline.energy import HOUR_S, USAGE
+from aiseg2_pipeline.energy import HALF_HOUR_S, HOUR_S, USAGE
 from aiseg2_pipeline.fill import Home, filled_frame
 from aiseg2_pipeline.history import CIRCUITS, HOUR, SETTLED_AFTER, TOTALS, History, asked_lately, day_of, day_start
 from aiseg2_pipeline.readings import TOTAL_GENERATION
 from aiseg2_pipeline.store import EnergyStore, Store
 
 MINUTES_AN_HOUR = 60
+# Four totals, hot water and gas; and once the circuit list, the login, and looking for a card.
+REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
 DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Hour:
-    """The minutes of an hour (UTC start): read live, filled, and missing of those that have passed."""
+    """The minutes of an hour (UTC start): read live, filled (those of an hour's mean apart), and missing."""
 
     start: datetime
     live: int
     filled: int
+    filled_by_hour: int
     missing: int
 
 
@@ -51,7 +54,7 @@ def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -
             minutes[minute] for n in range(MINUTES_AN_HOUR) if (minute := hour + timedelta(minutes=n)) in minutes
         ]
         live = known.count(0)
-        hours.append(Hour(hour, live, len(known) - live, MINUTES_AN_HOUR - len(known)))
+        hours.append(Hour(hour, live, len(known) - live, known.count(HOUR_S), MINUTES_AN_HOUR - len(known)))
         hour += HOUR
     return hours
 
@@ -70,6 +73,34 @@ def fillable(energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[
     known = _known(table, "consumption")
     in_vain = asked_lately(table, TOTALS, now) - known
     return [hour for hour in missing if hour.start not in in_vain]
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The hours with missing minutes from the first reading on: `fillable` may be filled, of `hopeless` the device said lately
+    that it has nothing. `requests` is the most that asking for them costs: without an SD card, a day has one for each circuit and six more.
+    """
+
+    fillable: tuple[Hour, ...]
+    hopeless: tuple[Hour, ...]
+    requests: int
+
+
+def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime, now: datetime) -> Gaps:
+    """Return the gaps of [start, end)."""
+    missing = [hour for hour in hours_between(store, start, end, now) if hour.missing]
+    may = fillable(energy, missing, now)
+    days: dict[date, list[Hour]] = {
+        day: list(hours) for day, hours in groupby(may, key=lambda hour: day_of(hour.start))
+    }
+    to_ask = sum(_must_ask(energy, day, hours, now) for day, hours in days.items())
+    circuits = len(store.circuits_at(now))
+    chosen = set(may)
+    return Gaps(
+        tuple(may),
+        tuple(hour for hour in missing if hour not in chosen),
+        to_ask * (circuits + REQUESTS_A_DAY) + REQUESTS_ONCE if to_ask else 0,
+    )
 
 
 def fill_hours(
@@ -113,9 +144,9 @@ def _fill_day(
         problems += device().bring(day, circuits=True).problems
     table = energy.read(start, end)
     for hour in before:
-        # Filled ones too: the card may have brought half hours for an hour's mean.
-        if hour.missing or hour.filled:
-            of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
+        of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
+        # The card may have brought half hours for what was filled with an hour's mean.
+        if hour.missing or (hour.filled_by_hour and (of_hour["interval_s"] == HALF_HOUR_S).any()):
             _fill(store, hour.start, of_hour)
     after = tuple(hour for hour in hours_between(store, start, end, now) if hour.start in wanted)
     filled = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)

@@ -4,16 +4,18 @@ What it asks is kept, and so is that the device had nothing, so that nobody asks
 the library's; what is done with the energy, `filling`'s and the assets'.
 """
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 
 from aiseg2_pipeline import energy
+from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.export import Export
@@ -81,11 +83,21 @@ class History:
         if self._card is not None:
             self._card.__exit__(None, None, None)
 
-    def bring(self, day: date, *, circuits: bool) -> DayEnergy:
-        """Store what the device knows of a day in Japan, with its circuits if asked for."""
+    def bring(self, day: date, *, circuits: bool, source: Literal["auto", "web", "sd"] = "auto") -> DayEnergy:
+        """Store what the device knows of a day in Japan, with its circuits if asked for.
+
+        Circuits come from the card where there is one: their pages cost a request each. `source` asks for one of the
+        two alone; raise NoData where that is the card and it has nothing of the day.
+        """
         result = DayEnergy(day)
-        export = self._export(result) if circuits else None
-        if export is not None and day in export.days():
+        export = self._export(result) if (circuits and source == "auto") or source == "sd" else None
+        has_day = export is not None and day in export.days()
+        if source == "sd" and not has_day:
+            reason = (
+                " ".join(result.problems) or "there is no SD card in the AiSEG2, or it has no file of that day"
+            )
+            raise NoData(f"Nothing of {day} can be read from the SD card: {reason}.")
+        if export is not None and has_day:
             result.source = "sd"
             rows = list(self._from_card(export, day))
         else:
@@ -204,6 +216,36 @@ class History:
 
     def _settled(self, time: datetime, interval_s: int) -> bool:
         return time + timedelta(seconds=interval_s) + SETTLED_AFTER <= self._now
+
+
+@dataclass(frozen=True)
+class DayTold:
+    """What the device tells of a day: its intervals in Wh as an energy frame, the circuits' names by id, and what is missing."""
+
+    table: pd.DataFrame
+    names: dict[str, str]
+    source: str
+    problems: tuple[str, ...]
+
+
+def day_on_device(
+    client: Aiseg2Client, folder: Path, day: date, now: datetime, *, source: Literal["auto", "web", "sd"]
+) -> DayTold:
+    """Return the energy of a day in Japan, keeping none of it. Raise NoData where the asked source has nothing of it."""
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        EnergyStore.open(Path(scratch) / "energy.sqlite") as store,
+        History(client, store, folder, now) as history,
+    ):
+        brought = history.bring(day, circuits=True, source=source)
+        table = store.read(day_start(day), day_start(day) + timedelta(days=1))
+        hours = table[table["interval_s"] <= HOUR_S]
+        if hours.empty:
+            raise NoData(" ".join(brought.problems) or f"The AiSEG2 has no energy of {day}.")
+        # Half hours where there are any: their hours would say the same again.
+        halves = hours[hours["interval_s"] < HOUR_S]
+        names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
+        return DayTold(hours if halves.empty else halves, names, brought.source or "web", tuple(brought.problems))
 
 
 def day_start(day: date) -> datetime:

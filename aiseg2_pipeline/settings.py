@@ -7,6 +7,7 @@ created here. The first nine are those of the forwarder that this program replac
 import os
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -94,6 +95,7 @@ class Settings(BaseModel):
     influxdb_ca_file: Annotated[LocalPath | None, Field(alias="INFLUXDB_CA_FILE")] = None
     influxdb_tls_verify: Annotated[bool, Field(alias="INFLUXDB_TLS_VERIFY")] = True
     base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
+    start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE")] = None
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
     ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
@@ -160,6 +162,11 @@ class Settings(BaseModel):
     def store_path(self) -> Path:
         """The store of readings."""
         return self.data_dir / "readings.sqlite"
+
+    @property
+    def energy_path(self) -> Path:
+        """The store of the device's energy."""
+        return self.data_dir / "energy.sqlite"
 
     @property
     def device_state_dir(self) -> Path:

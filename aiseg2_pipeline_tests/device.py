@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from aiseg2_pipeline.aiseg2.graphs import graph_address
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 USER, PASSWORD, REALM = "aiseg", "correct horse", "AiSEG2"
@@ -138,10 +141,15 @@ def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that hang up: some tests make them."""
+
+
 @contextmanager
 def serving(pages: dict[str, Page], latency_s: float = 0.0) -> Iterator[Device]:
     device = Device(pages, latency_s)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(device, threading.Lock()))
+    server = _Server(("127.0.0.1", 0), _handler(device, threading.Lock()))
     server.daemon_threads = True
     device.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -215,6 +223,16 @@ def circuit_list(names: Sequence[str], first_id: int = 8) -> bytes:
     return f"""<?xml version="1.0" encoding="UTF-8"?><html><body>
 <script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script>
 <script type="text/javascript">window.onload = init({told});</script></body></html>""".encode()
+
+
+def empty_graph(day: date) -> dict[str, Page]:
+    """Return the consumption's graph page of a day of which the device remembers nothing."""
+    zeros = ",".join("0" * 24)
+    page = f"""<html><body><h1 id="h_title">使用電力量</h1>
+<script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script><div id="val_current">{day:%Y/%m/%d}</div>
+<span id="val_kwh">-</span><span id="unit_kwh">kWh</span>
+<script>var graph_data = {{"total1":[{zeros}],"val2":[],"val3":[],"totalValue":"-"}};</script></body></html>"""
+    return {f"GET {graph_address('consumption', day)}": page.encode()}
 
 
 def household(rows: Sequence[tuple[str, str]]) -> dict[str, Page]:

@@ -350,7 +350,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="where its data lives (default: a folder that is removed again)")
     options = parser.parse_args()
     # Ended by a supervisor it stops influxd as it does on Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with (
             _data_directory(options.data) as data,

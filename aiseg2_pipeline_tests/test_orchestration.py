@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from aiseg2_pipeline_tests.device import (
     Answer,
     Device,
     circuits_path,
+    empty_graph,
     flow_json,
     household,
     serving,
@@ -124,7 +125,7 @@ class Pipeline:
 
 @pytest.fixture
 def device() -> Iterator[Device]:
-    with serving(household(HOME)) as served:
+    with serving(household(HOME) | empty_graph(date(2026, 7, 14))) as served:
         yield served
 
 

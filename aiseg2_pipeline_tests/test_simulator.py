@@ -14,11 +14,9 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -29,83 +27,32 @@ from requests.auth import HTTPDigestAuth
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, step_of
 from aiseg2_pipeline.simulator.server import Running, running, simulated_clock
+from aiseg2_pipeline_tests.simulator_client import (
+    CAPTURES,
+    CARD_PAGE,
+    CIRCUIT_LIST,
+    CIRCUITS_PAGE,
+    FLOW,
+    JAPAN,
+    NOON,
+    Unit,
+    graph_data,
+    session_for,
+    simulated,
+)
 
-JAPAN = ZoneInfo("Asia/Tokyo")
-NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
 EVENING = datetime(2026, 7, 14, 20, 30, tzinfo=JAPAN)
-CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
-FLOW = "/data/electricflow/111/update"
 FLOW_HTML = "/page/electricflow/111"
-CIRCUITS_PAGE = "/page/electricflow/1113"
-CIRCUIT_LIST = "/page/setting/installation/734"
 ALL_PATHS = (
     FLOW_HTML,
     CIRCUITS_PAGE,
     CIRCUIT_LIST,
     "/page/graph/51111",
     "/page/graph/584",
-    "/set/exectop2.cgi",
+    CARD_PAGE,
     "/",
     "/action/anything",
 )
-
-
-class Unit:
-    """A running unit whose clock the test sets, and one session that reads it."""
-
-    def __init__(self, served: Running, times: list[datetime]) -> None:
-        self.served = served
-        self.times = times
-        self.session = session_for(served)
-
-    def set_clock(self, time: datetime) -> None:
-        self.times[0] = time
-
-    def get(self, path: str, **params: str) -> requests.Response:
-        return self.session.get(f"http://{self.served.address}{path}", params=params, timeout=10)
-
-    def page(self, path: str, **params: str) -> html.HtmlElement:
-        answer = self.get(path, **params)
-        assert answer.status_code == 200
-        return html.fromstring(answer.content)
-
-    def flow(self) -> dict[str, Any]:
-        answer = self.session.post(f"http://{self.served.address}{FLOW}", data={"data": "{}"}, timeout=10)
-        flow: dict[str, Any] = answer.json()
-        return flow
-
-    def circuits(self, number: int) -> list[tuple[str, str]]:
-        page = self.page(CIRCUITS_PAGE, id=str(number))
-        return [
-            (stage.findtext("div[@class='c_value']") or "", stage.find("div[@class='c_device']").text_content())
-            for stage in page.xpath("//*[starts-with(@id, 'stage_')]")
-        ]
-
-    def all_circuits(self) -> list[tuple[str, str]]:
-        return [row for number in (1, 2, 3, 4) for row in self.circuits(number)]
-
-    def graph(self, page_id: str, day: date | None = None, circuit_id: str | None = None) -> dict[str, Any]:
-        asked: dict[str, Any] = {} if circuit_id is None else {"circuitid": circuit_id}
-        if day is not None:
-            asked["day"] = [day.year, day.month, day.day]
-        data = {"data": base64.b64encode(json.dumps(asked).encode()).decode()} if asked else {}
-        return graph_data(self.get(f"/page/graph/{page_id}", **data).text)
-
-
-def session_for(served: Running) -> requests.Session:
-    session = requests.Session()
-    session.auth = HTTPDigestAuth(served.user, served.password)
-    return session
-
-
-def graph_data(text: str) -> dict[str, Any]:
-    match = re.search(r"graph_data = (\{.*?\});", text)
-    total = re.search(r'id="val_kwh">([^<]*)<', text)
-    shown = re.search(r'id="val_current">([^<]*)<', text)
-    assert match is not None
-    assert total is not None
-    assert shown is not None
-    return {**json.loads(match[1]), "val_kwh": total[1], "val_current": shown[1]}
 
 
 def watts(value: str) -> int:
@@ -119,14 +66,22 @@ def server_time(text: str) -> dict[str, str]:
     return clock
 
 
-@pytest.fixture
-def unit() -> Iterator[Unit]:
-    times = [NOON]
-    with running(Household(1), clock=lambda: times[0]) as served:
-        yield Unit(served, times)
+@pytest.fixture(scope="module")
+def shared_unit() -> Iterator[Unit]:
+    with simulated(NOON) as unit:
+        yield unit
 
 
 @pytest.fixture
+def unit(shared_unit: Unit) -> Unit:
+    """A unit as if it had just begun: nothing was asked, nobody is logged in, its clock shows noon."""
+    shared_unit.set_clock(NOON)
+    shared_unit.served.tally.requests.clear()
+    shared_unit.served.tally.refused = 0
+    return Unit(shared_unit.served, shared_unit.times)
+
+
+@pytest.fixture(scope="module")
 def served() -> Iterator[Running]:
     with running(clock=lambda: EVENING) as served:
         yield served
@@ -356,12 +311,9 @@ def test_only_the_flow_takes_a_post(unit: Unit) -> None:
     assert unit.get(FLOW).status_code == 404
 
 
-def test_the_settings_page_has_its_token_before_the_body_and_there_is_no_card(unit: Unit) -> None:
-    text = unit.get("/set/exectop2.cgi").text
-    token = re.search(r'NAME="csrftoken" VALUE="(\w+)"', text)
-    assert token is not None
-    assert token.start() < text.index("<body")
-    assert unit.get("/set/exectop2.cgi", downType="1", csrftoken=token[1]).status_code == 404
+def test_the_settings_page_has_its_token_before_the_body(unit: Unit) -> None:
+    text = unit.get(CARD_PAGE).text
+    assert 0 < text.index(f'NAME="csrftoken" VALUE="{unit.token()}"') < text.index("<body")
 
 
 @pytest.mark.parametrize(
@@ -544,9 +496,9 @@ def test_a_day_that_the_unit_does_not_know_is_no_data(unit: Unit, days: int) -> 
     assert unit.graph("52111", NOON.date() - timedelta(days=400))["val_kwh"] != "-"
 
 
-@pytest.mark.parametrize("page_id", ["55111", "57111"])
-def test_what_the_household_does_not_measure_is_empty(unit: Unit, page_id: str) -> None:
-    page = unit.graph(page_id)
+@pytest.mark.parametrize("days", [0, -3, -500])
+def test_what_the_household_does_not_measure_is_empty(unit: Unit, days: int) -> None:
+    page = unit.graph("57111", NOON.date() + timedelta(days=days))
     assert (page["val_kwh"], page["total1"], page["val2"], page["total2"]) == ("-", [], [], [])
 
 
@@ -628,7 +580,7 @@ class TestAgainstCaptures:
     def test_the_settings_form_is_the_same(self, unit: Unit) -> None:
         fields = re.compile(r'<input type="hidden" NAME="(\w+)" +VALUE=')
         real = (CAPTURES / "exectop2.html").read_text(encoding="utf-8")
-        ours = unit.get("/set/exectop2.cgi").text
+        ours = unit.get(CARD_PAGE).text
         assert fields.findall(re.sub(" +", " ", ours)) == fields.findall(re.sub(" +", " ", real))
 
 

@@ -4,17 +4,20 @@ How an answer is fetched is the transport's, what it says is `pages`', which cir
 `live_circuits`'. Nothing here keeps a reading.
 """
 
+import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime, timedelta
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
+from urllib.parse import quote
 
-from aiseg2_pipeline.aiseg2 import live_circuits, pages
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
-from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, LiveReading, PowerFlow
+from aiseg2_pipeline.aiseg2 import graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
+from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, DayGraph, LiveReading, PowerFlow
 from aiseg2_pipeline.aiseg2.transport import (
     READING_TIMEOUT_S,
     Deadline,
@@ -27,6 +30,12 @@ from aiseg2_pipeline.aiseg2.transport import (
 
 # Where only the HTML flow page answered, the JSON is tried again after a firmware update may have come.
 _ASK_FOR_JSON_AGAIN = timedelta(days=1)
+
+# The device packs the card's files while it answers.
+EXPORT_TIMEOUT_S = 60.0
+# A year of files packs to some 2 MB.
+MAX_EXPORT_BYTES = 512 * 2**20
+_ZIP = b"PK"
 
 
 class Aiseg2Client:
@@ -96,6 +105,35 @@ class Aiseg2Client:
         """Return the token of the SD card's export form; it shows that the device has the page."""
         return pages.export_token(self.transport.request("GET", pages.EXPORT, deadline))
 
+    def graph(self, series: graphs.Series, day: date | None, deadline: Deadline) -> DayGraph:
+        """Return a day's graph of a series; without a day, today's."""
+        body = self.transport.request("GET", graphs.graph_address(series, day), deadline)
+        return self._noted(graphs.graph(body, series, day))
+
+    def circuit_graph(self, circuit_id: str, day: date | None, deadline: Deadline) -> DayGraph:
+        """Return a day's graph of one circuit (page 734's `strId`); without a day, today's."""
+        body = self.transport.request("GET", graphs.circuit_graph_address(circuit_id, day), deadline)
+        return self._noted(graphs.circuit_graph(body, circuit_id, day))
+
+    def download_export(self, target: Path, deadline: Deadline) -> datetime:
+        """Put the SD card's zip at `target` and return when it was asked for (UTC); a failure leaves `target` alone.
+
+        Give it a deadline of `EXPORT_TIMEOUT_S`, and ask at most once an hour: it is slow for the device. Raise
+        NoData where the unit has no card.
+        """
+        with self.reserve(deadline):
+            address = f"{pages.EXPORT}?downType=1&csrftoken={quote(self.export_token(deadline), safe='')}"
+            asked_at = self._utc_now()
+            with _new_file(target) as file:
+                try:
+                    self.transport.download(
+                        address, file, deadline, max_bytes=MAX_EXPORT_BYTES, timeout_s=EXPORT_TIMEOUT_S
+                    )
+                except NotServed:
+                    raise _no_card() from None
+                _check_zip(file)
+        return asked_at
+
     def live(self, timeout_s: float = READING_TIMEOUT_S) -> LiveReading:
         """Return the power of this moment; `timeout_s` bounds it all, waiting and retries included.
 
@@ -149,6 +187,47 @@ class Aiseg2Client:
     def _utc_now(self) -> datetime:
         return self._clock().astimezone(UTC)
 
+    def _noted(self, graph: DayGraph) -> DayGraph:
+        self._note_clock(graph.device_time)
+        return graph
+
     def _note_clock(self, device_time: datetime | None) -> None:
         if device_time is not None:
             self.clock_offset_s = (device_time - self._utc_now()).total_seconds()
+
+
+@contextmanager
+def _new_file(target: Path) -> Iterator[BinaryIO]:
+    """Open a file for the owner alone that becomes `target` when the block ends well, and is removed else."""
+    part = target.with_name(target.name + ".part")
+    try:
+        try:
+            # Not the leftover of a run that was killed, nor what somebody else put there.
+            part.unlink(missing_ok=True)
+            descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w+b") as file:
+                yield file
+            part.replace(target)
+        except OSError as error:
+            raise Unreachable(
+                f"Cannot write {target} ({error.strerror}): free space or set AISEG2_DATA_DIR to a folder of your own."
+            ) from None
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _check_zip(file: BinaryIO) -> None:
+    file.seek(0)
+    if file.read(len(_ZIP)) != _ZIP:
+        raise _no_card()
+    if not zipfile.is_zipfile(file):
+        raise pages.unreadable(pages.EXPORT, "ends in the middle of the zip")
+
+
+def _no_card() -> NoData:
+    return NoData(
+        f"{pages.EXPORT} gave no zip: there is no SD card in the AiSEG2, or it is not ready. Without one, the graph "
+        "pages tell the energy of each hour."
+    )

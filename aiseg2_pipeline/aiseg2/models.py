@@ -5,9 +5,11 @@ No I/O and no parsing here. An absent number is None, never 0. Times are UTC unl
 
 import enum
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
+
+Hours = tuple[int | None, ...]
 
 
 class Exchange(enum.Enum):
@@ -119,3 +121,58 @@ class LiveReading:
     clock_offset_s: float | None
     requests: int
     elapsed_s: float
+
+
+@dataclass(frozen=True)
+class DayGraph:
+    """A graph page: one series, or one circuit (`series` "usage"), over one day in Japan.
+
+    `total` is the day's, in `unit` (kWh, L or ㎥); of a day that still runs it is the total so far. `hours_wh` has
+    24 values by the hour's start, None for an hour that had not ended at `device_time`; it is None where the page
+    has no hours that add up to `total`. `own_use_wh` and `bought_wh` are the two parts of the consumption, known
+    in a home without storage.
+    """
+
+    series: str
+    circuit_id: str | None
+    day: date
+    device_time: datetime | None
+    title: str
+    unit: str
+    total: float | None
+    hours_wh: Hours | None
+    own_use_wh: Hours | None = None
+    bought_wh: Hours | None = None
+    generators: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """The energy of one interval that has ended; `circuit_id` (page 734's `strId`) where `series` is "usage"."""
+
+    time: datetime
+    interval_s: int
+    series: str
+    circuit_id: str | None
+    wh: int
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """What the energy of one interval cost, as the device reckons it."""
+
+    time: datetime
+    interval_s: int
+    series: str
+    circuit_id: str | None
+    yen: float
+
+
+@dataclass(frozen=True)
+class SupplyRow:
+    """Gas, water or hot water of one interval, in the card's own unit, which it does not name."""
+
+    time: datetime
+    interval_s: int
+    series: str
+    amount: int

@@ -6,7 +6,6 @@ entities and external references are not followed.
 """
 
 import json
-import math
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -40,25 +39,30 @@ EXPORT = "/set/exectop2.cgi"
 CIRCUITS_A_PAGE = 10
 GENERATORS = (1, 2, 3)
 MAX_PERCENT = 100
+# The largest page read as HTML has some 10 kB; the parser's time grows with the square of what a hostile page of megabytes holds.
+MAX_HTML_BYTES = 256 * 2**10
 TOKYO = ZoneInfo("Asia/Tokyo")
 
 _EXCHANGES: dict[int | None, Exchange] = {0: Exchange.BUYING, 1: Exchange.SELLING, 2: Exchange.NEITHER}
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_TOO_LARGE = 10**9
 _SERVER_TIME = re.compile(rb"serverTime\s*=\s*'([^'<]{0,300})'")
+# What libxml2 makes of these in HTML differs by version; a space is what `clean_name` makes of them elsewhere.
+_CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _LIST_CALL = re.compile(r"window\.onload\s*=\s*init\(")
-_CIRCUIT_HREF = re.compile(r"/page/electricflow/1113\?(?:[^#]*&)?id=([0-9]{1,4})(?![0-9])")
+_CIRCUIT_HREF = re.compile(r"/page/electricflow/1113\?(?:[^#?]*&)?id=([0-9]{1,4})(?![0-9])")
 # Found by text: the form stands before <body>, where HTML parsers disagree on what to do with it.
 _CSRF = re.compile(rb"""NAME=["']?csrftoken["']?[^>]{0,100}?VALUE=["']?([^"'>\s]{1,200})""", re.IGNORECASE)
 
 
 def flow_from_json(body: bytes) -> PowerFlow:
     """Return the power flow that `POST /data/electricflow/111/update` answered."""
-    data = _json(body, FLOW_JSON)
+    data = json_value(body, FLOW_JSON)
     if not isinstance(data, dict):
-        raise _unreadable(FLOW_JSON, "is not an object with `g_capacity` and `u_capacity`")
+        raise unreadable(FLOW_JSON, "is not an object with `g_capacity` and `u_capacity`")
     for key in ("g_capacity", "u_capacity", "g_d_1_title"):
         if key not in data:
-            raise _unreadable(FLOW_JSON, f"has no `{key}`")
+            raise unreadable(FLOW_JSON, f"has no `{key}`")
     if _flag(data, "measReg") is False:
         raise NoData(
             f"The AiSEG2 has no measuring unit registered (`measReg` on {FLOW_JSON}), so it has nothing to read: "
@@ -66,17 +70,17 @@ def flow_from_json(body: bytes) -> PowerFlow:
         )
     battery = None
     if _flag(data, "connSb"):
-        percent = _number(data.get("percent", "-"), FLOW_JSON, "percent")
+        percent = number(data.get("percent", "-"), FLOW_JSON, "percent")
         if percent is not None and percent > MAX_PERCENT:
-            raise _unreadable(FLOW_JSON, "has a `percent` over 100")
+            raise unreadable(FLOW_JSON, "has a `percent` over 100")
         battery = Battery(percent, _battery_state(data.get("charge")))
     fuel_cell = data.get("fc")
     return PowerFlow(
-        generation_kw=_number(data["g_capacity"], FLOW_JSON, "g_capacity"),
-        consumption_kw=_number(data["u_capacity"], FLOW_JSON, "u_capacity"),
+        generation_kw=number(data["g_capacity"], FLOW_JSON, "g_capacity"),
+        consumption_kw=number(data["u_capacity"], FLOW_JSON, "u_capacity"),
         generators=_generators(
             {n: _text(data.get(f"g_d_{n}_title", ""), FLOW_JSON, f"g_d_{n}_title") for n in GENERATORS},
-            lambda n: _number(data.get(f"g_d_{n}_capacity"), FLOW_JSON, f"g_d_{n}_capacity"),
+            lambda n: number(data.get(f"g_d_{n}_capacity"), FLOW_JSON, f"g_d_{n}_capacity"),
         ),
         exchange=_EXCHANGES.get(_integer(data.get("lo_buy_sell"))),
         battery=battery,
@@ -86,7 +90,7 @@ def flow_from_json(body: bytes) -> PowerFlow:
         largest_consumers=tuple(
             Consumer(
                 _text(data.get(f"u_d_{n}_title", ""), FLOW_JSON, f"u_d_{n}_title"),
-                _number(data.get(f"u_d_{n}_capacity", "-"), FLOW_JSON, f"u_d_{n}_capacity"),
+                number(data.get(f"u_d_{n}_capacity", "-"), FLOW_JSON, f"u_d_{n}_capacity"),
             )
             for n in GENERATORS
             if _flag(data, f"best{n}")
@@ -96,7 +100,7 @@ def flow_from_json(body: bytes) -> PowerFlow:
 
 def flow_from_html(body: bytes) -> PowerFlow:
     """Return the power flow that `GET /page/electricflow/111` shows (as five other programs report the page)."""
-    root = _html(body, FLOW_HTML)
+    root = html(body, FLOW_HTML)
 
     def text(element: str) -> str | None:
         found = root.xpath("//*[@id=$id]", id=element)
@@ -105,12 +109,12 @@ def flow_from_html(body: bytes) -> PowerFlow:
     def required(element: str) -> str:
         value = text(element)
         if value is None:
-            raise _unreadable(FLOW_HTML, f"has no `#{element}`")
+            raise unreadable(FLOW_HTML, f"has no `#{element}`")
         return value
 
     return PowerFlow(
-        generation_kw=_number(required("g_capacity").removesuffix("kW"), FLOW_HTML, "#g_capacity"),
-        consumption_kw=_number(required("u_capacity").removesuffix("kW"), FLOW_HTML, "#u_capacity"),
+        generation_kw=number(required("g_capacity").removesuffix("kW"), FLOW_HTML, "#g_capacity"),
+        consumption_kw=number(required("u_capacity").removesuffix("kW"), FLOW_HTML, "#u_capacity"),
         generators=_generators(
             {1: required("g_d_1_title"), 2: text("g_d_2_title") or "", 3: text("g_d_3_title") or ""},
             lambda n: _watts(text(f"g_d_{n}_capacity"), FLOW_HTML, f"#g_d_{n}_capacity"),
@@ -120,7 +124,7 @@ def flow_from_html(body: bytes) -> PowerFlow:
 
 def circuit_page(body: bytes, page: int) -> CircuitPage:
     """Return page `page` (from 1) of the circuits, `GET /page/electricflow/1113?id=N`."""
-    root = _html(body, f"{CIRCUITS}?id={page}")
+    root = html(body, f"{CIRCUITS}?id={page}")
     rows: list[CircuitPower] = []
     has_blank = False
     for n in range(1, CIRCUITS_A_PAGE + 1):
@@ -134,7 +138,7 @@ def circuit_page(body: bytes, page: int) -> CircuitPage:
         power_w = _watts(value, CIRCUITS, f"#stage_{n} .c_value") if value else 0.0
         rows.append(CircuitPower(clean_name(name), power_w))
     if not rows:
-        raise _unreadable(f"{CIRCUITS}?id={page}", "has no `#stage_1`")
+        raise unreadable(f"{CIRCUITS}?id={page}", "has no `#stage_1`")
     later = (int(n) for href in root.xpath("//@href") for n in _CIRCUIT_HREF.findall(href))
     return CircuitPage(tuple(rows), has_blank, all(n <= page for n in later), device_time(body))
 
@@ -144,21 +148,21 @@ def circuit_list(body: bytes) -> CircuitList:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        raise _unreadable(CIRCUIT_LIST, "is not UTF-8") from None
+        raise unreadable(CIRCUIT_LIST, "is not UTF-8") from None
     call = _LIST_CALL.search(text)
     if call is None:
-        raise _unreadable(CIRCUIT_LIST, "has no `window.onload = init(…)`")
-    data = _json(text[call.end() :], CIRCUIT_LIST, rest_allowed=True)
+        raise unreadable(CIRCUIT_LIST, "has no `window.onload = init(…)`")
+    data = json_value(text[call.end() :], CIRCUIT_LIST, rest_allowed=True)
     entries = data.get("arrayCircuitNameList") if isinstance(data, dict) else None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise _unreadable(CIRCUIT_LIST, "has no `arrayCircuitNameList`")
+        raise unreadable(CIRCUIT_LIST, "has no `arrayCircuitNameList`")
     circuits = tuple(
         Circuit(_entry_text(entry, "strId"), clean_name(_entry_text(entry, "strCircuit")))
         for entry in entries
-        if entry.get("strBtnType") == "1"
+        if _entry_text(entry, "strBtnType") == "1"
     )
     if len({circuit.circuit_id for circuit in circuits}) != len(circuits):
-        raise _unreadable(CIRCUIT_LIST, "gives one `strId` twice in `arrayCircuitNameList`")
+        raise unreadable(CIRCUIT_LIST, "gives one `strId` twice in `arrayCircuitNameList`")
     return CircuitList(circuits, device_time(body))
 
 
@@ -166,7 +170,7 @@ def export_token(body: bytes) -> str:
     """Return the form token of `GET /set/exectop2.cgi`; a page without one is not the export page."""
     found = _CSRF.search(body)
     if found is None:
-        raise _unreadable(EXPORT, "has no `csrftoken`")
+        raise unreadable(EXPORT, "has no `csrftoken`")
     return found.group(1).decode("ascii", "replace")
 
 
@@ -178,46 +182,54 @@ def device_time(body: bytes) -> datetime | None:
     try:
         told = json.loads(found.group(1))
         month, day, hour, minute, second = (int(told[part]) for part in ("month", "day", "hour", "min", "sec"))
-        shown = datetime(2000 + int(told["year"]), month, day, hour, minute, second, tzinfo=TOKYO)
+        shown = datetime(2000 + int(told["year"]) % 100, month, day, hour, minute, second, tzinfo=TOKYO)
         return shown.astimezone(UTC)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
-def _unreadable(page: str, what: str) -> Unreadable:
+def unreadable(page: str, what: str) -> Unreadable:
+    """Return the error that says what is wrong with the answer to `page`."""
     return Unreadable(
         f"The answer to {page} {what}, so it is no reading: check that AISEG2_HOST is the AiSEG2 itself and that "
         "this page opens in a browser."
     )
 
 
-def _json(body: bytes | str, page: str, *, rest_allowed: bool = False) -> Any:
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
-    decoder = json.JSONDecoder(parse_constant=refuse)
+def json_value(body: bytes | str, page: str, *, rest_allowed: bool = False) -> Any:
+    """Return the JSON value of a page, or the one that a script's text begins with (`rest_allowed`)."""
+    decoder = json.JSONDecoder()
     try:
         text = body.decode() if isinstance(body, bytes) else body
         return decoder.raw_decode(text)[0] if rest_allowed else decoder.decode(text)
     except (ValueError, RecursionError):
-        raise _unreadable(page, "is not JSON") from None
+        raise unreadable(page, "is not JSON") from None
 
 
-def _html(body: bytes, page: str) -> lxml.html.HtmlElement:
+def html(body: bytes, page: str) -> lxml.html.HtmlElement:
+    """Return the page's root element; refuse a page that was cut, is too long or not UTF-8."""
     # A page that was cut inside a value would show a wrong number, so its end must be there.
-    if not body.rstrip().endswith(b">") or (b"<html" in body and b"</html>" not in body):
-        raise _unreadable(page, "ends in the middle")
+    if not body.rstrip().endswith(b">") or b"</html>" not in body.lower():
+        raise unreadable(page, "ends in the middle")
+    if len(body) > MAX_HTML_BYTES:
+        raise unreadable(page, f"is longer than {MAX_HTML_BYTES // 2**10} KiB")
+    parser = lxml.html.HTMLParser(encoding="utf-8")
     try:
+        body.decode()
         # As bytes: lxml refuses a str that begins with an XML declaration.
-        return lxml.html.document_fromstring(body, parser=lxml.html.HTMLParser(encoding="utf-8"))
+        root = lxml.html.document_fromstring(_CONTROLS.sub(b" ", body), parser=parser)
     except (lxml.etree.LxmlError, ValueError, AssertionError):
-        raise _unreadable(page, "is not HTML") from None
+        raise unreadable(page, "is not HTML in UTF-8") from None
+    # libxml2 drops the rest of a page that is nested too deeply, and says so only here.
+    if parser.error_log.filter_from_fatals():
+        raise unreadable(page, "is nested too deeply")
+    return root
 
 
 def _child_text(stage: lxml.html.HtmlElement, css_class: str, page: int, n: int) -> str:
     found = stage.xpath("./*[contains(concat(' ', normalize-space(@class), ' '), $name)]", name=f" {css_class} ")
     if not found:
-        raise _unreadable(f"{CIRCUITS}?id={page}", f"has no `#stage_{n} .{css_class}`")
+        raise unreadable(f"{CIRCUITS}?id={page}", f"has no `#stage_{n} .{css_class}`")
     # The page wraps a name with <br />: joined with nothing, it is the name again.
     return "".join(found[0].itertext()).strip("\r\n\t ")
 
@@ -228,11 +240,11 @@ def _watts(text: str | None, page: str, element: str) -> float | None:
     if text.startswith("-"):
         return None
     if not text.endswith("W"):
-        raise _unreadable(page, f"has no watts in `{element}`")
-    return _number(text.removesuffix("W"), page, element)
+        raise unreadable(page, f"has no watts in `{element}`")
+    return number(text.removesuffix("W"), page, element)
 
 
-def _number(value: Any, page: str, element: str) -> float | None:
+def number(value: Any, page: str, element: str) -> float | None:
     """Return a number as a float, `-` as None; refuse anything else, negative numbers and NaN included."""
     if isinstance(value, str):
         value = value.strip()
@@ -240,14 +252,9 @@ def _number(value: Any, page: str, element: str) -> float | None:
             return None
         if _NUMBER.fullmatch(value):
             return float(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if math.isfinite(number) and number >= 0:
-            return number
-    raise _unreadable(page, f"has no number in `{element}`")
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE:
+        return float(value)
+    raise unreadable(page, f"has no number in `{element}`")
 
 
 def _generators(titles: dict[int, str], power_w: Callable[[int], float | None]) -> tuple[GeneratingDevice, ...]:
@@ -258,7 +265,7 @@ def _generators(titles: dict[int, str], power_w: Callable[[int], float | None]) 
 
 def _text(value: Any, page: str, element: str) -> str:
     if not isinstance(value, str):
-        raise _unreadable(page, f"has no text in `{element}`")
+        raise unreadable(page, f"has no text in `{element}`")
     return clean_name(value)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import filelock
 import requests
@@ -37,6 +37,17 @@ class _Passing(Unreachable):
 
 class NotServed(Unreachable):
     """The device answered that it has no such page (4xx or a redirect)."""
+
+
+class _Ask(NamedTuple):
+    """One request; with a `file`, the body of a 200 goes there as it comes."""
+
+    method: str
+    path: str
+    data: str | None = None
+    max_bytes: int = MAX_ANSWER_BYTES
+    timeout_s: float = REQUEST_TIMEOUT_S
+    file: BinaryIO | None = None
 
 
 class Deadline:
@@ -128,13 +139,22 @@ class Transport:
             reraise=True,
         )
         with self.slot(deadline):
-            return retrying(self._once, method, path, deadline, data, max_bytes)
+            return retrying(self._once, _Ask(method, path, data, max_bytes), deadline)
 
-    def _once(self, method: str, path: str, deadline: Deadline, data: str | None, max_bytes: int) -> bytes:
+    def download(self, path: str, file: BinaryIO, deadline: Deadline, *, max_bytes: int, timeout_s: float) -> None:
+        """Write the body of a 200 into `file` as it comes, asking once: what is worth a file is slow for the device.
+
+        `timeout_s` is how long the device may be silent.
+        """
+        with self.slot(deadline):
+            self._once(_Ask("GET", path, max_bytes=max_bytes, timeout_s=timeout_s, file=file), deadline)
+
+    def _once(self, ask: _Ask, deadline: Deadline) -> bytes:
+        path = ask.path
         try:
-            status, body = self._send(method, path, deadline, data, max_bytes)
+            status, body = self._send(ask, deadline)
             if status == requests.codes.unauthorized:
-                status, body = self._send(method, path, deadline, data, max_bytes)
+                status, body = self._send(ask, deadline)
         except requests.exceptions.SSLError as error:
             raise Unreachable(
                 f"No trusted TLS connection to the AiSEG2 at {self.base_url} ({_cause(error)}): check AISEG2_USE_HTTPS, "
@@ -159,25 +179,27 @@ class Transport:
             )
         return body
 
-    def _send(
-        self, method: str, path: str, deadline: Deadline, data: str | None, max_bytes: int
-    ) -> tuple[int, bytes]:
-        timeout_s = min(REQUEST_TIMEOUT_S, deadline.left_s())
+    def _send(self, ask: _Ask, deadline: Deadline) -> tuple[int, bytes]:
+        timeout_s = min(ask.timeout_s, deadline.left_s())
         if timeout_s <= 0:
             raise requests.Timeout("the reading's time is up")
         self.requests += 1
         response = self._session.request(
-            method,
-            self.base_url + path,
-            data=data,
-            headers={"Content-Type": "application/x-www-form-urlencoded"} if data is not None else None,
+            ask.method,
+            self.base_url + ask.path,
+            data=ask.data,
+            headers={"Content-Type": "application/x-www-form-urlencoded"} if ask.data is not None else None,
             auth=self._digest,
             timeout=timeout_s,
             allow_redirects=False,
             stream=True,
         )
         try:
-            body = self._body(response, path, deadline, max_bytes)
+            if ask.file is not None and response.status_code == requests.codes.ok:
+                body = _store(self._parts(response, ask.path, deadline, ask.max_bytes), ask.file)
+            else:
+                most = min(ask.max_bytes, MAX_ANSWER_BYTES)
+                body = b"".join(self._parts(response, ask.path, deadline, most))
         except BaseException:
             response.close()
             raise
@@ -187,12 +209,12 @@ class Transport:
         self._digest.save()
         return response.status_code, body
 
-    def _body(self, response: requests.Response, path: str, deadline: Deadline, max_bytes: int) -> bytes:
-        parts: list[bytes] = []
+    def _parts(
+        self, response: requests.Response, path: str, deadline: Deadline, max_bytes: int
+    ) -> Iterator[bytes]:
         size = 0
         # read1 gives what is there, so a device that sends a byte now and then does not outlive the deadline.
         while part := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-            parts.append(part)
             size += len(part)
             if size > max_bytes:
                 raise Unreachable(
@@ -201,7 +223,7 @@ class Transport:
                 )
             if not deadline.left_s():
                 raise requests.Timeout("the reading's time is up")
-        return b"".join(parts)
+            yield part
 
 
 class _Digest(HTTPDigestAuth):
@@ -251,6 +273,18 @@ class _Digest(HTTPDigestAuth):
             self._path,
             self._known | {"challenge": self._state.chal, "nonce_count": self._state.nonce_count},
         )
+
+
+def _store(parts: Iterator[bytes], file: BinaryIO) -> bytes:
+    for part in parts:
+        try:
+            file.write(part)
+        except OSError as error:
+            raise Unreachable(
+                f"Cannot keep the AiSEG2's answer on disk ({error.strerror}): free space, or set AISEG2_DATA_DIR to "
+                "another one."
+            ) from None
+    return b""
 
 
 def load_state(path: Path) -> dict[str, Any]:

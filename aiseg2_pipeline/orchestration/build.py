@@ -7,10 +7,20 @@ from datetime import UTC, datetime
 from dagster import BetaWarning, Definitions, in_process_executor
 
 from aiseg2_pipeline.orchestration.checks import newest_reading_check
+from aiseg2_pipeline.orchestration.energy_history import energy_history_asset, influxdb_energy_asset
+from aiseg2_pipeline.orchestration.healing import healing_sensor
+from aiseg2_pipeline.orchestration.history_checks import record_check
 from aiseg2_pipeline.orchestration.influxdb_power import influxdb_power_asset
-from aiseg2_pipeline.orchestration.jobs import every_minute, minute_job
+from aiseg2_pipeline.orchestration.jobs import (
+    background_schedules,
+    energy_job,
+    every_minute,
+    fill_job,
+    minute_job,
+    pending_job,
+)
 from aiseg2_pipeline.orchestration.logs import error_lines
-from aiseg2_pipeline.orchestration.partitions import first_hour, hourly
+from aiseg2_pipeline.orchestration.partitions import daily, first_hour, hourly
 from aiseg2_pipeline.orchestration.power_readings import power_readings_asset
 from aiseg2_pipeline.orchestration.resources import resources
 from aiseg2_pipeline.settings import Settings
@@ -30,16 +40,20 @@ def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_no
 
 
 def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
-    hours = hourly(first_hour(settings.data_dir, clock()))
-    job = minute_job()
+    first = first_hour(settings.data_dir, clock(), settings.start_date)
+    hours, days = hourly(first), daily(first)
+    minute, energy, fill, pending = minute_job(), energy_job(), fill_job(), pending_job()
     return Definitions(
         assets=[
             power_readings_asset(hours, samples=settings.samples_per_minute, demo=settings.demo, clock=clock),
             influxdb_power_asset(hours, clock=clock),
+            energy_history_asset(days, clock=clock),
+            influxdb_energy_asset(days, clock=clock),
         ],
-        asset_checks=[newest_reading_check(clock)],
-        jobs=[job],
-        schedules=[every_minute(job)],
+        asset_checks=[newest_reading_check(clock), record_check(clock)],
+        jobs=[minute, energy, fill, pending],
+        schedules=[every_minute(minute), *background_schedules(energy, fill)],
+        sensors=[healing_sensor(fill, pending, first, clock)],
         resources=resources(settings),
         # One process for a run: a second one for each step costs more than the step.
         executor=in_process_executor,

@@ -1,8 +1,10 @@
-"""The minute job and the schedule that starts it."""
+"""The jobs, and the schedules that start them: the minute, the energy of each hour and night, the settling of each hour."""
 
-from datetime import UTC
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 from dagster import (
+    AssetKey,
     AssetSelection,
     DefaultScheduleStatus,
     RunRequest,
@@ -14,27 +16,64 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
+from aiseg2_pipeline.orchestration.energy_history import INFLUXDB_ENERGY
+from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
-from aiseg2_pipeline.orchestration.partitions import hour_key
-from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
+from aiseg2_pipeline.orchestration.partitions import DAY, HOUR, day_key, hour_key
+from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG, PENDING_TAG
 
 # Readings to second 50, ten seconds of write-out, and what starting takes. Run monitoring ends a run at this age.
 MINUTE_RUNTIME_S = 80
+# Work beside the live minute; dagster.yaml lets one such run go at a time.
+BACKGROUND_TAG = "aiseg2/background"
+BACKGROUND = {BACKGROUND_TAG: "1"}
+
+Job = UnresolvedAssetJobDefinition
 
 
-def minute_job() -> UnresolvedAssetJobDefinition:
+def minute_job() -> Job:
     """Return the job of one minute: read, keep, write out."""
-    return define_asset_job(
+    return _job(
         "power_minute",
-        selection=AssetSelection.assets(POWER_READINGS, INFLUXDB_POWER).without_checks(),
-        tags={"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
-        # A logger that no config names is not used: Dagster's own would print every event.
-        config={"loggers": {"console": {}}},
-        description="Reads the AiSEG2 now, keeps the readings, and writes what is pending to InfluxDB.",
+        [POWER_READINGS, AssetKey(INFLUXDB_POWER)],
+        "Reads the AiSEG2 now, keeps the readings, and writes what is pending to InfluxDB.",
+        {"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
     )
 
 
-def every_minute(job: UnresolvedAssetJobDefinition) -> ScheduleDefinition:
+def fill_job() -> Job:
+    """Return the job that fills ended hours; what it stores is pending and goes out with the minute runs."""
+    description = "Fills the missing minutes of hours that have ended from what the AiSEG2 remembers."
+    return _job("power_fill", [POWER_READINGS], description, BACKGROUND)
+
+
+def pending_job() -> Job:
+    """Return the job that writes what is pending of older hours."""
+    description = "Writes to InfluxDB what many hours still owe it."
+    return _job("power_pending", [AssetKey(INFLUXDB_POWER)], description, BACKGROUND | {PENDING_TAG: "1"})
+
+
+def energy_job() -> Job:
+    """Return the job of a day's energy: ask, keep, write out."""
+    description = (
+        "Asks the AiSEG2 for the energy of a day, keeps it, and writes what is pending of it to InfluxDB."
+    )
+    assets = [ENERGY_HISTORY, AssetKey(INFLUXDB_ENERGY)]
+    return _job("energy_day", assets, description, BACKGROUND | {PENDING_TAG: "1"})
+
+
+def _job(name: str, assets: list[AssetKey], description: str, tags: dict[str, str]) -> Job:
+    return define_asset_job(
+        name,
+        selection=AssetSelection.assets(*assets).without_checks(),
+        tags=tags,
+        # A logger that no config names is not used: Dagster's own would print every event.
+        config={"loggers": {"console": {}}},
+        description=description,
+    )
+
+
+def every_minute(job: Job) -> ScheduleDefinition:
     """Return the schedule that reads every minute, running from the start."""
 
     @schedule(
@@ -46,9 +85,56 @@ def every_minute(job: UnresolvedAssetJobDefinition) -> ScheduleDefinition:
         description="Takes the readings of every minute.",
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest:
-        # From the tick, never from now: the tick at the full hour belongs to the new hour however late it is.
-        minute = context.scheduled_execution_time.astimezone(UTC)
+        minute = _tick(context)
         stamp = minute.isoformat(timespec="minutes")
         return RunRequest(run_key=stamp, partition_key=hour_key(minute), tags={MINUTE_TAG: stamp})
 
     return tick
+
+
+def background_schedules(energy: Job, fill: Job) -> list[ScheduleDefinition]:
+    """Return the schedules beside the minute: the device needs some minutes to finish an hour."""
+    # At ten minutes past midnight the hour's energy is still yesterday's.
+    energy_hour = _partition_of(
+        "energy_of_the_hour", energy, "5 * * * *", HOUR, day_key, "Renews the day's energy after every hour."
+    )
+    energy_night = _partition_of(
+        "energy_of_yesterday",
+        energy,
+        "25 0 * * *",
+        DAY,
+        day_key,
+        "Asks for yesterday's energy, circuits included, every night.",
+    )
+    settle = _partition_of(
+        "settle_the_hour",
+        fill,
+        "8 * * * *",
+        HOUR,
+        hour_key,
+        "Fills what is missing of the hour that has just ended.",
+    )
+    return [energy_hour, energy_night, settle]
+
+
+def _partition_of(
+    name: str, job: Job, cron: str, before: timedelta, key: Callable[[datetime], str], description: str
+) -> ScheduleDefinition:
+    @schedule(
+        name=name,
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="Asia/Tokyo",
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
+    def tick(context: ScheduleEvaluationContext) -> RunRequest:
+        planned = _tick(context)
+        return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=key(planned - before))
+
+    return tick
+
+
+def _tick(context: ScheduleEvaluationContext) -> datetime:
+    # From the tick, never from now: the tick at the full hour belongs to the new hour however late it is.
+    return context.scheduled_execution_time.astimezone(UTC)

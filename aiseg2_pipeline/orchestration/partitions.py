@@ -5,17 +5,19 @@ the store's to know.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from dagster import HourlyPartitionsDefinition
+from dagster import DailyPartitionsDefinition, HourlyPartitionsDefinition, TimeWindowPartitionsDefinition
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 HOUR = timedelta(hours=1)
 # Before this program existed, no clock that shows the time was right.
 CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
+DAY_FORMAT = "%Y-%m-%d"
 
 
 def hourly(first: datetime) -> HourlyPartitionsDefinition:
@@ -23,6 +25,21 @@ def hourly(first: datetime) -> HourlyPartitionsDefinition:
     return HourlyPartitionsDefinition(
         start_date=hour_key(first), timezone=str(TOKYO), fmt=KEY_FORMAT, end_offset=1
     )
+
+
+def daily(first: datetime) -> DailyPartitionsDefinition:
+    """Return the days in Japan from that of `first` on; today is one of them."""
+    return DailyPartitionsDefinition(start_date=day_key(first), timezone=str(TOKYO), fmt=DAY_FORMAT, end_offset=1)
+
+
+def day_key(moment: datetime) -> str:
+    """Return the partition key of the day in Japan that `moment` lies in."""
+    return moment.astimezone(TOKYO).strftime(DAY_FORMAT)
+
+
+def day_from_key(key: str) -> datetime:
+    """Return the UTC start of the day of a partition key."""
+    return datetime.strptime(key, DAY_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
 
 
 def hour_of(moment: datetime) -> datetime:
@@ -45,26 +62,29 @@ def hours_from_keys(keys: Sequence[str]) -> list[datetime]:
     return [hour_from_key(key) for key in keys]
 
 
-def first_of(hours: HourlyPartitionsDefinition) -> datetime:
+def first_of(partitions: TimeWindowPartitionsDefinition) -> datetime:
     """Return the UTC start of the first partition."""
-    return hours.start.astimezone(UTC)
+    return partitions.start.astimezone(UTC)
 
 
-def first_hour(data_dir: Path, now: datetime) -> datetime:
+def first_hour(data_dir: Path, now: datetime, start: date | None = None) -> datetime:
     """Return the first partition of this data directory: the hour in which it was first asked for.
 
-    It is noted in a file of its own beside the store, so that it moves neither with a restart nor with a store that
-    had to be replaced. A note from a clock that was ahead is corrected, and none is made by a clock that is unset.
+    `start` is a day in Japan that someone set to have an earlier past. The hour is noted in a file of its own beside
+    the store, so that it moves neither with a restart nor with a store that had to be replaced. A note from a clock
+    that was ahead is corrected, and none is made by a clock that is unset.
     """
     note = data_dir / "first_partition"
-    this_hour = hour_of(now)
+    first = hour_of(now)
+    if start is not None:
+        first = min(first, datetime(start.year, start.month, start.day, tzinfo=TOKYO).astimezone(UTC))
     try:
         noted = hour_from_key(note.read_text(encoding="ascii").strip())
     except (OSError, ValueError):
         noted = None
-    if noted is not None and noted <= this_hour:
+    if noted is not None and noted <= first:
         return noted
     if now >= CLOCK_IS_SET:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        note.write_text(hour_key(this_hour) + "\n", encoding="ascii")
-    return this_hour
+        note.write_text(hour_key(first) + "\n", encoding="ascii")
+    return first

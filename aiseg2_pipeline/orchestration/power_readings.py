@@ -1,6 +1,7 @@
 """The asset `power_readings`: brings an hour of readings as far as it can be brought now.
 
-The running hour: the readings of this minute. An hour that has ended: what the store holds of it.
+The running hour: the readings of this minute. An hour that has ended: its missing minutes are filled from the device's
+energy memory. One path for the minute schedule, the settling run, the healing sensor, and a person's backfill.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +24,14 @@ from dagster import (
     asset,
 )
 
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.filling import settled
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation, evaluate
+from aiseg2_pipeline.orchestration.fill_run import fill_ended
 from aiseg2_pipeline.orchestration.live import MINUTE, LiveMinute, take_minute
 from aiseg2_pipeline.orchestration.logs import log_error
-from aiseg2_pipeline.orchestration.partitions import HOUR, TOKYO, hour_key, hour_of, hours_from_keys
+from aiseg2_pipeline.orchestration.partitions import TOKYO, hour_key, hour_of, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
 from aiseg2_pipeline.readings import BATTERY_CHARGE
@@ -72,15 +76,13 @@ def power_readings_asset(
                     if len(asked) == 1:
                         yield Output(pd.concat(taken.frames, ignore_index=True), metadata=_metadata(taken))
                         return
-                stored = opened.hours_with_rows(asked[0], asked[-1] + HOUR)
-                context.log.info(f"The store holds rows of {len(stored)} of {len(asked)} hours.")
-                for hour in stored:
                     context.log_event(
-                        AssetMaterialization(
-                            POWER_READINGS, partition=hour_key(hour), metadata=_stored(opened, hour)
-                        )
+                        AssetMaterialization(POWER_READINGS, partition=hour_key(now), metadata=_metadata(taken))
                     )
-        except StoreError as error:
+                ended = [hour for hour in asked if settled(hour, now)]
+                if ended:
+                    fill_ended(context, device, store, opened, hours=ended, now=now)
+        except (Aiseg2Error, StoreError) as error:
             raise Failure(str(error), allow_retries=False) from None
 
     return power_readings
@@ -149,10 +151,3 @@ def _circuit_table(table: pd.DataFrame) -> MetadataValue[Any]:
         ],
         schema=TableSchema([TableColumn("circuit", "string"), TableColumn("watts", "float")]),
     )
-
-
-def _stored(store: Store, hour: datetime) -> dict[str, Any]:
-    return {
-        "rows": len(store.read(hour, hour + HOUR)),
-        "covered_minutes": store.count_minutes(hour, hour + HOUR).get(hour, 0),
-    }

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 from dagster import ConfigurableIOManager, ConfigurableResource, EnvVar, Failure, InputContext, OutputContext
@@ -18,7 +18,7 @@ from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.readings import frame
 from aiseg2_pipeline.settings import Settings
-from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 
 WRITE_OUT_S = 10.0
@@ -50,11 +50,16 @@ class Aiseg2Device(ConfigurableResource[Aiseg2Client]):
 class ReadingsStore(ConfigurableResource[Store]):
     """The local store of all readings."""
 
-    path: str = Field(description="The SQLite file, under AISEG2_DATA_DIR.")
+    path: str = Field(description="The SQLite file of readings, under AISEG2_DATA_DIR.")
+    energy_path: str = Field(description="The SQLite file of the device's energy, beside it.")
 
     def open(self) -> Store:
         """Return the open store; use it as a context manager. Raise StoreError."""
         return Store.open(Path(self.path))
+
+    def open_energy(self) -> EnergyStore:
+        """Return the open store of the device's energy, as `open` does."""
+        return EnergyStore.open(Path(self.energy_path))
 
 
 class InfluxDB(ConfigurableResource[InfluxWriter]):
@@ -98,10 +103,12 @@ class StoreIOManager(ConfigurableIOManager):
 
     path: str = Field(description="The SQLite file, under AISEG2_DATA_DIR.")
 
+    _store: ClassVar[type[Store]] = Store
+
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:  # noqa: ARG002 - Dagster's signature
         """Upsert the frame; rows that are there already and equal keep their version."""
         try:
-            with Store.open(Path(self.path)) as store:
+            with self._store.open(Path(self.path)) as store:
                 store.upsert(obj)
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
@@ -109,13 +116,19 @@ class StoreIOManager(ConfigurableIOManager):
     def load_input(self, context: InputContext) -> pd.DataFrame:
         """Return all rows of the partitions asked for, in one frame."""
         if not context.has_asset_partitions:
-            return frame([])
+            return frame([], self._store.shape)
         window = context.asset_partitions_time_window
         try:
-            with Store.open(Path(self.path)) as store:
+            with self._store.open(Path(self.path)) as store:
                 return store.read(window.start, window.end)
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
+
+
+class EnergyIOManager(StoreIOManager):
+    """The same for energy frames."""
+
+    _store: ClassVar[type[Store]] = EnergyStore
 
 
 def resources(settings: Settings) -> dict[str, Any]:
@@ -131,8 +144,9 @@ def resources(settings: Settings) -> dict[str, Any]:
             verify=verify is not False,
             ca_file=verify if isinstance(verify, str) else "",
         ),
-        "store": ReadingsStore(path=str(settings.store_path)),
+        "store": ReadingsStore(path=str(settings.store_path), energy_path=str(settings.energy_path)),
         "readings_io": StoreIOManager(path=str(settings.store_path)),
+        "energy_io": EnergyIOManager(path=str(settings.energy_path)),
         "influxdb": InfluxDB(
             host=influx.host if influx else "",
             url=influx.url if influx else "",

@@ -33,7 +33,7 @@ from dagster import (
 from aiseg2_pipeline.influx import InfluxError, Unavailable
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import hour_of
-from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S, InfluxDB, ReadingsStore
 from aiseg2_pipeline.outbox import LEAST_REQUEST_S, Delivery, deliver
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError
@@ -50,7 +50,10 @@ RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jit
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows an asset writes out: how their store is opened, their points, and the partitions they lie in."""
+    """Which rows an asset writes out: how their store is opened, their points, and the partitions they lie in.
+
+    `lines` gets the store of readings as well, which knows the circuits' names.
+    """
 
     asset: str
     upstream: str
@@ -80,8 +83,8 @@ def write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
             return
         deadline = influxdb.minute_deadline() if MINUTE_TAG in context.run.tags else None
         try:
-            with rows.open(store) as opened:
-                delivery = _deliver(context, rows, opened, influxdb, clock(), deadline)
+            with rows.open(store) as opened, store.open() as readings:
+                delivery = _deliver(context, rows, opened, readings, influxdb, clock(), deadline)
                 keys = _settled_keys(rows, opened, influxdb, delivery)
         except InfluxError as error:
             with rows.open(store) as opened:
@@ -90,6 +93,8 @@ def write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
         _report(context, rows, delivery)
+        if delivery.stopped and not delivery.rows and context.retry_number:
+            raise Failure(f"InfluxDB did not come back within {WRITE_OUT_S:.0f} s. {KEPT}", allow_retries=False)
         if _materialize(context, rows, keys):
             yield Output(None, metadata=_metadata(delivery))
 
@@ -100,6 +105,7 @@ def _deliver(
     context: OpExecutionContext,
     rows: Rows,
     store: Store,
+    readings: Store,
     influxdb: InfluxDB,
     now: datetime,
     deadline: float | None,
@@ -125,7 +131,7 @@ def _deliver(
             max_older_rows=sys.maxsize if deadline is None else OLDER_ROWS_A_MINUTE,
             deadline=deadline,
             on_progress=None if deadline else lambda done: context.log.info(f"{done} rows settled so far."),
-            lines=lambda table: rows.lines(store, table),
+            lines=lambda table: rows.lines(readings, table),
         )
 
 

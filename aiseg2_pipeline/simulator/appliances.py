@@ -1,4 +1,6 @@
-"""What hangs on each of the 32 circuits, and how much power it takes. Energy, pages and the sun belong elsewhere.
+"""What hangs on each of the 32 circuits, and how much power it takes; and the hot water that people draw.
+
+Energy, pages and the sun belong elsewhere.
 
 Ids, names and names that repeat are those of a real unit. Most circuits take exactly 0 W most of the time: fewer
 than ten are on at night, more than ten in the evening, and programs have to cope with both.
@@ -202,6 +204,15 @@ def _water_heater(at: Moments) -> FloatArray:
     on = at.once("water heater", 26.2, 3.6, at_night=True)
     on |= at.once("water heater in the evening", 21.6, 0.9, chance=0.25, at_night=True)
     return (860 + 14 * np.maximum(22 - at.weather.temperature_c, 0) + 10 * at.drift("water heater", 600)) * on
+
+
+def hot_water_l_per_h(at: Moments) -> FloatArray:
+    """Return the hot water that people draw: a bath, showers, and a little now and then."""
+    bath = at.once("bath is filled", 19.6, 0.3, chance=0.85)
+    shower = at.once("shower", 20.6, 0.15) | at.once("second shower", 21.8, 0.15, chance=0.8)
+    tap = (at.days.hour > 6) & (at.days.hour < 23.5) & (at.blocks("tap", 60) < 0.02)
+    drawn: FloatArray = 600.0 * bath + 480.0 * shower + 240.0 * tap
+    return drawn
 
 
 def _hob(at: Moments, what: str, chance: float) -> FloatArray:

@@ -6,9 +6,10 @@ No clock, no HTTP and no household in here. Which hours there are belongs in `me
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,11 @@ class Graph:
     variables: dict[str, Any]
     unit: str = "kWh"
 
+    @property
+    def decimals(self) -> int:
+        """How many decimals make the unit of what was counted: kWh of Wh, L of L."""
+        return 3 if self.unit == "kWh" else 0
+
 
 def _one_series(legend: str, css_class: str) -> dict[str, Any]:
     return {
@@ -73,8 +79,8 @@ GRAPHS = {
         ),
         Graph("53111", "買電量", ("買電",), lambda day: (day.bought_wh,), _one_series("買電", "buy")),
         Graph("54111", "売電量", ("売電",), lambda day: (day.sold_wh,), _one_series("売電", "sell")),
-        Graph("55111", "湯", (), lambda _: (_NOTHING,), _one_series("", ""), unit="L"),
-        Graph("57111", "ガス", (), lambda _: (_NOTHING,), _one_series("", ""), unit="m³"),
+        Graph("55111", "湯", ("湯",), lambda day: (day.hot_water_l,), _one_series("湯", "hotwater"), unit="L"),
+        Graph("57111", "ガス", (), lambda _: (_NOTHING,), _one_series("", ""), unit="㎥"),  # all is electric here
     )
 }
 
@@ -104,33 +110,35 @@ def asked(data: str) -> Asked:
     return Asked(wanted, None if circuit_id is None else str(circuit_id))
 
 
-def circuit_graph(circuit_id: str | None) -> Graph:
-    """Return the graph of one circuit; of nothing when no registered circuit has this id."""
-    ids = [str(circuit.circuit_id) for circuit in CIRCUITS]
-    if circuit_id not in ids:
+def circuit_graph(circuit_id: str | None, names: Mapping[int, str]) -> Graph:
+    """Return the graph of one circuit; of nothing when no registered circuit (`names` by id) has this id."""
+    ids = [str(circuit.circuit_id) if circuit.circuit_id in names else "" for circuit in CIRCUITS]
+    if not circuit_id or circuit_id not in ids:
         return Graph(CIRCUIT_GRAPH, "回路ごと", (), lambda _: (_NOTHING,), _one_series("", ""))
     index = ids.index(circuit_id)
-    name = CIRCUITS[index].name
+    name = names[CIRCUITS[index].circuit_id]
+    shown = escape(name)
     return Graph(
-        CIRCUIT_GRAPH, name, (name,), lambda day: (day.circuits_wh[:, index],), _one_series(name, "circuit")
+        CIRCUIT_GRAPH, shown, (shown,), lambda day: (day.circuits_wh[:, index],), _one_series(name, "circuit")
     )
 
 
 def graph_page(graph: Graph, day: date, hours: Day, before: Day, now: datetime) -> bytes:
     """Return the page of a graph for `day`; `before` is the day before it, `now` the unit's clock in Japan time."""
-    parts_wh = graph.parts(hours)
-    day_wh = np.stack(parts_wh).sum(axis=0)
-    before_wh = np.stack(graph.parts(before)).sum(axis=0)
-    total = f"{day_wh.sum() / 1000:.3f}" if hours.is_known and day_wh.size else "-"
+    parts = graph.parts(hours)
+    of_day = np.stack(parts).sum(axis=0)
+    of_before = np.stack(graph.parts(before)).sum(axis=0)
+    unit, decimals = 10**graph.decimals, graph.decimals
+    total = f"{of_day.sum() / unit:.{decimals}f}" if hours.is_known and of_day.size else "-"
     arrays = {
-        "total1": _kwh(parts_wh[0]),
-        "val2": _kwh(parts_wh[1]) if len(parts_wh) > 1 else [],
+        "total1": _in(unit, parts[0]),
+        "val2": _in(unit, parts[1]) if len(parts) > 1 else [],
         # Only the page with two parts has a place for a third one.
-        **({"val3": []} if len(parts_wh) > 1 else {}),
-        "total2": _kwh(before_wh),
+        **({"val3": []} if len(parts) > 1 else {}),
+        "total2": _in(unit, of_before),
     }
-    highest_kwh = max(day_wh.max(initial=0), before_wh.max(initial=0)) / 1000
-    scale = {"max": 5 * max(1, math.ceil(highest_kwh / 5)), "totalValue": total}
+    highest = max(of_day.max(initial=0), of_before.max(initial=0)) / unit
+    scale = {"max": 5 * max(1, math.ceil(highest / 5)), "totalValue": total}
     tabs = {"day": [day.year, day.month, day.day], "month_compare": "mon", "day_compare": "day"}
     variables = f"""<script type="text/javascript">
 	var version = '{VERSION}';
@@ -151,9 +159,9 @@ def graph_page(graph: Graph, day: date, hours: Day, before: Day, now: datetime) 
     )
 
 
-def _kwh(hours_wh: IntArray) -> list[float]:
-    """Return hours as the script has them: kWh with at most three decimals, whole numbers without any."""
-    return [wh / 1000 if wh % 1000 else wh // 1000 for wh in hours_wh.tolist()]
+def _in(unit: int, hours: IntArray) -> list[float]:
+    """Return hours as the script has them: kWh (a unit of 1000) with its decimals, whole numbers without any."""
+    return [value / unit if value % unit else value // unit for value in hours.tolist()]
 
 
 def _middle(graph: Graph, day: date, total: str, *, is_today: bool) -> str:

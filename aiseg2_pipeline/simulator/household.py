@@ -1,21 +1,26 @@
 """The household: how much power it makes and takes at any moment, from time and seed alone, and the energy of it.
 
-Power is constant within each step of 10 seconds, so that energy is an exact sum of power. What is on a circuit
+Power is constant within each step of 10 seconds, so that energy is an exact sum of power. Which circuits are
+registered at the unit, and under which names, is part of it, since people change that in the course of time. What is on a circuit
 belongs in `appliances`, rounding as a meter does it in `meter`, and everything about pages in `pages` and `graphs`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 import numpy as np
 
-from aiseg2_pipeline.simulator.appliances import CIRCUITS, Moments
-from aiseg2_pipeline.simulator.chance import FloatArray, IntArray
+from aiseg2_pipeline.simulator.appliances import CIRCUITS, Moments, hot_water_l_per_h
+from aiseg2_pipeline.simulator.chance import BoolArray, FloatArray, IntArray
 from aiseg2_pipeline.simulator.weather import DAY_S, STEP_S, Weather
 
 GENERATOR_NAME = "太陽光発電"
 
+Rename = tuple[datetime, int, str | None]  # from when (aware), circuit id, its name; None: no longer registered
+
+_ORDER = {circuit.circuit_id: index for index, circuit in enumerate(CIRCUITS)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _STEP = timedelta(seconds=STEP_S)
 _PANELS_W = 4300
@@ -34,11 +39,12 @@ def step_start(step: int) -> datetime:
 
 @dataclass(frozen=True)
 class Power:
-    """Whole watts at n steps: circuits (n, 32) in the order of `CIRCUITS`, all else (n,)."""
+    """Whole watts (litres an hour) at n steps: circuits (n, 32) in the order of `CIRCUITS`, all else (n,)."""
 
     circuits_w: IntArray
     generation_w: IntArray
     consumption_w: IntArray
+    hot_water_l_per_h: IntArray
 
     @cached_property
     def own_w(self) -> IntArray:
@@ -71,9 +77,28 @@ class Energy:
 class Household:
     """A household of the given seed: the same seed is the same household, at any time, in any process."""
 
-    def __init__(self, seed: int = 1) -> None:
-        """Make a household; nothing is computed before it is asked for."""
+    def __init__(self, seed: int = 1, *, renames: Sequence[Rename] = ()) -> None:
+        """Make a household; nothing is computed before it is asked for. ValueError: a rename of no circuit."""
         self.seed = seed
+        self._renames = sorted(renames, key=lambda rename: rename[0])
+        for _, circuit_id, _ in renames:
+            if circuit_id not in _ORDER:
+                raise ValueError(
+                    f"the simulated household has no circuit {circuit_id}: choose one of {list(_ORDER)}"
+                )
+
+    def names(self, now: datetime) -> dict[int, str]:
+        """Return the names of the circuits that are registered at `now` (aware), by id, in the order of `CIRCUITS`."""
+        names: dict[int, str | None] = {circuit.circuit_id: circuit.name for circuit in CIRCUITS}
+        names |= {circuit_id: name for time, circuit_id, name in self._renames if time <= now}
+        return {circuit_id: name for circuit_id, name in names.items() if name is not None}
+
+    def is_registered(self, steps: IntArray) -> BoolArray:
+        """Tell for each step and circuit (n, 32) whether the unit measures it; power is taken all the same."""
+        is_registered = np.ones((len(steps), len(CIRCUITS)), np.bool_)
+        for time, circuit_id, name in self._renames:
+            is_registered[steps * STEP_S >= time.timestamp(), _ORDER[circuit_id]] = name is not None
+        return is_registered
 
     def power(self, steps: IntArray) -> Power:
         """Return the power at the steps (`step_of`), which may come in any order."""
@@ -86,6 +111,7 @@ class Household:
             circuits_w=circuits_w,
             generation_w=_generation_w(moments.weather),
             consumption_w=circuits_sum_w + np.rint(rest_w).astype(np.int64),
+            hot_water_l_per_h=np.rint(hot_water_l_per_h(moments)).astype(np.int64),
         )
 
     def circuits_w(self, steps: IntArray) -> IntArray:

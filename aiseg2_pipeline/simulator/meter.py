@@ -1,39 +1,46 @@
-"""The unit's memory: the energy of each hour, in whole Wh, as a meter would have counted it.
+"""The unit's memory: the energy of each half hour, in whole Wh, as a meter would have counted it.
 
-A meter counts up and is read at full hours; so parts add up to the whole with no rounding left over, and bought,
-sold and own use balance generation and consumption exactly, as in a real unit's files. How a page shows an hour
-belongs in `graphs`.
+A meter counts up from midnight and is read at full half hours; so parts add up to the whole with no rounding left
+over, and bought, sold and own use balance generation and consumption exactly, as in a real unit's files. Web pages
+and card are shown from this one count, so they agree to the Wh. How a page shows an hour belongs in `graphs`, how
+the card's files are written in `card`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
-from aiseg2_pipeline.simulator.chance import IntArray
+from aiseg2_pipeline.simulator.chance import BoolArray, FloatArray, IntArray
 from aiseg2_pipeline.simulator.household import Household, step_of
-from aiseg2_pipeline.simulator.weather import STEP_S
+from aiseg2_pipeline.simulator.weather import DAY_S, STEP_S
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 MEMORY_D = 400
 
-_HOUR_STEPS = 3600 // STEP_S
-_SERIES = 3 + len(CIRCUITS)
+Outages = Sequence[tuple[datetime, datetime]]  # from, to (aware): the unit has no electricity
+
+_HALF_STEPS = 1800 // STEP_S
+_DAY_STEPS = DAY_S // STEP_S
+_SERIES = 4 + len(CIRCUITS)  # own use, bought, sold, hot water, circuits
 
 
 @dataclass(frozen=True)
 class Day:
     """A day's 24 hours in Wh; hours that have not come are 0, the running hour holds what has come so far.
 
-    `circuits_wh` is (24, 32) in the order of `CIRCUITS`, all else (24,). Without `is_known` all is 0.
+    `circuits_wh` is (24, 32) in the order of `CIRCUITS`, all else (24,). Without `is_known` all is 0. So is every
+    hour in which the unit was off, and a circuit's before it was registered.
     """
 
     is_known: bool
     own_wh: IntArray
     bought_wh: IntArray
     sold_wh: IntArray
+    hot_water_l: IntArray
     circuits_wh: IntArray
 
     @property
@@ -47,40 +54,79 @@ class Day:
         return self.own_wh + self.bought_wh
 
 
-class Meter:
-    """Counts a household's energy; hours that have ended are counted once."""
+def is_off(outages: Outages, now: datetime) -> bool:
+    """Tell whether the unit has no electricity at `now` (aware)."""
+    return any(start <= now < end for start, end in outages)
 
-    def __init__(self, household: Household) -> None:
-        """Make a meter that has counted nothing yet."""
+
+class Meter:
+    """Counts a household's energy while the unit is on; half hours that have ended are counted once."""
+
+    def __init__(self, household: Household, *, outages: Outages = (), memory_days: int = MEMORY_D) -> None:
+        """Make a meter that has counted nothing yet; web pages show today and `memory_days` days before it."""
         self._household = household
-        self._hours: dict[int, IntArray] = {}  # by hours since 1970: watts added up over the steps
+        self._outages = outages
+        self._memory = timedelta(days=memory_days)
+        self._halves: dict[int, IntArray] = {}  # by half hours since 1970: watts added up over the steps
 
     def day(self, day: date, now: datetime) -> Day:
-        """Return the hours of a day in Japan as they are known at `now` (aware)."""
+        """Return the hours of a day in Japan as the web pages remember them at `now` (aware)."""
         today = now.astimezone(JAPAN).date()
-        sums = np.zeros((24, _SERIES), np.int64)
-        is_known = today - timedelta(days=MEMORY_D) <= day <= today
-        if is_known:
-            midnight = datetime(day.year, day.month, day.day, tzinfo=JAPAN).astimezone(UTC)
-            first = step_of(midnight)
-            past = min(step_of(now) - first, 24 * _HOUR_STEPS)  # steps of the day that have ended
-            ended = past // _HOUR_STEPS
-            sums[:ended] = self._ended_hours(first // _HOUR_STEPS, ended)
-            if past % _HOUR_STEPS:
-                sums[ended] = self._count(first + ended * _HOUR_STEPS, past % _HOUR_STEPS).sum(axis=0)
-        counter_wh = np.cumsum(sums, axis=0) * STEP_S // 3600
-        hours_wh = np.diff(counter_wh, axis=0, prepend=0)
-        return Day(is_known, hours_wh[:, 0], hours_wh[:, 1], hours_wh[:, 2], hours_wh[:, 3:])
+        is_known = today - self._memory <= day <= today
+        halves = self._half_hours(day, step_of(now)) if is_known else np.zeros((48, _SERIES), np.int64)
+        hours = halves.reshape(24, 2, _SERIES).sum(axis=1)
+        own, bought, sold, hot_water = hours.T[:4]
+        return Day(is_known, own, bought, sold, hot_water, circuits_wh=hours[:, 4:])
 
-    def _ended_hours(self, first: int, count: int) -> IntArray:
-        missing = [hour for hour in range(first, first + count) if hour not in self._hours]
+    def half_hours(self, day: date, now: datetime) -> FloatArray:
+        """Return (48, 36): a day's half hours that have ended at `now`, however long ago the day is.
+
+        Columns are own use, bought and sold in Wh, hot water in L, and the circuits in the order of `CIRCUITS` in
+        Wh, all whole. NaN where nothing was measured: the half hour has not ended, the unit was off for all of it,
+        or the circuit was not registered.
+        """
+        first = _first_step(day)
+        ended = min(max(step_of(now) - first, 0), _DAY_STEPS) // _HALF_STEPS
+        measured = self._is_measured(np.arange(first, first + _DAY_STEPS))
+        is_known = measured.reshape(48, _HALF_STEPS, _SERIES).any(axis=1) & (np.arange(48) < ended)[:, None]
+        return np.where(is_known, self._half_hours(day, first + ended * _HALF_STEPS), np.nan)
+
+    def _half_hours(self, day: date, until_step: int) -> IntArray:
+        first = _first_step(day)
+        past = min(until_step - first, _DAY_STEPS)  # steps of the day that have ended
+        ended = past // _HALF_STEPS
+        sums = np.zeros((48, _SERIES), np.int64)
+        sums[:ended] = self._ended_halves(first // _HALF_STEPS, ended)
+        if past % _HALF_STEPS:
+            sums[ended] = self._count(first + ended * _HALF_STEPS, past % _HALF_STEPS).sum(axis=0)
+        counter_wh = np.cumsum(sums, axis=0) * STEP_S // 3600
+        return np.diff(counter_wh, axis=0, prepend=0)
+
+    def _ended_halves(self, first: int, count: int) -> IntArray:
+        missing = [half for half in range(first, first + count) if half not in self._halves]
         if missing:
             start, end = missing[0], missing[-1] + 1
-            counted = self._count(start * _HOUR_STEPS, (end - start) * _HOUR_STEPS)
-            by_hour = counted.reshape(end - start, _HOUR_STEPS, _SERIES).sum(axis=1)
-            self._hours.update(zip(range(start, end), by_hour, strict=True))
-        return np.array([self._hours[hour] for hour in range(first, first + count)]).reshape(count, _SERIES)
+            counted = self._count(start * _HALF_STEPS, (end - start) * _HALF_STEPS)
+            by_half = counted.reshape(end - start, _HALF_STEPS, _SERIES).sum(axis=1)
+            self._halves.update(zip(range(start, end), by_half, strict=True))
+        return np.array([self._halves[half] for half in range(first, first + count)]).reshape(count, _SERIES)
 
     def _count(self, first_step: int, steps: int) -> IntArray:
-        power = self._household.power(np.arange(first_step, first_step + steps))
-        return np.column_stack([power.own_w, power.bought_w, power.sold_w, power.circuits_w])
+        numbers = np.arange(first_step, first_step + steps)
+        power = self._household.power(numbers)
+        totals = [power.own_w, power.bought_w, power.sold_w, power.hot_water_l_per_h]
+        return np.column_stack([*totals, power.circuits_w]) * self._is_measured(numbers)
+
+    def _is_measured(self, steps: IntArray) -> BoolArray:
+        """Tell for each step and series whether the unit was on, and the circuit registered."""
+        seconds = steps * STEP_S
+        is_on = np.ones(len(steps), np.bool_)
+        for start, end in self._outages:
+            is_on &= (seconds < start.timestamp()) | (seconds >= end.timestamp())
+        totals = np.ones((len(steps), _SERIES - len(CIRCUITS)), np.bool_)
+        is_measured: BoolArray = np.hstack([totals, self._household.is_registered(steps)]) & is_on[:, None]
+        return is_measured
+
+
+def _first_step(day: date) -> int:
+    return step_of(datetime(day.year, day.month, day.day, tzinfo=JAPAN))

@@ -3,12 +3,12 @@
 No clock, no HTTP and no household in here: a page is a pure function of what it shows. Graphs belong in `graphs`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any
 
-from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
 from aiseg2_pipeline.simulator.layout import VERSION, breadcrumb, page, script, to_json
 
@@ -19,17 +19,16 @@ _BAR_PX = 87
 
 @dataclass(frozen=True)
 class Moment:
-    """What the unit measures now (Japan time). `circuits_w` is in the order of `CIRCUITS`."""
+    """What the unit measures now (Japan time). `circuits_w` has a name and watts for each registered circuit."""
 
     now: datetime
-    circuits_w: tuple[int, ...]
+    circuits_w: tuple[tuple[str, int], ...]
     generation_w: int
     consumption_w: int
 
     def largest_first(self) -> list[tuple[str, int]]:
         """Return every circuit's name and watts, largest first, 0 W last."""
-        names = (circuit.name for circuit in CIRCUITS)
-        return sorted(zip(names, self.circuits_w, strict=True), key=lambda row: -row[1])
+        return sorted(self.circuits_w, key=lambda row: -row[1])
 
 
 def flow_json(moment: Moment) -> dict[str, Any]:
@@ -122,8 +121,8 @@ def circuits_page(moment: Moment, number: int) -> bytes:
     )
 
 
-def circuit_list_page(now: datetime) -> bytes:
-    """Return page 734: all 45 places of the distribution board, of which 32 are registered circuits."""
+def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
+    """Return page 734: all 45 places of the distribution board, and the registered circuits' names (by id) there."""
     mains = [
         {
             "strLabel": "主幹",
@@ -135,7 +134,6 @@ def circuit_list_page(now: datetime) -> bytes:
         }
         for phase in (1, 2)
     ]
-    names = {circuit.circuit_id: circuit.name for circuit in CIRCUITS}
     places = [
         {
             "strId": str(place),

@@ -1,7 +1,7 @@
 """The unit's web interface: which page stands at which address, and how it is served.
 
 Only GET, and the one POST that the power flow page redraws itself with; nothing that a client sends changes
-anything. What the pages look like belongs in `pages` and `graphs`.
+anything. What the pages look like belongs in `pages` and `graphs`, the files of the card in `card`.
 """
 
 import asyncio
@@ -24,11 +24,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER, graphs, pages
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.card import CARD_D, Card
 from aiseg2_pipeline.simulator.household import Household, Power, step_of
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
-from aiseg2_pipeline.simulator.meter import JAPAN, Meter
+from aiseg2_pipeline.simulator.meter import JAPAN, MEMORY_D, Meter, Outages, is_off
 
 Clock = Callable[[], datetime]
 
@@ -54,7 +57,7 @@ def simulated_clock(start: datetime | None = None, speed: float = 1.0) -> Clock:
     return now
 
 
-def create_app(
+def create_app(  # noqa: PLR0913 - each is something of a unit that a test varies alone
     household: Household,
     *,
     user: str,
@@ -63,9 +66,18 @@ def create_app(
     latency_s: float = 0.0,
     nonce_life_s: float = 3600.0,
     tally: Tally | None = None,
+    outages: Outages = (),
+    sd_card: bool = False,
+    card_days: int = CARD_D,
+    memory_days: int = MEMORY_D,
 ) -> Starlette:
-    """Return the unit as an ASGI application; every answer takes `latency_s` longer than it has to."""
-    unit = _Unit(household, clock)
+    """Return the unit as an ASGI application; every answer takes `latency_s` longer than it has to.
+
+    Web pages remember today and `memory_days` before it, the SD card `card_days` with today. What happened during
+    `outages` was not measured (that nobody answers then is up to the server: see `running`).
+    """
+    meter = Meter(household, outages=outages, memory_days=memory_days)
+    unit = _Unit(household, clock, meter, Card(meter, card_days=card_days) if sd_card else None)
     login = DigestLogin(user, password, nonce_life_s=nonce_life_s)
     app = Starlette(
         routes=[
@@ -83,7 +95,7 @@ def create_app(
     return app
 
 
-def serve(
+def serve(  # noqa: PLR0913 - each is an option of the command
     port: int,
     host: str = "127.0.0.1",
     *,
@@ -93,6 +105,7 @@ def serve(
     speed: float = 1.0,
     user: str = DEFAULT_USER,
     password: str = DEFAULT_PASSWORD,
+    sd_card: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return. To be called in the main thread.
 
@@ -104,6 +117,7 @@ def serve(
         password=password,
         clock=simulated_clock(start, speed),
         latency_s=latency_ms / 1000,
+        sd_card=sd_card,
     )
     listener = _listen(host, port)
     server = _server(app)
@@ -128,7 +142,7 @@ class Running:
 
 
 @contextmanager
-def running(
+def running(  # noqa: PLR0913 - as `create_app`
     household: Household | None = None,
     *,
     port: int = 0,
@@ -137,20 +151,33 @@ def running(
     password: str = DEFAULT_PASSWORD,
     latency_s: float = 0.0,
     nonce_life_s: float = 3600.0,
+    outages: Outages = (),
+    sd_card: bool = False,
+    card_days: int = CARD_D,
+    memory_days: int = MEMORY_D,
 ) -> Iterator[Running]:
-    """Serve in a thread on the loopback (port 0: a free one) while the `with` block runs."""
+    """Serve in a thread on the loopback (port 0: a free one) while the `with` block runs.
+
+    While the clock shows a time within `outages` (from, to), connections are closed without an answer, and such
+    requests are not in the tally. For the other parameters see `create_app`.
+    """
     tally = Tally()
+    clock = clock or simulated_clock()
     app = create_app(
         household or Household(),
         user=user,
         password=password,
-        clock=clock or simulated_clock(),
+        clock=clock,
         latency_s=latency_s,
         nonce_life_s=nonce_life_s,
         tally=tally,
+        outages=outages,
+        sd_card=sd_card,
+        card_days=card_days,
+        memory_days=memory_days,
     )
     listener = _listen("127.0.0.1", port)
-    server = _server(app)
+    server = _server(app, is_off=lambda: is_off(outages, clock()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
@@ -164,10 +191,11 @@ def running(
 class _Unit:
     """The handlers, one a page. They run in one thread, so what they remember needs no lock."""
 
-    def __init__(self, household: Household, clock: Clock) -> None:
+    def __init__(self, household: Household, clock: Clock, meter: Meter, card: Card | None) -> None:
         self._household = household
         self._clock = clock
-        self._meter = Meter(household)
+        self._meter = meter
+        self._card = card
         self._last: tuple[int, Power] | None = None
         self._token = f"{secrets.randbelow(100_000):05}"
 
@@ -181,23 +209,28 @@ class _Unit:
         return _html(pages.circuits_page(self._moment(), _number(request.query_params.get("id", ""))))
 
     async def circuit_list_page(self, _: Request) -> Response:
-        return _html(pages.circuit_list_page(self._now()))
+        now = self._now()
+        return _html(pages.circuit_list_page(now, self._household.names(now)))
 
     async def graph_page(self, request: Request) -> Response:
         page_id = request.path_params["page_id"]
         asked = graphs.asked(request.query_params.get("data", ""))
-        is_circuit = page_id == graphs.CIRCUIT_GRAPH
-        graph = graphs.circuit_graph(asked.circuit_id) if is_circuit else graphs.GRAPHS.get(page_id)
+        now = self._now()
+        graph = graphs.GRAPHS.get(page_id)
+        if page_id == graphs.CIRCUIT_GRAPH:
+            graph = graphs.circuit_graph(asked.circuit_id, self._household.names(now))
         if graph is None:
             return _html(_NOT_FOUND, 404)
-        now = self._now()
         day = asked.day or now.date()
         hours, before = self._meter.day(day, now), self._meter.day(day - timedelta(days=1), now)
         return _html(graphs.graph_page(graph, day, hours, before, now))
 
     async def settings_page(self, request: Request) -> Response:
-        if request.query_params.get("downType", "0") != "0":
-            return _html(_NOT_FOUND, 404)  # no card in this unit
+        asked = request.query_params
+        if self._card and asked.get("downType") == "1" and asked.get("csrftoken") == self._token:
+            now = self._now()
+            return Response(self._card.export(now, self._household.names(now)), media_type="application/zip")
+        # A unit is believed to answer so without a card, or when the token is not its own.
         return _html(pages.settings_page(self._token))
 
     def _now(self) -> datetime:
@@ -209,9 +242,13 @@ class _Unit:
         if self._last is None or self._last[0] != step:
             self._last = step, self._household.power(np.array([step]))
         power = self._last[1]
+        names = self._household.names(now)
+        watts = zip(CIRCUITS, power.circuits_w[0].tolist(), strict=True)
         return pages.Moment(
             now=now,
-            circuits_w=tuple(power.circuits_w[0].tolist()),
+            circuits_w=tuple(
+                (names[circuit.circuit_id], w) for circuit, w in watts if circuit.circuit_id in names
+            ),
             generation_w=int(power.generation_w[0]),
             consumption_w=int(power.consumption_w[0]),
         )
@@ -273,11 +310,19 @@ def _listen(host: str, port: int) -> socket.socket:
         raise OSError(f"the simulator cannot listen on {host}:{port} ({reason}): choose another port") from error
 
 
-def _server(app: Starlette) -> uvicorn.Server:
+def _server(app: Starlette, is_off: Callable[[], bool] = lambda: False) -> uvicorn.Server:
+    class Protocol(H11Protocol):
+        def data_received(self, data: bytes) -> None:
+            if is_off():
+                self.transport.close()
+            else:
+                super().data_received(data)
+
     # No Date header: it would tell our time, not the simulated one. Nothing is logged: clients come and go.
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=Protocol,
             log_config=None,
             log_level=100,
             access_log=False,

@@ -1,0 +1,89 @@
+"""A run over hours that have ended: fills their missing minutes, day by day, and says for each hour how it stands.
+
+What is missing and how it is filled belongs in `filling`.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dagster import AssetExecutionContext, AssetMaterialization
+
+from aiseg2_pipeline.energy import HOUR_S
+from aiseg2_pipeline.filling import Hour, fill_hours, hours_between
+from aiseg2_pipeline.history import HOUR, History
+from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation
+from aiseg2_pipeline.orchestration.history_checks import completeness
+from aiseg2_pipeline.orchestration.logs import log_line
+from aiseg2_pipeline.orchestration.partitions import hour_key
+from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
+from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.store import EnergyStore, Store
+
+MINUTES_AN_HOUR = 60
+WH_PER_KWH = 1000
+
+
+def fill_ended(
+    context: AssetExecutionContext,
+    device: Aiseg2Device,
+    stores: ReadingsStore,
+    store: Store,
+    *,
+    hours: Sequence[datetime],
+    now: datetime,
+) -> None:
+    """Fill these hours (UTC starts) and turn those that have rows green. Raises an Aiseg2Error and StoreError."""
+    done = 0
+    with stores.open_energy() as energy, ExitStack() as stack:
+
+        def history() -> History:
+            client = stack.enter_context(device.client(lambda: now, slot="background"))
+            return stack.enter_context(History(client, energy, Path(device.state_dir), now))
+
+        for day in fill_hours(store, energy, hours, now=now, history=history):
+            done += len(day.hours)
+            for problem in day.problems:
+                context.log.warning(problem)
+            missing = sum(hour.missing for hour in day.hours)
+            context.log.info(
+                f"{day.day}: {day.filled_minutes} minutes filled, {missing} still missing; {done} of {len(hours)} hours done."
+            )
+            log_line("fill", day=str(day.day), filled_minutes=day.filled_minutes, missing_minutes=missing)
+            for hour in day.hours:
+                if hour.live or hour.filled:
+                    metadata = _metadata(store, energy, hour)
+                    context.log_event(
+                        AssetMaterialization(POWER_READINGS, partition=hour_key(hour.start), metadata=metadata)
+                    )
+    start = hours[0] - timedelta(days=1)
+    context.log_event(as_evaluation(completeness(hours_between(store, start, now, now))))
+
+
+def _metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
+    """Return the minutes of an hour, and its energy as our minutes and as the device has it."""
+    told: dict[str, Any] = {
+        "live_minutes": hour.live,
+        "filled_minutes": hour.filled,
+        "missing_minutes": hour.missing,
+    }
+    end = hour.start + HOUR
+    power = store.read(hour.start, end, names=[TOTAL_CONSUMPTION])
+    told["rows"] = len(store.read(hour.start, end))
+    table = energy.read(hour.start, end, kinds=["consumption"])
+    device_wh = table.loc[table["interval_s"] == HOUR_S, "value"]
+    if len(device_wh) and hour.missing == 0:
+        minutes_kwh = float(_per_minute(power).sum()) / MINUTES_AN_HOUR
+        device_kwh = float(device_wh.iloc[0]) / WH_PER_KWH
+        told |= {"minutes_kwh": round(minutes_kwh, 3), "device_kwh": device_kwh}
+        if device_kwh:
+            told["difference_percent"] = round(100 * (minutes_kwh - device_kwh) / device_kwh, 2)
+    return told
+
+
+def _per_minute(power: pd.DataFrame) -> "pd.Series[float]":
+    """Return the mean of each minute's readings."""
+    return power.groupby(power["time"].dt.floor("min"))["value"].mean()

@@ -1,0 +1,105 @@
+"""The sensor that heals the record: it looks at the store for missing minutes and for rows that nobody wrote out.
+
+It only decides what to run; filling and writing are the jobs'. One background run at a time, so that the live minute
+and the device have room.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+from dagster import (
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
+
+from aiseg2_pipeline.filling import fillable, hours_between
+from aiseg2_pipeline.orchestration.history_checks import LOOK_BACK
+from aiseg2_pipeline.orchestration.jobs import BACKGROUND_TAG, Job
+from aiseg2_pipeline.orchestration.partitions import HOUR, hour_key, hour_of
+from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.store_file import StoreError
+
+# The settling run has the newest hour.
+LEFT_TO_SETTLING = timedelta(minutes=20)
+# The minute runs write some hours a minute by themselves.
+MANY_PENDING_HOURS = 48
+UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+]
+INTERVAL_S = 300
+
+
+def healing_sensor(fill: Job, pending: Job, first: datetime, clock: Callable[[], datetime]) -> SensorDefinition:
+    """Return the sensor; it looks back 35 days, but not before the first partition."""
+
+    @sensor(
+        name="heal_the_record",
+        jobs=[fill, pending],
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Looks for hours with missing minutes that the AiSEG2 may still remember, and fills them; and writes out what was left "
+        "behind while InfluxDB was away.",
+    )
+    def heal(
+        context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
+    ) -> Iterator[RunRequest | SkipReason]:
+        now = clock()
+        unfinished = context.instance.get_runs(
+            RunsFilter(statuses=UNFINISHED, tags={BACKGROUND_TAG: "1"}), limit=1
+        )
+        if unfinished:
+            yield SkipReason("A background run is still going.")
+            return
+        try:
+            with store.open() as readings, store.open_energy() as energy:
+                start = max(first, hour_of(now - LOOK_BACK))
+                began = readings.live_near(start)
+                hours = hours_between(readings, start, hour_of(now - LEFT_TO_SETTLING), now)
+                # Before the first reading there is no gap, and no circuits to fill it with.
+                hours = [hour for hour in hours if began is not None and hour.start >= hour_of(began)]
+                ranges = list(_ranges([hour.start for hour in fillable(energy, hours, now)]))
+                owed = (
+                    readings.pending_hours(influxdb.destination, end=hour_of(now)) if influxdb.destination else []
+                )
+        except StoreError as error:
+            yield SkipReason(str(error))
+            return
+        for range_start, range_end in ranges:
+            yield _request(fill, range_start, range_end, now)
+        owed = [hour for hour in owed if hour >= first]
+        if len(owed) > MANY_PENDING_HOURS:
+            yield _request(pending, owed[0], owed[-1], now)
+        if not ranges and len(owed) <= MANY_PENDING_HOURS:
+            yield SkipReason("Nothing is missing that the AiSEG2 may have.")
+
+    return heal
+
+
+def _ranges(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the first and the last hour of each contiguous range."""
+    if not hours:
+        return
+    start = hours[0]
+    for hour, following in pairwise(hours):
+        if following != hour + HOUR:
+            yield start, hour
+            start = following
+    yield start, hours[-1]
+
+
+def _request(job: Job, first: datetime, last: datetime, now: datetime) -> RunRequest:
+    keys = {"start": hour_key(first), "end": hour_key(last)}
+    # Once an hour for the same range: what failed is tried again, but not all the time.
+    run_key = f"{job.name}:{keys['start']}:{keys['end']}:{hour_key(now)}"
+    tags = {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}
+    return RunRequest(run_key=run_key, job_name=job.name, tags=tags)

@@ -1,0 +1,82 @@
+"""A circuit is one circuit under each of its spellings, and a name is one that can be stored."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aiseg2_pipeline.aiseg2.circuits import circuit_key, clean_name, shown_name, sum_by_name
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown"),
+    [
+        ("ＬＤＫ・エアコン", "ＬＤＫエアコン"),
+        ("洋室１・エアコン", "洋室１エアコン"),
+        ("キッチン　パントリー", "キッチン　パントリー"),
+        ("　ＬＤ ", "ＬＤ"),
+        ("a\0b", "a b"),
+        ("・", ""),
+        ("-", "-"),
+    ],
+)
+def test_page_734_and_page_1113_meet_in_one_key(listed: str, shown: str) -> None:
+    assert circuit_key(listed) == circuit_key(shown)
+    assert circuit_key(shown_name(listed)) == circuit_key(listed)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("洋室１", "洋室２"),
+        ("ＩＨ", "IH"),
+        ("ＬＤＫエアコン", "エアコンＬＤＫ"),
+        ("a b", "ab"),
+        ("ｴｱｺﾝ", "エアコン"),
+    ],
+)
+def test_different_names_have_different_keys(one: str, other: str) -> None:
+    assert circuit_key(one) != circuit_key(other)
+
+
+def test_a_circuit_not_yet_seen_has_page_1113_s_spelling() -> None:
+    assert shown_name("ＬＤＫ・エアコン") == "ＬＤＫエアコン"
+    assert shown_name("UB　洗面所") == "UB　洗面所"
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("a\x00b\tc\nd\x7fe\x85f", "a b c d e f"),
+        ("\ud800x\udfff", "\ufffdx\ufffd"),
+        ("a,b=c \"d\" \\ 'e' R&D <br>", "a,b=c \"d\" \\ 'e' R&D <br>"),
+        ("絵文字🔌\u200b\u2028　", "絵文字🔌\u200b\u2028　"),
+        ("", ""),
+    ],
+)
+def test_a_name_keeps_all_but_control_characters_and_lone_surrogates(sent: str, stored: str) -> None:
+    assert clean_name(sent) == stored
+
+
+@given(st.text(st.characters(codec=None)))
+def test_any_name_can_be_stored_and_cleaning_it_again_changes_nothing(name: str) -> None:
+    cleaned = clean_name(name)
+    cleaned.encode()
+    assert not any(unicodedata.category(char) == "Cc" for char in cleaned)
+    assert len(cleaned) == len(name)
+    assert clean_name(cleaned) == cleaned
+    assert circuit_key(cleaned) == circuit_key(name) == circuit_key(shown_name(name))
+
+
+def test_values_of_one_name_are_added_in_order_of_first_sight() -> None:
+    sums = sum_by_name(
+        [("ＬＤ", 224), ("ＩＨ", 0), ("電子レンジ", 5), ("ＬＤ", 6), ("電子レンジ", 1.5), ("電子レンジ", 1)]
+    )
+    assert list(sums.items()) == [("ＬＤ", 230), ("ＩＨ", 0), ("電子レンジ", 7.5)]
+    assert sum_by_name([]) == {}
+
+
+@pytest.mark.parametrize("values", [(None, 5, 6), (5, None, 6), (5, 6, None), (None, None, 0)])
+def test_a_sum_with_an_absent_part_is_absent(values: tuple[float | None, ...]) -> None:
+    assert sum_by_name([("ＩＨ", value) for value in values] + [("ＬＤ", 1)]) == {"ＩＨ": None, "ＬＤ": 1}

@@ -1,0 +1,486 @@
+"""Which circuit pages are asked for, and that what is believed is a whole home: no circuit twice, none left out."""
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiseg2_pipeline.aiseg2 import live_circuits
+from aiseg2_pipeline.aiseg2.errors import Unreadable
+from aiseg2_pipeline.aiseg2.live_circuits import Memory
+from aiseg2_pipeline.aiseg2.models import Circuit, CircuitList, CircuitPage, CircuitPower
+from aiseg2_pipeline.aiseg2.transport import Deadline
+
+NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
+NAMES = ["ＬＤ", "ＩＨ", "電子レンジ", "-", "洋室１・エアコン", "R&D"]
+
+Watts = Sequence[float | None]
+
+
+@dataclass
+class Home:
+    """A device with the circuits `names` (page 734's spelling); `states` holds their watts at each page request.
+
+    Pages are sorted by watts at every request, blanks last; `dash_sorts_as_w` is where a `-` stands among them.
+    """
+
+    names: Sequence[str]
+    states: Sequence[Watts]
+    dash_sorts_as_w: float = -1.0
+    asked: list[int] = field(default_factory=list)
+    listed: int = 0
+
+    def circuit_list(self, deadline: Deadline) -> CircuitList:
+        assert deadline.left_s() > 0
+        self.listed += 1
+        return CircuitList(tuple(Circuit(str(n), name) for n, name in enumerate(self.names, 8)), None)
+
+    def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+        assert deadline.left_s() > 0
+        watts = self.states[min(len(self.asked), len(self.states) - 1)]
+        self.asked.append(page)
+        chunks = self.chunks(watts)
+        if not chunks:
+            raise Unreadable("no circuits")
+        page = min(page, len(chunks))
+        rows = chunks[page - 1]
+        blank = any(row.power_w == 0 for row in rows)
+        return CircuitPage(rows, has_blank=blank, is_last=page == len(chunks), device_time=None)
+
+    def chunks(self, watts: Watts) -> list[tuple[CircuitPower, ...]]:
+        rows = [
+            CircuitPower(name.replace("・", ""), power_w) for name, power_w in zip(self.names, watts, strict=True)
+        ]
+        rows.sort(key=lambda row: self.dash_sorts_as_w if row.power_w is None else row.power_w, reverse=True)
+        return [tuple(rows[n : n + 10]) for n in range(0, len(rows), 10)]
+
+    @property
+    def requests(self) -> int:
+        return self.listed + len(self.asked)
+
+    def forget(self) -> None:
+        self.asked.clear()
+        self.listed = 0
+
+
+def read(home: Home, memory: Memory, now: datetime = NOW) -> tuple[CircuitPower, ...]:
+    return live_circuits.read(home, memory, now, Deadline(20))
+
+
+def still(names: Sequence[str], watts: Watts) -> Home:
+    return Home(names, [watts])
+
+
+def crossings(chunks: Sequence[tuple[CircuitPower, ...]]) -> bool:
+    """Tell whether equal circuits that are on stand on both sides of a page boundary."""
+    return any(bool(a[-1].power_w) and a[-1] == b[0] for a, b in itertools.pairwise(chunks))
+
+
+names_strategy = st.lists(
+    st.one_of(st.sampled_from(NAMES), st.integers(0, 60).map(lambda n: f"回路{n}")), min_size=0, max_size=45
+)
+watts_w = st.one_of(st.just(0.0), st.integers(1, 60).map(float))
+
+
+@st.composite
+def still_homes(draw: st.DrawFn) -> Home:
+    names = draw(names_strategy)
+    on = draw(st.integers(0, len(names)))
+    some = st.one_of(watts_w, st.none()) if draw(st.booleans()) else watts_w
+    watts = [draw(some) for _ in range(on)] + [0.0] * (len(names) - on)
+    return Home(names, [watts], draw(st.sampled_from([-1.0, 30.5, 1e6])))
+
+
+@settings(max_examples=400, deadline=None)
+@given(still_homes())
+def test_the_reading_is_the_home_cold_and_warm_at_the_cost_that_it_may_have(home: Home) -> None:
+    (watts,) = home.states
+    chunks = home.chunks(watts)
+    truth = Counter(row for chunk in chunks for row in chunk)
+    full_read = len(chunks) * (2 if crossings(chunks) else 1)
+    on = sum(1 for power_w in watts if power_w != 0)
+    memory = Memory()
+
+    assert Counter(read(home, memory)) == truth
+    assert home.requests == 1 + full_read
+    assert home.listed == 1
+
+    home.forget()
+    assert Counter(read(home, memory)) == truth
+    one_page_tells = None not in watts and (on < 10 or len(watts) <= 10)
+    assert home.requests == (min(1, len(chunks)) if one_page_tells else full_read)
+
+    home.forget()
+    kept = Memory.from_state(json.loads(json.dumps(memory.to_state())))
+    assert kept == memory
+    assert Counter(read(home, kept)) == truth
+    assert home.listed == 0
+
+
+@st.composite
+def moving_homes(draw: st.DrawFn) -> Home:
+    """Return a home near the limits of its pages, of which a few circuits change between page requests."""
+    names = draw(names_strategy)
+    state: list[float | None] = [draw(watts_w) for _ in names]
+    states: list[Watts] = [list(state)]
+    changed_w = st.one_of(watts_w, st.none()) if draw(st.booleans()) else watts_w
+    for _ in range(draw(st.integers(1, 12))):
+        for _ in range(draw(st.integers(0, 3)) if names else 0):
+            state[draw(st.integers(0, len(names) - 1))] = draw(changed_w)
+        states.append(list(state))
+    return Home(names, states, draw(st.sampled_from([-1.0, 30.5, 1e6])))
+
+
+def assert_whole_and_true(home: Home, rows: Sequence[CircuitPower]) -> None:
+    """Assert that each circuit is there once, and shows what it drew at a moment of this reading."""
+    registered = Counter(name.replace("・", "") for name in home.names)
+    assert Counter(row.name for row in rows) == registered
+    moments = [home.states[min(n, len(home.states) - 1)] for n in range(len(home.asked))]
+    for row in rows:
+        if registered[row.name] == 1:
+            at = [name.replace("・", "") for name in home.names].index(row.name)
+            assert row.power_w in [watts[at] for watts in moments]
+
+
+def assert_refused_by_name(home: Home, error: Unreadable) -> None:
+    assert any(repr(name.replace("・", "")) in str(error) for name in home.names)
+    assert home.asked.count(1) == 3
+
+
+@settings(max_examples=400, deadline=None)
+@given(moving_homes())
+def test_a_home_that_changes_between_the_pages_is_read_whole_or_refused_by_name(home: Home) -> None:
+    try:
+        rows = read(home, Memory())
+    except Unreadable as error:
+        assert_refused_by_name(home, error)
+    else:
+        assert_whole_and_true(home, rows)
+        assert home.asked.count(1) <= 3
+    assert home.listed == 1
+
+
+@settings(max_examples=400, deadline=None)
+@given(moving_homes().filter(lambda home: not any(None in watts for watts in home.states)))
+def test_a_warm_reading_of_a_changing_home_is_whole_or_refused(home: Home) -> None:
+    memory = Memory()
+    read(still(home.names, home.states[0]), memory)
+    try:
+        rows = read(home, memory)
+    except Unreadable as error:
+        assert_refused_by_name(home, error)
+    else:
+        assert_whole_and_true(home, rows)
+    assert home.listed <= 1
+
+
+# By example
+
+TWENTY = [f"回路{n}" for n in range(20)]
+ON = [float(100 - n) for n in range(20)]
+QUIET = [60.0, *[0.0] * 19]
+
+
+def swapped(*pairs: tuple[int, float]) -> list[float]:
+    watts = list(ON)
+    for n, power_w in pairs:
+        watts[n] = power_w
+    return watts
+
+
+@pytest.mark.parametrize(
+    "crossed",
+    [swapped((15, 99.5)), swapped((3, 80.5)), swapped((9, 90.5), (10, 91.5))],
+    ids=["one comes up", "one goes down", "two change places"],
+)
+def test_a_circuit_that_crosses_the_boundary_between_two_requests_has_all_pages_read_again(
+    crossed: list[float],
+) -> None:
+    home = Home(TWENTY, [ON, crossed])
+    rows = read(home, Memory())
+    assert Counter(rows) == Counter(row for chunk in home.chunks(crossed) for row in chunk)
+    assert home.asked == [1, 2, 1, 2]
+
+
+def test_circuits_that_cross_at_every_request_are_refused_after_three_reads_and_the_next_reading_starts_afresh() -> (
+    None
+):
+    memory = Memory()
+    home = Home(TWENTY, [ON, swapped((15, 99.5))] * 3)
+    with pytest.raises(Unreadable, match=r"1113 .*'回路\d+' .* in 3 reads in a row"):
+        read(home, memory)
+    assert home.asked == [1, 2] * 3
+    assert len(read(still(TWENTY, ON), memory)) == 20
+
+
+@pytest.mark.parametrize(
+    ("spoil", "named"),
+    [
+        (lambda rows: [*rows[:3], rows[2], *rows[4:]], "'回路2' more often"),
+        (lambda rows: rows[:9], "'回路9' as often"),
+        (lambda rows: [*rows[:9], replace(rows[9], name="名無し")], "'名無し' more often"),
+        (lambda rows: [rows[1], rows[0], *rows[2:]], "'回路0' out of the order"),
+        (lambda rows: [*rows[:9], replace(rows[9], power_w=999.0)], "'回路9' out of the order"),
+    ],
+    ids=["doubled", "missing", "unknown", "not descending", "last of the page too large"],
+)
+@pytest.mark.parametrize("warm", [False, True], ids=["cold", "warm"])
+def test_rows_that_contradict_the_list_or_the_order_are_refused_by_name(
+    spoil: Callable[[Sequence[CircuitPower]], Sequence[CircuitPower]],
+    named: str,
+    warm: bool,  # noqa: FBT001 - pytest passes parameters by name
+) -> None:
+    class Spoiled(Home):
+        def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+            shown = super().circuit_page(page, deadline)
+            return replace(shown, rows=tuple(spoil(shown.rows))) if page == 1 else shown
+
+    memory = Memory()
+    watts = [*ON[:10], *[0.0] * 10]
+    if warm:
+        read(still(TWENTY, watts), memory)
+    home = Spoiled(TWENTY, [watts])
+    with pytest.raises(Unreadable, match=named):
+        read(home, memory)
+    assert home.asked == [1, 2] * 3
+    assert home.listed == 1
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows[:9],
+        lambda rows: [rows[1], rows[0], *rows[2:]],
+        lambda rows: [*rows[:9], replace(rows[9], name="名無し")],
+        lambda rows: [*rows[:9], rows[0]],
+    ],
+    ids=["short", "not descending", "unknown", "doubled"],
+)
+def test_one_page_is_not_the_whole_reading_where_it_contradicts_the_list_or_the_order(
+    spoil: Callable[[Sequence[CircuitPower]], Sequence[CircuitPower]],
+) -> None:
+    class OnceSpoiled(Home):
+        def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+            shown = super().circuit_page(page, deadline)
+            return replace(shown, rows=tuple(spoil(shown.rows))) if len(self.asked) == 1 else shown
+
+    memory = Memory()
+    right = read(still(TWENTY, QUIET), memory)
+    home = OnceSpoiled(TWENTY, [QUIET])
+    assert Counter(read(home, memory)) == Counter(right)
+    assert home.asked == [1, 2, 1, 2]
+
+
+def test_one_page_is_not_the_whole_reading_where_it_shows_a_dash() -> None:
+    memory = Memory()
+    read(still(TWENTY, QUIET), memory)
+    # A `-` may stand on either page.
+    home = Home(TWENTY, [[60.0, None, *[0.0] * 18]], dash_sorts_as_w=50.0)
+    read(home, memory)
+    assert home.asked == [1, 2]
+
+
+def test_equal_circuits_of_one_name_beside_a_boundary_are_believed_when_read_twice_alike() -> None:
+    names = [*TWENTY[:9], "ＩＨ", "ＩＨ", *TWENTY[9:12]]
+    watts = [*ON[:9], 50.0, 50.0, 3.0, 2.0, 1.0]
+    home = still(names, watts)
+    assert Counter(read(home, Memory()))[CircuitPower("ＩＨ", 50)] == 2
+    assert home.asked == [1, 2, 1, 2]
+
+
+def test_one_of_two_circuits_of_a_name_that_crosses_is_not_counted_twice() -> None:
+    names = [*TWENTY[:9], "ＩＨ", "ＩＨ", *TWENTY[9:12]]
+    before = [*ON[:9], 50.0, 4.0, 3.0, 2.0, 1.0]
+    # The one of 50 W slips to page 2, as the other one comes up to page 1 between the two requests.
+    after = [*ON[:9], 50.0, 70.0, 3.0, 2.0, 1.0]
+    home = Home(names, [before, after])
+    powers_w = sorted(
+        row.power_w for row in read(home, Memory()) if row.name == "ＩＨ" and row.power_w is not None
+    )
+    assert powers_w == [50, 70]
+
+
+def test_equal_circuits_that_are_off_are_no_reason_to_read_again() -> None:
+    home = still(["ＩＨ"] * 25, [0.0] * 25)
+    assert len(read(home, Memory())) == 25
+    assert home.asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("dash_sorts_as_w", [1e6, 50.0, -1.0], ids=["first", "between", "last"])
+def test_a_dash_seen_in_a_full_read_keeps_all_pages_being_read_until_one_shows_none(
+    dash_sorts_as_w: float,
+) -> None:
+    memory = Memory()
+    quiet = [60.0, None, *[0.0] * 18]
+    home = Home(TWENTY, [quiet], dash_sorts_as_w)
+    for _ in range(3):
+        home.asked.clear()
+        assert {row.name: row.power_w for row in read(home, memory)}["回路1"] is None
+        assert home.asked == [1, 2]
+    home = still(TWENTY, [60.0, *[0.0] * 19])
+    read(home, memory)
+    assert home.asked == [1, 2]
+    read(home, memory)
+    assert home.asked == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("later", "asked", "listed"),
+    [
+        (timedelta(minutes=59, seconds=59), [1], 0),
+        (timedelta(hours=1), [1, 2], 0),
+        (timedelta(hours=23), [1, 2], 0),
+        (timedelta(days=1), [1, 2], 1),
+        (-timedelta(seconds=1), [1, 2], 1),
+    ],
+)
+def test_all_pages_are_read_once_an_hour_and_the_list_once_a_day(
+    later: timedelta, asked: list[int], listed: int
+) -> None:
+    memory = Memory()
+    home = still(TWENTY, QUIET)
+    read(home, memory)
+    home.forget()
+    assert len(read(home, memory, NOW + later)) == 20
+    assert (home.asked, home.listed) == (asked, listed)
+
+
+def test_a_list_that_changed_has_all_pages_read() -> None:
+    memory = Memory()
+    read(still(TWENTY, QUIET), memory)
+    # The renamed circuit is on page 2, so page 1 alone would not show it; the day's new list does.
+    memory.listed_at -= 86_400
+    home = still([*TWENTY[:19], "書斎"], QUIET)
+    assert CircuitPower("書斎", 0) in read(home, memory)
+    assert (home.asked, home.listed) == ([1, 2], 1)
+
+
+def test_a_name_that_does_not_match_renews_the_list_once_and_needs_no_further_page() -> None:
+    memory = Memory()
+    read(still(TWENTY, QUIET), memory)
+    home = still(["書斎", *TWENTY[1:]], QUIET)
+    assert CircuitPower("書斎", 60) in read(home, memory)
+    assert (home.asked, home.listed) == ([1, 2], 1)
+    assert memory.circuits is not None
+    assert memory.circuits[0].name == "書斎"
+    read(home, memory)
+    assert (home.asked, home.listed) == ([1, 2, 1], 1)
+
+
+def test_a_circuit_added_since_is_read_and_one_removed_is_gone() -> None:
+    memory = Memory()
+    read(still(TWENTY, ON), memory)
+    grown = still([*TWENTY, "書斎"], [*ON, 1.0])
+    assert CircuitPower("書斎", 1) in read(grown, memory)
+    shrunk = still(TWENTY[:5], ON[:5])
+    assert [row.name for row in read(shrunk, memory)] == TWENTY[:5]
+    assert shrunk.asked == [1]
+
+
+def test_pages_without_end_are_not_followed() -> None:
+    class Endless(Home):
+        def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+            return replace(super().circuit_page(page, deadline), is_last=False)
+
+    home = Endless(TWENTY, [ON])
+    with pytest.raises(Unreadable, match="more often"):
+        read(home, Memory())
+    assert max(home.asked) == 3
+
+
+def test_a_home_without_registered_circuits_asks_for_no_page() -> None:
+    home = still([], [])
+    memory = Memory()
+    assert read(home, memory) == ()
+    assert read(home, memory) == ()
+    assert (home.asked, home.listed) == ([], 1)
+
+
+def test_a_page_that_cannot_be_read_ends_the_reading_and_leaves_the_memory_of_the_list() -> None:
+    class Broken(Home):
+        def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+            raise Unreadable(f"page {page} within {deadline.left_s()} s")
+
+    memory = Memory()
+    with pytest.raises(Unreadable, match="page 1"):
+        read(Broken(TWENTY, [ON]), memory)
+    home = still(TWENTY, ON)
+    read(home, memory)
+    assert (home.asked, home.listed) == ([1, 2], 0)
+
+
+def test_a_circuit_that_is_off_is_told_under_page_1113_s_spelling() -> None:
+    names = [*TWENTY, "洋室１・エアコン"]
+    memory = Memory()
+    cold = read(still(names, [*QUIET, 0.0]), memory)
+    warm = read(still(names, [*QUIET, 0.0]), memory)
+    memory.shown = {}
+    unseen = read(still(names, [*QUIET, 0.0]), memory)
+    for rows in (cold, warm, unseen):
+        assert CircuitPower("洋室１エアコン", 0) in rows
+
+
+def test_the_spelling_that_page_1113_showed_is_kept_while_the_circuit_is_off() -> None:
+    class Spaced(Home):
+        def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
+            shown = super().circuit_page(page, deadline)
+            return replace(shown, rows=tuple(replace(row, name=row.name + "　") for row in shown.rows))
+
+    memory = Memory()
+    home = Spaced(TWENTY, [QUIET])
+    cold = read(home, memory)
+    assert Counter(read(home, memory)) == Counter(cold)
+    assert home.asked == [1, 2, 1]
+
+
+# The memory between processes
+
+
+def test_the_memory_outlives_the_process() -> None:
+    memory = Memory()
+    assert memory.to_state() is None
+    assert Memory.from_state(None) == Memory()
+    read(Home(TWENTY, [[None, *QUIET[1:]]]), memory)
+    assert memory.dash_seen
+    assert Memory.from_state(json.loads(json.dumps(memory.to_state()))) == memory
+    only_list = Memory(circuits=(Circuit("8", "ＬＤ"),), listed_at=5.0)
+    text = json.dumps(only_list.to_state(), allow_nan=False)
+    assert Memory.from_state(json.loads(text)) == only_list
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(
+        json_values,
+        st.fixed_dictionaries(
+            {
+                "circuits": st.one_of(json_values, st.lists(st.lists(json_values, max_size=3), max_size=3)),
+                "listed_at": st.one_of(json_values, st.just(NOW.timestamp())),
+                "full_read_at": st.one_of(json_values, st.just(NOW.timestamp())),
+                "dash_seen": st.one_of(json_values, st.booleans()),
+                "shown": st.one_of(json_values, st.just({})),
+            }
+        ),
+    )
+)
+def test_a_spoiled_memory_costs_requests_only(state: object) -> None:
+    memory = Memory.from_state(state)
+    home = still(TWENTY, QUIET)
+    if memory.circuits == ():  # a home without circuits is one that can be remembered
+        memory = Memory()
+    rows = read(home, memory)
+    assert Counter(row.power_w for row in rows) == Counter(QUIET)
+    assert home.requests <= 1 + 2 * 3
