@@ -10,13 +10,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import click
 
 from aiseg2_pipeline import __version__
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+    from aiseg2_pipeline.aiseg2.transport import Slot
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
@@ -80,6 +84,20 @@ def one_sentence() -> Iterator[Settings]:
         raise click.ClickException(f"{error}{hint}") from None
 
 
+def _client(settings: Settings, slot: "Slot") -> "Aiseg2Client":
+    from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+
+    return Aiseg2Client(
+        settings.device_url,
+        settings.device_user,
+        settings.device_password.get_secret_value(),
+        state_dir=settings.device_state_dir,
+        clock=utc_now,
+        slot=slot,
+        verify=settings.device_verify,
+    )
+
+
 def utc_now() -> datetime:
     """Return the host's time."""
     return datetime.now(UTC)
@@ -114,18 +132,10 @@ def read(form: str) -> None:
     """
     with one_sentence() as settings:
         from aiseg2_pipeline import printing
-        from aiseg2_pipeline.aiseg2.client import Aiseg2Client
         from aiseg2_pipeline.points import lines
         from aiseg2_pipeline.readings import live_frame
 
-        with Aiseg2Client(
-            settings.device_url,
-            settings.device_user,
-            settings.device_password.get_secret_value(),
-            state_dir=settings.device_state_dir,
-            clock=utc_now,
-            verify=settings.device_verify,
-        ) as client:
+        with _client(settings, "live") as client:
             reading = client.live()
         table = live_frame(reading)
         if form == "json":
@@ -163,9 +173,10 @@ def resend(first: Span | None, last: Span | None) -> None:
 @main.command()
 @click.option("--from", "first", type=Moment(), required=True, help="The first day or time.")
 @click.option("--to", "last", type=Moment(), required=True, help="The last day or time, included.")
+@click.option("--refill", is_flag=True, help="Fill the removed minutes from what the AiSEG2 remembers.")
 @click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
-def remove(first: Span, last: Span, *, yes: bool) -> None:
-    """Remove readings that are wrong, in the store and in InfluxDB alike."""
+def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
+    """Remove readings that are wrong, in the store and in InfluxDB alike; --refill fills their minutes again."""
     check_order(first, last)
     with one_sentence() as settings:
         from aiseg2_pipeline.influx import InfluxWriter
@@ -186,6 +197,8 @@ def remove(first: Span, last: Span, *, yes: bool) -> None:
                     writer.delete(first.start, last.end)
             store.delete(first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
+        if refill:
+            _fill(settings, *_past(first, last), dry_run=False)
 
 
 @main.command()
@@ -215,42 +228,35 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
 def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
     """Fill missing minutes from what the AiSEG2 remembers; what is read live stays as it is."""
     with one_sentence() as settings:
-        from aiseg2_pipeline import printing
-        from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-        from aiseg2_pipeline.filling import fill_hours, find_gaps
-        from aiseg2_pipeline.history import History
-        from aiseg2_pipeline.store import EnergyStore, Store
+        _fill(settings, *_past(first, last), dry_run=dry_run)
 
-        start, end, now = _past(first, last)
-        with ExitStack() as stack:
-            store = stack.enter_context(Store.open(settings.store_path))
-            energy = stack.enter_context(EnergyStore.open(settings.energy_path))
-            found = find_gaps(store, energy, start, end, now)
-            if dry_run:
-                printing.gaps_table(found)
-                return
-            if store.live_near(now) is None:
-                raise click.ClickException(
-                    "There is no live reading yet, and a fill must know the home's circuits: run the pipeline for a minute first."
-                )
 
-            def history() -> History:
-                client = stack.enter_context(
-                    Aiseg2Client(
-                        settings.device_url,
-                        settings.device_user,
-                        settings.device_password.get_secret_value(),
-                        state_dir=settings.device_state_dir,
-                        clock=utc_now,
-                        slot="background",
-                        verify=settings.device_verify,
-                    )
-                )
-                return stack.enter_context(History(client, energy, settings.device_state_dir, now))
+def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, dry_run: bool) -> None:
+    from aiseg2_pipeline import printing
+    from aiseg2_pipeline.filling import fill_hours, find_gaps
+    from aiseg2_pipeline.history import History
+    from aiseg2_pipeline.store import EnergyStore, Store
 
-            hours = [hour.start for hour in found.fillable]
-            printing.fill_progress(fill_hours(store, energy, hours, now=now, history=history), found)
-        click.echo("What was filled is written to InfluxDB by the minute runs." if settings.influx else "Done.")
+    with ExitStack() as stack:
+        store = stack.enter_context(Store.open(settings.store_path))
+        energy = stack.enter_context(EnergyStore.open(settings.energy_path))
+        found = find_gaps(store, energy, start, end, now)
+        if dry_run:
+            printing.gaps_table(found)
+            return
+        if store.live_near(now) is None:
+            raise click.ClickException(
+                "There is no live reading yet, and a fill must know the home's circuits: run the pipeline for a minute first."
+            )
+
+        def history() -> History:
+            client = stack.enter_context(_client(settings, "background"))
+            return stack.enter_context(History(client, energy, settings.device_state_dir, now))
+
+        hours = [hour.start for hour in found.fillable]
+        printing.fill_progress(fill_hours(store, energy, hours, now=now, history=history), found)
+    if settings.influx:
+        click.echo("What was filled goes to InfluxDB with the minute runs.")
 
 
 @main.command()
@@ -264,18 +270,9 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
     """
     with one_sentence() as settings:
         from aiseg2_pipeline import printing
-        from aiseg2_pipeline.aiseg2.client import Aiseg2Client
         from aiseg2_pipeline.history import day_of, day_on_device
 
-        with Aiseg2Client(
-            settings.device_url,
-            settings.device_user,
-            settings.device_password.get_secret_value(),
-            state_dir=settings.device_state_dir,
-            clock=utc_now,
-            slot="background",
-            verify=settings.device_verify,
-        ) as client:
+        with _client(settings, "background") as client:
             told = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
         if form == "json":
             click.echo(json.dumps(printing.energy_json(told), ensure_ascii=False, indent=1))
@@ -288,13 +285,11 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
 
 
 def _past(first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
-    """Return the range that is meant, in whole hours, and now."""
+    """Return the range that is meant, from the start of an hour, and now."""
+    check_order(first, last)
     now = utc_now()
     start = first.start if first else now - timedelta(days=35)
-    end = min(last.end if last else now, now)
-    if end <= start:
-        raise click.UsageError("--to is earlier than --from.")
-    return start.replace(minute=0, second=0, microsecond=0), end, now
+    return start.replace(minute=0, second=0, microsecond=0), min(last.end if last else now, now), now
 
 
 @main.command()

@@ -18,6 +18,9 @@ from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GE
 MINUTE = timedelta(minutes=1)
 MINUTES_OF_HALF = 30
 W_PER_KW = 1000
+CONSUMPTION = ("consumption", "consumption")
+GENERATION = ("generation", "generation")
+_Wh = dict[tuple[str, str], float]
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class _Half:
     wh: dict[tuple[str, str], float]
 
 
+    @property
+    def minutes(self) -> list[datetime]:
+        """Its minutes' starts."""
+        return [self.start + n * MINUTE for n in range(MINUTES_OF_HALF)]
+
+
 def filled_frame(hour: datetime, energy: pd.DataFrame, live: Collection[datetime], home: Home) -> pd.DataFrame:
     """Return rows for the minutes of `hour` (UTC start) that are not in `live`, as far as the energy tells.
 
@@ -51,14 +60,19 @@ def filled_frame(hour: datetime, energy: pd.DataFrame, live: Collection[datetime
         Row(minute, kind, name, value, unit, half.interval_s)
         for half in _halves(hour, energy)
         if (power := _power(half, home))
-        for minute in (half.start + n * MINUTE for n in range(MINUTES_OF_HALF))
+        for minute in half.minutes
         if minute not in live
         for kind, name, value, unit in power
     )
 
 
+def known_minutes(hour: datetime, energy: pd.DataFrame, home: Home) -> set[datetime]:
+    """Return the minutes of `hour` that `filled_frame` can fill."""
+    return {minute for half in _halves(hour, energy) if _power(half, home) for minute in half.minutes}
+
+
 def _halves(hour: datetime, energy: pd.DataFrame) -> list[_Half]:
-    by_interval: dict[tuple[datetime, int], dict[tuple[str, str], float]] = {}
+    by_interval: dict[tuple[datetime, int], _Wh] = {}
     for time, kind, name, wh, interval_s in zip(
         energy["time"].dt.to_pydatetime(),
         energy["kind"],
@@ -70,20 +84,31 @@ def _halves(hour: datetime, energy: pd.DataFrame) -> list[_Half]:
         if interval_s <= HOUR_S:
             by_interval.setdefault((time, interval_s), {})[kind.removesuffix(HALF), name] = wh
     whole = by_interval.get((hour, HOUR_S), {})
+    first, second = hour, hour + timedelta(seconds=HALF_HOUR_S)
     halves = []
-    for start in (hour, hour + timedelta(seconds=HALF_HOUR_S)):
-        own = by_interval.get((start, HALF_HOUR_S), {})
-        known_alone = ("consumption", "consumption") in own
-        halves.append(_Half(start, HALF_HOUR_S, own) if known_alone else _Half(start, HOUR_S, whole))
+    for start, other_start in ((first, second), (second, first)):
+        own, other = (by_interval.get((half, HALF_HOUR_S), {}) for half in (start, other_start))
+        if CONSUMPTION in own:
+            halves.append(_Half(start, HALF_HOUR_S, own))
+        elif CONSUMPTION in other:
+            halves.append(_Half(start, HALF_HOUR_S, _rest(whole, other)))
+        else:
+            halves.append(_Half(start, HOUR_S, whole))
     return halves
+
+
+def _rest(whole: _Wh, other: _Wh) -> _Wh:
+    """Return what the other half leaves of the hour; nothing where it leaves no consumption: the device was off."""
+    rest = {key: max(0.0, wh - other[key]) for key, wh in whole.items() if key in other}
+    return rest if rest.get(CONSUMPTION) else {}
 
 
 def _power(half: _Half, home: Home) -> list[tuple[str, str, float, str]]:
     """Return (kind, name, value, unit) of the interval's mean power; nothing where its totals are not known."""
     hours = half.interval_s / HOUR_S
     power_w = {key: wh / hours for key, wh in half.wh.items()}
-    consumption_w = power_w.get(("consumption", "consumption"))
-    generation_w = power_w.get(("generation", "generation")) if home.generating else 0.0
+    consumption_w = power_w.get(CONSUMPTION)
+    generation_w = power_w.get(GENERATION) if home.generating else 0.0
     if consumption_w is None or generation_w is None:
         return []
     values = [

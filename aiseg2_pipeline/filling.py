@@ -12,9 +12,9 @@ from itertools import groupby
 import pandas as pd
 
 from aiseg2_pipeline.energy import HALF_HOUR_S, HOUR_S, USAGE
-from aiseg2_pipeline.fill import Home, filled_frame
+from aiseg2_pipeline.fill import Home, filled_frame, known_minutes
 from aiseg2_pipeline.history import CIRCUITS, HOUR, SETTLED_AFTER, TOTALS, History, asked_lately, day_of, day_start
-from aiseg2_pipeline.readings import TOTAL_GENERATION
+from aiseg2_pipeline.readings import KEY, TOTAL_GENERATION
 from aiseg2_pipeline.store import EnergyStore, Store
 
 MINUTES_AN_HOUR = 60
@@ -64,32 +64,45 @@ def settled(hour: datetime, now: datetime) -> bool:
     return hour + HOUR + SETTLED_AFTER <= now
 
 
-def fillable(energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
-    """Return the hours with missing minutes that may be filled: the device was not asked in vain within a day."""
+def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
+    """Return the hours with missing minutes that may be filled.
+
+    Either their energy is known and tells of such a minute, or the device was not asked in vain within a day.
+    """
     missing = [hour for hour in hours if hour.missing]
     if not missing:
         return []
     table = energy.read(missing[0].start, missing[-1].start + HOUR)
-    known = _known(table, "consumption")
-    in_vain = asked_lately(table, TOTALS, now) - known
-    return [hour for hour in missing if hour.start not in in_vain]
+    known = {time: of_hour for time, of_hour in table.groupby(table["time"].dt.floor("h"))}
+    with_energy = _known(table, "consumption")
+    in_vain = asked_lately(table, TOTALS, now)
+    return [
+        hour
+        for hour in missing
+        if (
+            _tells(store, hour.start, known[pd.Timestamp(hour.start)])
+            if hour.start in with_energy
+            else hour.start not in in_vain
+        )
+    ]
 
 
 @dataclass(frozen=True)
 class Gaps:
     """The hours with missing minutes from the first reading on: `fillable` may be filled, of `hopeless` the device said lately
-    that it has nothing. `requests` is the most that asking for them costs: without an SD card, a day has one for each circuit and six more.
+    that it has nothing; `oldest_energy` is how far back it has told any. `requests` is the most that asking for them costs: without an SD card, a day has one for each circuit and six more.
     """
 
     fillable: tuple[Hour, ...]
     hopeless: tuple[Hour, ...]
     requests: int
+    oldest_energy: datetime | None
 
 
 def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime, now: datetime) -> Gaps:
     """Return the gaps of [start, end)."""
     missing = [hour for hour in hours_between(store, start, end, now) if hour.missing]
-    may = fillable(energy, missing, now)
+    may = fillable(store, energy, missing, now)
     days: dict[date, list[Hour]] = {
         day: list(hours) for day, hours in groupby(may, key=lambda hour: day_of(hour.start))
     }
@@ -100,6 +113,7 @@ def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime,
         tuple(may),
         tuple(hour for hour in missing if hour not in chosen),
         to_ask * (circuits + REQUESTS_A_DAY) + REQUESTS_ONCE if to_ask else 0,
+        energy.oldest(),
     )
 
 
@@ -154,11 +168,26 @@ def _fill_day(
 
 
 def _fill(store: Store, hour: datetime, energy: pd.DataFrame) -> None:
+    known = store.minutes(hour, hour + HOUR)
+    every = {hour + timedelta(minutes=n) for n in range(MINUTES_AN_HOUR)}
+    to_fill = sorted(minute for minute in every if known.get(minute) != 0)
+    rows = store.read(hour, hour + HOUR)
+    live = pd.MultiIndex.from_frame(rows.loc[rows["interval_s"] == 0, KEY])
+    # A circuit may be renamed within the hour: each minute has the names of its time.
+    for _, minutes in groupby(to_fill, key=store.circuits_at):
+        of_names = list(minutes)
+        home = _home(store, of_names[0])
+        if home is not None:
+            table = filled_frame(hour, energy, every.difference(of_names), home)
+            # A live reading without all totals does not cover its minute, but what it told stays.
+            store.upsert(table[~pd.MultiIndex.from_frame(table[KEY]).isin(live)])
+
+
+def _tells(store: Store, hour: datetime, energy: pd.DataFrame) -> bool:
+    """Return whether the hour's energy tells of a minute that is missing."""
     home = _home(store, hour)
-    if home is not None:
-        minutes = store.minutes(hour, hour + HOUR)
-        live = {minute for minute, interval_s in minutes.items() if interval_s == 0}
-        store.upsert(filled_frame(hour, energy, live, home))
+    # Before the first reading, all there is will be known with it.
+    return home is None or not known_minutes(hour, energy, home) <= store.minutes(hour, hour + HOUR).keys()
 
 
 def _must_ask(energy: EnergyStore, day: date, missing: Sequence[Hour], now: datetime) -> bool:
@@ -176,15 +205,15 @@ def _known(table: pd.DataFrame, kind: str) -> set[datetime]:
     return {time.to_pydatetime() for time in rows["time"]}
 
 
-def _home(store: Store, hour: datetime) -> Home | None:
+def _home(store: Store, moment: datetime) -> Home | None:
     """Return the home as the nearest live reading showed it; None before there ever was one."""
-    near = store.live_near(hour + HOUR)
+    near = store.live_near(moment)
     if near is None:
         return None
     shown = store.read(near, near + timedelta(seconds=1))
     names = list(shown.loc[shown["kind"] == "generation", "name"])
     return Home(
-        circuits=store.circuits_at(hour),
+        circuits=store.circuits_at(moment),
         generating=bool((shown["name"] == TOTAL_GENERATION).any()),
         generator=names[0] if len(names) == 1 else None,
     )

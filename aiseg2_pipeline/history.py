@@ -66,6 +66,7 @@ class History:
         self._state_path = folder / "export.json"
         self._looked_for_card = False
         self._card: Export | None = None
+        self._card_made_at = now
         self.circuits: Sequence[Circuit] = client.circuit_list(Deadline(READING_TIMEOUT_S)).circuits
         offset_s = client.clock_offset_s or 0.0
         if abs(offset_s) > CLOCKS_AGREE_S:
@@ -92,6 +93,8 @@ class History:
         result = DayEnergy(day)
         export = self._export(result) if (circuits and source == "auto") or source == "sd" else None
         has_day = export is not None and day in export.days()
+        if source == "auto" and has_day and not self._card_is_of_now(day):
+            has_day = False
         if source == "sd" and not has_day:
             reason = (
                 " ".join(result.problems) or "there is no SD card in the AiSEG2, or it has no file of that day"
@@ -115,7 +118,7 @@ class History:
         for row in _whole_hours(halves):
             hours.setdefault((row.time, row.series, row.circuit_id), row)
         for row in [*halves, *hours.values()]:
-            if self._settled(row.time, row.interval_s):
+            if _settled(row.time, row.interval_s, self._card_made_at):
                 yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
         start = day_start(day)
         for total in export.day_totals(day):
@@ -143,7 +146,7 @@ class History:
             shown += self._supplies(day)
             of_circuits = list(self._circuit_graphs(day, result))
         for row in day_from_web(consumption, generation, bought, sold, of_circuits):
-            if self._settled(row.time, row.interval_s):
+            if _settled(row.time, row.interval_s, self._now):
                 yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
         start = day_start(day)
         for graph in shown:
@@ -182,9 +185,11 @@ class History:
             try:
                 if asked_at := self._asked_export():
                     self._card = Export(self._zip, made_at=asked_at)
+                    self._card_made_at = asked_at
             except (Aiseg2Error, OSError) as error:
-                # Tried again by the next run: the card may be there.
-                self._state_path.unlink(missing_ok=True)
+                # Tried again after an hour: the card may be there, but this is slow for the device.
+                self._zip.unlink(missing_ok=True)
+                self._note_export(self._now, has_card=True)
                 result.problems.append(f"The card's export could not be read, so the graph pages were. {error}")
         return self._card
 
@@ -208,14 +213,16 @@ class History:
         known = {(row.time, USAGE if row.kind == USAGE else TOTALS) for row in rows if row.interval_s == HOUR_S}
         for n in range(24):
             hour = day_start(day) + n * HOUR
-            if self._settled(hour, HOUR_S):
+            if _settled(hour, HOUR_S, self._now):
                 if (hour, TOTALS) not in known:
                     yield Row(hour, NO_DATA, TOTALS, self._now.timestamp(), "", DAY_S)
                 if circuits and (hour, USAGE) not in known:
                     yield Row(hour, NO_DATA, CIRCUITS, self._now.timestamp(), "", DAY_S)
 
-    def _settled(self, time: datetime, interval_s: int) -> bool:
-        return time + timedelta(seconds=interval_s) + SETTLED_AFTER <= self._now
+    def _card_is_of_now(self, day: date) -> bool:
+        """Return whether no hour of the day has settled since the export was made, which may be an hour old."""
+        hours = [day_start(day) + n * HOUR for n in range(24)]
+        return all(_settled(hour, HOUR_S, self._card_made_at) == _settled(hour, HOUR_S, self._now) for hour in hours)
 
 
 @dataclass(frozen=True)
@@ -263,6 +270,10 @@ def asked_lately(table: pd.DataFrame, name: str, now: datetime) -> set[datetime]
     notes = table[(table["kind"] == NO_DATA) & (table["name"] == name)]
     lately = notes[notes["value"] > (now - ASK_AGAIN).timestamp()]
     return {time.to_pydatetime() for time in lately["time"]}
+
+
+def _settled(time: datetime, interval_s: int, at: datetime) -> bool:
+    return time + timedelta(seconds=interval_s) + SETTLED_AFTER <= at
 
 
 def _whole_hours(halves: Sequence[EnergyRow]) -> Iterator[EnergyRow]:

@@ -119,6 +119,10 @@ def gaps_table(found: Gaps) -> None:
         if found.requests
         else "Filling asks for nothing."
     )
+    if found.oldest_energy is not None:
+        Console().print(
+            f"The oldest energy that it has told is of {found.oldest_energy.astimezone(TOKYO):%Y-%m-%d}."
+        )
 
 
 def fill_progress(days: Iterable[FilledDay], found: Gaps) -> None:

@@ -84,6 +84,9 @@ SELECT time / 60 * 60 AS minute, min(interval_s) FROM readings
 WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
 GROUP BY minute
 """
+OLDEST_ENERGY = (
+    "SELECT min(time) FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'consumption')"
+)
 PENDING_HOURS = """
 SELECT hours.hour FROM hours LEFT JOIN acknowledged
 ON acknowledged.hour = hours.hour AND destination_id = ?
@@ -455,6 +458,12 @@ class EnergyStore(Store):
     """An open store of the device's energy: the same file format and the same promises for energy frames."""
 
     shape = ENERGY
+
+    def oldest(self) -> datetime | None:
+        """Return the first hour whose consumption the device has told, None where there is none."""
+        with self._reading() as execute:
+            (time,) = execute(OLDEST_ENERGY).fetchone()
+            return None if time is None else _datetime(time)
 
 
 def _meta(execute: _Execute, key: str) -> int:

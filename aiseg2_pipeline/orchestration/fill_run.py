@@ -5,7 +5,7 @@ What is missing and how it is filled belongs in `filling`.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import pandas as pd
 from dagster import AssetExecutionContext, AssetMaterialization
 
 from aiseg2_pipeline.energy import HOUR_S
-from aiseg2_pipeline.filling import Hour, fill_hours, hours_between
+from aiseg2_pipeline.filling import Hour, fill_hours
 from aiseg2_pipeline.history import HOUR, History
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation
-from aiseg2_pipeline.orchestration.history_checks import completeness
+from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
@@ -59,8 +59,7 @@ def fill_ended(
                     context.log_event(
                         AssetMaterialization(POWER_READINGS, partition=hour_key(hour.start), metadata=metadata)
                     )
-    start = hours[0] - timedelta(days=1)
-    context.log_event(as_evaluation(completeness(hours_between(store, start, now, now))))
+    context.log_event(as_evaluation(completeness(recent_hours(store, now))))
 
 
 def _metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:

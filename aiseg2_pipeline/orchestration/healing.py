@@ -67,7 +67,7 @@ def healing_sensor(fill: Job, pending: Job, first: datetime, clock: Callable[[],
                 hours = hours_between(readings, start, hour_of(now - LEFT_TO_SETTLING), now)
                 # Before the first reading there is no gap, and no circuits to fill it with.
                 hours = [hour for hour in hours if began is not None and hour.start >= hour_of(began)]
-                ranges = list(_ranges([hour.start for hour in fillable(energy, hours, now)]))
+                ranges = list(_ranges([hour.start for hour in fillable(readings, energy, hours, now)]))
                 owed = (
                     readings.pending_hours(influxdb.destination, end=hour_of(now)) if influxdb.destination else []
                 )

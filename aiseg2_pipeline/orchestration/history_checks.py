@@ -19,8 +19,9 @@ from dagster import (
 from aiseg2_pipeline.energy import HOUR_S
 from aiseg2_pipeline.filling import Hour, hours_between
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import DAY, hour_key
+from aiseg2_pipeline.orchestration.partitions import DAY, hour_key, hour_of
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
+from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError
 
 ENERGY_HISTORY = AssetKey("energy_history")
@@ -42,11 +43,16 @@ BALANCED = AssetCheckSpec(
 STORAGE = ("battery-charge", "battery-discharge", "ev-charge", "ev-discharge", "fuelcell")
 
 
+def recent_hours(store: Store, now: datetime) -> list[Hour]:
+    """Return the hours of the last 35 days that have ended; those before the first reading are no gap."""
+    start = hour_of(now - LOOK_BACK)
+    began = store.live_near(start)
+    return [] if began is None else hours_between(store, max(start, hour_of(began)), now, now)
+
+
 def completeness(hours: Sequence[Hour]) -> AssetCheckResult:
     """Return whether the hours have all their minutes, naming those that have not."""
-    # Hours before the first reading are no gap.
-    began = next((n for n, hour in enumerate(hours) if hour.live or hour.filled), len(hours))
-    missing = [hour for hour in hours[began:] if hour.missing]
+    missing = [hour for hour in hours if hour.missing]
     named = ", ".join(hour_key(hour.start) for hour in missing[:NAMED_HOURS])
     more = f" and {len(missing) - NAMED_HOURS} more" if len(missing) > NAMED_HOURS else ""
     return AssetCheckResult(
@@ -109,7 +115,7 @@ def record_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
         now = clock()
         try:
             with store.open() as readings, store.open_energy() as energy:
-                complete = completeness(hours_between(readings, now - LOOK_BACK, now, now))
+                complete = completeness(recent_hours(readings, now))
                 balanced = balance(energy.read(now - LOOK_BACK, now + DAY))
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
