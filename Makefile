@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint clean
+.PHONY: run test lint bench clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python -m aiseg2_pipeline.cli run
@@ -16,6 +16,9 @@ lint: $(VENV)/dev.stamp
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy
+
+bench: $(VENV)/dev.stamp
+	@$(BIN)/python -m benchmarks.live_reading
 
 clean:
 	rm -rf $(VENV)

@@ -1,0 +1,86 @@
+"""A live reading, ours and the way of today's forwarder: requests and wall time at several times per answer.
+
+The forwarder reads six pages, each asked twice because of a 401, on a new connection each time; it keeps no login. Both
+read the same simulated home on loopback.
+
+    python -m benchmarks.live_reading
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import requests
+from requests.auth import HTTPDigestAuth
+
+from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.simulator.server import Running, running
+
+LATENCIES_MS = (0, 50, 200, 600)
+REPEATS = 5
+# A winter night: fewer than ten circuits are on. An evening: more than ten.
+MOMENTS = {
+    "fewer than ten circuits on": datetime(2026, 1, 15, 19, 0, tzinfo=UTC),
+    "ten or more circuits on": datetime(2026, 1, 15, 10, 30, tzinfo=UTC),
+}
+FORWARDER_PAGES = ("/page/electricflow/111", *(f"/page/electricflow/1113?id={n}" for n in (1, 2, 3, 4, 5)))
+
+
+def forwarder(unit: Running) -> None:
+    """Read six pages as the forwarder does."""
+    for page in FORWARDER_PAGES:
+        with requests.Session() as session:
+            session.get(f"http://{unit.address}{page}", auth=HTTPDigestAuth(unit.user, unit.password), timeout=10)
+
+
+def ours(unit: Running, state_dir: Path, moment: datetime) -> None:
+    """Take one live reading as a minute's run does, in a new client."""
+    with Aiseg2Client(
+        f"http://{unit.address}", unit.user, unit.password, state_dir=state_dir, clock=lambda: moment
+    ) as client:
+        reading = client.live()
+    if reading.circuits is None:
+        raise SystemExit(str(reading.circuits_error))
+
+
+def _same(moment: datetime) -> datetime:
+    return moment
+
+
+def measured(unit: Running, read: Callable[[], None]) -> tuple[int, float]:
+    """Return the requests of one reading and the median of its seconds."""
+    seconds = []
+    for _ in range(REPEATS):
+        unit.tally.requests.clear()
+        started = time.perf_counter()
+        read()
+        seconds.append(time.perf_counter() - started)
+    return unit.tally.requests.total(), statistics.median(seconds)
+
+
+def main() -> None:
+    """Print the table."""
+    for words, moment in MOMENTS.items():
+        print(words)
+        print(f"{'ms per answer':>14} {'forwarder':>18} {'ours, warm':>18} {'ours / forwarder':>17}")
+        for latency_ms in LATENCIES_MS:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                running(Household(1), clock=partial(_same, moment), latency_s=latency_ms / 1000) as unit,
+            ):
+                state_dir = Path(folder)
+                ours(unit, state_dir, moment)
+                theirs_n, theirs_s = measured(unit, partial(forwarder, unit))
+                ours_n, ours_s = measured(unit, partial(ours, unit, state_dir, moment))
+            print(
+                f"{latency_ms:>14} {theirs_n:>7} {theirs_s:>8.2f} s {ours_n:>7} {ours_s:>8.2f} s {ours_s / theirs_s:>16.2f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
