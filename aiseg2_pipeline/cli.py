@@ -198,11 +198,16 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
             store.delete(first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
         if refill:
-            _fill(settings, *_past(first, last), dry_run=False)
+            _fill(settings, *_past(settings, first, last), dry_run=False)
 
 
 @main.command()
-@click.option("--from", "first", type=Moment(), help="The first day or time; default: 35 days back.")
+@click.option(
+    "--from",
+    "first",
+    type=Moment(),
+    help="The first day or time; default: 35 days back, or when the record began.",
+)
 @click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
 @click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
 def gaps(first: Span | None, last: Span | None, form: str) -> None:
@@ -212,7 +217,7 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
         from aiseg2_pipeline.filling import find_gaps
         from aiseg2_pipeline.store import EnergyStore, Store
 
-        start, end, now = _past(first, last)
+        start, end, now = _past(settings, first, last)
         with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
             found = find_gaps(store, energy, start, end, now)
         if form == "json":
@@ -222,13 +227,18 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
 
 
 @main.command()
-@click.option("--from", "first", type=Moment(), help="The first day or time; default: 35 days back.")
+@click.option(
+    "--from",
+    "first",
+    type=Moment(),
+    help="The first day or time; default: 35 days back, or when the record began.",
+)
 @click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be asked for and filled.")
 def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
     """Fill missing minutes from what the AiSEG2 remembers; what is read live stays as it is."""
     with one_sentence() as settings:
-        _fill(settings, *_past(first, last), dry_run=dry_run)
+        _fill(settings, *_past(settings, first, last), dry_run=dry_run)
 
 
 def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, dry_run: bool) -> None:
@@ -284,11 +294,18 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
             click.echo(problem, err=True)
 
 
-def _past(first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
-    """Return the range that is meant, from the start of an hour, and now."""
+def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
+    """Return the range that is meant, from the start of an hour, and now; by default 35 days, or since the record began."""
+    from aiseg2_pipeline.filling import record_start
+    from aiseg2_pipeline.store import Store
+
     check_order(first, last)
     now = utc_now()
-    start = first.start if first else now - timedelta(days=35)
+    if first is not None:
+        start = first.start
+    else:
+        with Store.open(settings.store_path) as store:
+            start = max(now - timedelta(days=35), record_start(store, settings.start_date, now))
     return start.replace(minute=0, second=0, microsecond=0), min(last.end if last else now, now), now
 
 

@@ -31,6 +31,8 @@ from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourl
 from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
 from aiseg2_pipeline.readings import KEY
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.device import (
     FLOW,
@@ -392,6 +394,24 @@ def test_a_bucket_of_another_name_gets_everything_by_itself(
             assert moved.green(INFLUXDB_POWER) == {"2026-07-14-06:00", "2026-07-14-07:00", "2026-07-14-08:00"}
     finally:
         influx.drop_bucket("another")
+
+
+def test_nothing_of_the_demo_ever_reaches_a_configured_influxdb(
+    pipeline: Pipeline, influx: InfluxServer, bucket: str
+) -> None:
+    simulated = running(Household(), clock=lambda: NOW - timedelta(minutes=1))
+    with simulated as unit:
+        demo = Pipeline(
+            {
+                "AISEG2_SIMULATOR_PORT": unit.address.rpartition(":")[2],
+                "AISEG2_DATA_DIR": pipeline.environment["AISEG2_DATA_DIR"],
+            }
+        )
+        assert demo.minute(NOW - timedelta(minutes=1)).success
+    assert len(demo.rows()) > 0
+    assert pipeline.minute().success
+    pd.testing.assert_frame_equal(influx.readings(bucket).sort_values(KEY, ignore_index=True), pipeline.rows())
+    assert set(pipeline.rows()["time"]) == {pd.Timestamp(NOW)}
 
 
 def test_materializing_an_hour_by_hand_writes_all_its_rows_again(
