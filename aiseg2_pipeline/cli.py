@@ -158,15 +158,17 @@ def resend(first: Span | None, last: Span | None) -> None:
     """
     check_order(first, last)
     with one_sentence() as settings:
-        from aiseg2_pipeline.store import Destination, Store
+        from aiseg2_pipeline.store import Destination, EnergyStore, Store
 
         if settings.influx is None:
             raise click.ClickException("No InfluxDB is configured: set INFLUXDB_HOST and the settings beside it.")
         destination = Destination(settings.influx.host, settings.influx.org, settings.influx.bucket)
-        with Store.open(settings.store_path) as store:
+        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
             hours = store.resend(first and first.start, last and last.end, destination)
+            energy.resend(first and first.start, last and last.end, destination)
         click.echo(
-            f"{hours} hours are pending again for the bucket {settings.influx.bucket}: the minute runs write them, some hours a minute."
+            f"{hours} hours are pending again for the bucket {settings.influx.bucket}: the minute runs write them, some hours a minute, and "
+            "the next energy run their energy."
         )
 
 

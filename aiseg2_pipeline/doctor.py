@@ -1,15 +1,17 @@
 """`aiseg2-pipeline doctor`: one line for each thing the pipeline needs, and what to do where it fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
+
+import pandas as pd
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreadable
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
-from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 
 OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
@@ -142,13 +144,14 @@ def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
         yield OK, "InfluxDB", f"answers at {influx.url}"
         yield OK, "token and bucket", f"may write to {influx.bucket}"
         try:
-            with Store.open(settings.store_path) as store:
-                yield from _bucket(writer, store, influx, clock())
+            with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+                yield from _other_writers(writer, store, influx, clock())
+                yield from _outbox([store, energy], Destination(influx.host, influx.org, influx.bucket))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
 
 
-def _bucket(writer: InfluxWriter, store: Store, influx: InfluxSettings, now: datetime) -> Iterator[Line]:
+def _other_writers(writer: InfluxWriter, store: Store, influx: InfluxSettings, now: datetime) -> Iterator[Line]:
     since = now - OTHER_WRITER_WITHIN
     ours = [time.to_pydatetime() for time in store.read(since, now, kinds=["total"])["time"]]
     others = writer.other_writers(since, ours)
@@ -162,16 +165,15 @@ def _bucket(writer: InfluxWriter, store: Store, influx: InfluxSettings, now: dat
         yield FAILED, "other writers", found
     else:
         yield OK, "other writers", "none in the last ten minutes"
-    destination = Destination(influx.host, influx.org, influx.bucket)
-    pending = store.pending_count(destination)
+
+
+def _outbox(stores: Sequence[Store], destination: Destination) -> Iterator[Line]:
+    pending = sum(store.pending_count(destination) for store in stores)
     yield OK, "pending", f"{pending} hours have rows that InfluxDB has not acknowledged yet"
-    refused = store.set_aside_rows(destination)
+    refused = pd.concat([store.set_aside_rows(destination) for store in stores])
     if len(refused):
-        yield (
-            FAILED,
-            "refused rows",
-            f"{len(refused)} rows were refused by InfluxDB for good; `aiseg2-pipeline resend` tries them again",
-        )
+        found = f"{len(refused)} rows were refused by InfluxDB for good; `aiseg2-pipeline resend` tries them again"
+        yield FAILED, "refused rows", found
         shown = refused.head(SET_ASIDE_SHOWN)
         for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):
             yield HINT, "refused rows", f"{_shown(time)} {name}: {reason}"

@@ -80,7 +80,9 @@ def power_readings_asset(
                         AssetMaterialization(POWER_READINGS, partition=hour_key(now), metadata=_metadata(taken))
                     )
                 ended = [hour for hour in asked if settled(hour, now)]
-                if ended:
+                if not ended:
+                    context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
+                else:
                     fill_ended(context, device, store, opened, hours=ended, now=now)
         except (Aiseg2Error, StoreError) as error:
             raise Failure(str(error), allow_retries=False) from None
