@@ -103,7 +103,7 @@ def evaluate(
 def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
     """Return the result as an event, for a run whose steps are not the check's own."""
     return AssetCheckEvaluation(
-        asset_key=POWER_READINGS,
+        asset_key=result.asset_key or POWER_READINGS,
         check_name=str(result.check_name),
         passed=result.passed,
         metadata=result.metadata,

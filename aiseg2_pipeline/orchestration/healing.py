@@ -21,7 +21,7 @@ from dagster import (
 
 from aiseg2_pipeline.filling import fillable, hours_between
 from aiseg2_pipeline.orchestration.history_checks import LOOK_BACK
-from aiseg2_pipeline.orchestration.jobs import BACKGROUND_TAG, Job
+from aiseg2_pipeline.orchestration.jobs import BACKGROUND_TAG, LOGGED, Job
 from aiseg2_pipeline.orchestration.partitions import HOUR, hour_key, hour_of
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store_file import StoreError
@@ -102,4 +102,5 @@ def _request(job: Job, first: datetime, last: datetime, now: datetime) -> RunReq
     # Once an hour for the same range: what failed is tried again, but not all the time.
     run_key = f"{job.name}:{keys['start']}:{keys['end']}:{hour_key(now)}"
     tags = {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}
-    return RunRequest(run_key=run_key, job_name=job.name, tags=tags)
+    # The job's own config does not reach a run over a range.
+    return RunRequest(run_key=run_key, job_name=job.name, tags=tags, run_config=LOGGED)

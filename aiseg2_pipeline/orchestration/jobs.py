@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from dagster import (
     AssetKey,
@@ -27,6 +28,9 @@ MINUTE_RUNTIME_S = 80
 # Work beside the live minute; dagster.yaml lets one such run go at a time.
 BACKGROUND_TAG = "aiseg2/background"
 BACKGROUND = {BACKGROUND_TAG: "1"}
+
+# A logger that no config names is not used: Dagster's own would print every event.
+LOGGED: dict[str, Any] = {"loggers": {"console": {}}}
 
 Job = UnresolvedAssetJobDefinition
 
@@ -67,8 +71,7 @@ def _job(name: str, assets: list[AssetKey], description: str, tags: dict[str, st
         name,
         selection=AssetSelection.assets(*assets).without_checks(),
         tags=tags,
-        # A logger that no config names is not used: Dagster's own would print every event.
-        config={"loggers": {"console": {}}},
+        config=LOGGED,
         description=description,
     )
 
