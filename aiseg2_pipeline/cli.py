@@ -10,17 +10,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import click
 
 from aiseg2_pipeline import __version__
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
-
-if TYPE_CHECKING:
-    from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-    from aiseg2_pipeline.aiseg2.transport import Slot
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
@@ -84,20 +80,6 @@ def one_sentence() -> Iterator[Settings]:
         raise click.ClickException(f"{error}{hint}") from None
 
 
-def _client(settings: Settings, slot: "Slot") -> "Aiseg2Client":
-    from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-
-    return Aiseg2Client(
-        settings.device_url,
-        settings.device_user,
-        settings.device_password.get_secret_value(),
-        state_dir=settings.device_state_dir,
-        clock=utc_now,
-        slot=slot,
-        verify=settings.device_verify,
-    )
-
-
 def utc_now() -> datetime:
     """Return the host's time."""
     return datetime.now(UTC)
@@ -131,11 +113,11 @@ def read(form: str) -> None:
     json: a list of rows. lp: the line protocol that would be written, in nanoseconds.
     """
     with one_sentence() as settings:
-        from aiseg2_pipeline import printing
+        from aiseg2_pipeline import opening, printing
         from aiseg2_pipeline.points import lines
         from aiseg2_pipeline.readings import live_frame
 
-        with _client(settings, "live") as client:
+        with opening.device(settings, utc_now) as client:
             reading = client.live()
         table = live_frame(reading)
         if form == "json":
@@ -158,11 +140,12 @@ def resend(first: Span | None, last: Span | None) -> None:
     """
     check_order(first, last)
     with one_sentence() as settings:
-        from aiseg2_pipeline.store import Destination, EnergyStore, Store
+        from aiseg2_pipeline import opening
+        from aiseg2_pipeline.store import EnergyStore, Store
 
         if settings.influx is None:
             raise click.ClickException("No InfluxDB is configured: set INFLUXDB_HOST and the settings beside it.")
-        destination = Destination(settings.influx.host, settings.influx.org, settings.influx.bucket)
+        destination = opening.destination(settings.influx)
         with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
             hours = store.resend(first and first.start, last and last.end, destination)
             energy.resend(first and first.start, last and last.end, destination)
@@ -181,7 +164,7 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
     """Remove readings that are wrong, in the store and in InfluxDB alike; --refill fills their minutes again."""
     check_order(first, last)
     with one_sentence() as settings:
-        from aiseg2_pipeline.influx import InfluxWriter
+        from aiseg2_pipeline import opening
         from aiseg2_pipeline.store import Store
 
         influx = settings.influx
@@ -193,9 +176,7 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
                 return
             if influx:
                 # First there: should it fail, the store still knows what to remove.
-                with InfluxWriter(
-                    influx.url, influx.token.get_secret_value(), influx.org, influx.bucket, verify=influx.verify
-                ) as writer:
+                with opening.writer(influx) as writer:
                     writer.delete(first.start, last.end)
             store.delete(first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
@@ -244,7 +225,7 @@ def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
 
 
 def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, dry_run: bool) -> None:
-    from aiseg2_pipeline import printing
+    from aiseg2_pipeline import opening, printing
     from aiseg2_pipeline.filling import fill_hours, find_gaps
     from aiseg2_pipeline.history import History
     from aiseg2_pipeline.store import EnergyStore, Store
@@ -262,7 +243,7 @@ def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, 
             )
 
         def history() -> History:
-            client = stack.enter_context(_client(settings, "background"))
+            client = stack.enter_context(opening.device(settings, utc_now, "background"))
             return stack.enter_context(History(client, energy, settings.device_state_dir, now))
 
         hours = [hour.start for hour in found.fillable]
@@ -281,10 +262,10 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
     json: one row for each ended hour or half hour and series. sd: the SD card's half hours; auto: those where there is a card.
     """
     with one_sentence() as settings:
-        from aiseg2_pipeline import printing
+        from aiseg2_pipeline import opening, printing
         from aiseg2_pipeline.history import day_of, day_on_device
 
-        with _client(settings, "background") as client:
+        with opening.device(settings, utc_now, "background") as client:
             told = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
         if form == "json":
             click.echo(json.dumps(printing.energy_json(told), ensure_ascii=False, indent=1))

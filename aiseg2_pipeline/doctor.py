@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
+from aiseg2_pipeline import opening
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreadable
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
@@ -43,14 +44,7 @@ def _settings(settings: Settings) -> Iterator[Line]:
 
 
 def _device(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]:
-    with Aiseg2Client(
-        settings.device_url,
-        settings.device_user,
-        settings.device_password.get_secret_value(),
-        state_dir=settings.device_state_dir,
-        clock=clock,
-        verify=settings.device_verify,
-    ) as client:
+    with opening.device(settings, clock) as client:
         try:
             listed = client.circuit_list(Deadline(READING_TIMEOUT_S))
         except Refused as error:
@@ -126,9 +120,7 @@ def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
         yield HINT, "InfluxDB", "none is configured (INFLUXDB_HOST); readings are kept in the store alone"
         return
     try:
-        writer = InfluxWriter(
-            influx.url, influx.token.get_secret_value(), influx.org, influx.bucket, verify=influx.verify
-        )
+        writer = opening.writer(influx)
     except InfluxError as error:
         yield FAILED, "InfluxDB", str(error)
         return
@@ -146,7 +138,7 @@ def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
         try:
             with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
                 yield from _other_writers(writer, store, influx, clock())
-                yield from _outbox([store, energy], Destination(influx.host, influx.org, influx.bucket))
+                yield from _outbox([store, energy], opening.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
 

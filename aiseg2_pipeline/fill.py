@@ -43,7 +43,6 @@ class _Half:
     interval_s: int
     wh: dict[tuple[str, str], float]
 
-
     @property
     def minutes(self) -> list[datetime]:
         """Its minutes' starts."""

@@ -6,7 +6,7 @@ One path for the settling run, the healing sensor, a person's backfill and the c
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 
 import pandas as pd
@@ -59,6 +59,12 @@ def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -
     return hours
 
 
+def record_start(store: Store, start_date: date | None, now: datetime) -> datetime:
+    """Return when the record begins: with the first live reading, or the day that someone set before it."""
+    began = store.live_near(datetime.fromtimestamp(0, UTC)) or now
+    return began if start_date is None else min(began, day_start(start_date))
+
+
 def settled(hour: datetime, now: datetime) -> bool:
     """Return whether the hour has ended long enough ago: no live run of it can be going, and the device knows it."""
     return hour + HOUR + SETTLED_AFTER <= now
@@ -73,14 +79,15 @@ def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: date
     if not missing:
         return []
     table = energy.read(missing[0].start, missing[-1].start + HOUR)
-    known = {time: of_hour for time, of_hour in table.groupby(table["time"].dt.floor("h"))}
+    homes = _Homes(store)
+    by_hour = table.groupby(table["time"].dt.floor("h"))
     with_energy = _known(table, "consumption")
     in_vain = asked_lately(table, TOTALS, now)
     return [
         hour
         for hour in missing
         if (
-            _tells(store, hour.start, known[pd.Timestamp(hour.start)])
+            _tells(store, homes, hour.start, by_hour.get_group(pd.Timestamp(hour.start)))
             if hour.start in with_energy
             else hour.start not in in_vain
         )
@@ -157,35 +164,45 @@ def _fill_day(
     if missing and _must_ask(energy, day, missing, now):
         problems += device().bring(day, circuits=True).problems
     table = energy.read(start, end)
+    homes = _Homes(store)
+    filled: list[pd.DataFrame] = []
     for hour in before:
         of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
         # The card may have brought half hours for what was filled with an hour's mean.
         if hour.missing or (hour.filled_by_hour and (of_hour["interval_s"] == HALF_HOUR_S).any()):
-            _fill(store, hour.start, of_hour)
+            filled += _filled(store, homes, hour.start, of_hour)
+    if filled:
+        store.upsert(pd.concat(filled, ignore_index=True))
     after = tuple(hour for hour in hours_between(store, start, end, now) if hour.start in wanted)
-    filled = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
-    return FilledDay(day, after, filled, tuple(problems))
+    minutes = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
+    return FilledDay(day, after, minutes, tuple(problems))
 
 
-def _fill(store: Store, hour: datetime, energy: pd.DataFrame) -> None:
+def _filled(store: Store, homes: "_Homes", hour: datetime, energy: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Yield the rows of the hour's minutes that were not read, a frame for each set of circuits that was in force."""
     known = store.minutes(hour, hour + HOUR)
     every = {hour + timedelta(minutes=n) for n in range(MINUTES_AN_HOUR)}
     to_fill = sorted(minute for minute in every if known.get(minute) != 0)
-    rows = store.read(hour, hour + HOUR)
-    live = pd.MultiIndex.from_frame(rows.loc[rows["interval_s"] == 0, KEY])
     # A circuit may be renamed within the hour: each minute has the names of its time.
     for _, minutes in groupby(to_fill, key=store.circuits_at):
         of_names = list(minutes)
-        home = _home(store, of_names[0])
+        home = homes.at(of_names[0])
         if home is not None:
-            table = filled_frame(hour, energy, every.difference(of_names), home)
-            # A live reading without all totals does not cover its minute, but what it told stays.
-            store.upsert(table[~pd.MultiIndex.from_frame(table[KEY]).isin(live)])
+            yield _without_live(store, hour, filled_frame(hour, energy, every.difference(of_names), home))
 
 
-def _tells(store: Store, hour: datetime, energy: pd.DataFrame) -> bool:
+def _without_live(store: Store, hour: datetime, table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out what was read: a live reading without all totals does not cover its minute, but what it told stays."""
+    if not store.hours_with_rows(hour, hour + HOUR):
+        return table
+    rows = store.read(hour, hour + HOUR)
+    live = pd.MultiIndex.from_frame(rows.loc[rows["interval_s"] == 0, KEY])
+    return table[~pd.MultiIndex.from_frame(table[KEY]).isin(live)]
+
+
+def _tells(store: Store, homes: "_Homes", hour: datetime, energy: pd.DataFrame) -> bool:
     """Return whether the hour's energy tells of a minute that is missing."""
-    home = _home(store, hour)
+    home = homes.at(hour)
     # Before the first reading, all there is will be known with it.
     return home is None or not known_minutes(hour, energy, home) <= store.minutes(hour, hour + HOUR).keys()
 
@@ -205,15 +222,21 @@ def _known(table: pd.DataFrame, kind: str) -> set[datetime]:
     return {time.to_pydatetime() for time in rows["time"]}
 
 
-def _home(store: Store, moment: datetime) -> Home | None:
-    """Return the home as the nearest live reading showed it; None before there ever was one."""
-    near = store.live_near(moment)
-    if near is None:
-        return None
-    shown = store.read(near, near + timedelta(seconds=1))
-    names = list(shown.loc[shown["kind"] == "generation", "name"])
-    return Home(
-        circuits=store.circuits_at(moment),
-        generating=bool((shown["name"] == TOTAL_GENERATION).any()),
-        generator=names[0] if len(names) == 1 else None,
-    )
+class _Homes:
+    """The home of any time, as the nearest live reading showed it; each is looked at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._generators: dict[datetime, tuple[bool, str | None]] = {}
+
+    def at(self, moment: datetime) -> Home | None:
+        """Return the home of that time; None before there ever was a live reading."""
+        near = self._store.live_near(moment)
+        if near is None:
+            return None
+        if near not in self._generators:
+            shown = self._store.read(near, near + timedelta(seconds=1), kinds=["total", "generation"])
+            names = list(shown.loc[shown["kind"] == "generation", "name"])
+            generating = bool((shown["name"] == TOTAL_GENERATION).any())
+            self._generators[near] = generating, names[0] if len(names) == 1 else None
+        return Home(self._store.circuits_at(moment), *self._generators[near])

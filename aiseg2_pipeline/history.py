@@ -93,23 +93,26 @@ class History:
         result = DayEnergy(day)
         export = self._export(result) if (circuits and source == "auto") or source == "sd" else None
         has_day = export is not None and day in export.days()
-        if source == "auto" and has_day and not self._card_is_of_now(day):
-            has_day = False
         if source == "sd" and not has_day:
             reason = (
                 " ".join(result.problems) or "there is no SD card in the AiSEG2, or it has no file of that day"
             )
             raise NoData(f"Nothing of {day} can be read from the SD card: {reason}.")
-        if export is not None and has_day:
-            result.source = "sd"
-            rows = list(self._from_card(export, day))
-        else:
-            result.source = "web"
+        rows = None
+        if export is not None and has_day and (source == "sd" or self._card_is_of_now(day)):
+            try:
+                rows = list(self._from_card(export, day))
+                result.source = "sd"
+            except Unreadable as error:
+                if source == "sd":
+                    raise
+                result.problems.append(str(error))
+        if rows is None:
             rows = list(self._from_web(day, result, circuits=circuits))
-        rows += self._no_data(day, rows, circuits=circuits)
-        table = energy.frame(rows)
-        result.rows = int((table["kind"] != NO_DATA).sum())
-        result.changed = self._store.upsert(table).changed
+            result.source = "web"
+        result.rows = len(rows)
+        result.changed = self._store.upsert(energy.frame(rows)).changed
+        self._store.upsert(energy.frame(self._no_data(day, rows, circuits=circuits)))
         return result
 
     def _from_card(self, export: Export, day: date) -> Iterator[Row]:
@@ -183,30 +186,34 @@ class History:
         if not self._looked_for_card:
             self._looked_for_card = True
             try:
-                if asked_at := self._asked_export():
-                    self._card = Export(self._zip, made_at=asked_at)
-                    self._card_made_at = asked_at
+                if made_at := self._exported_at():
+                    self._card = Export(self._zip, made_at=made_at)
+                    self._card_made_at = made_at
             except (Aiseg2Error, OSError) as error:
-                # Tried again after an hour: the card may be there, but this is slow for the device.
-                self._zip.unlink(missing_ok=True)
-                self._note_export(self._now, has_card=True)
+                # The card may be there, so it is tried again, but not at once: it is slow for the device.
+                self._note_export(self._now, EXPORT_LASTS, has_export=False)
                 result.problems.append(f"The card's export could not be read, so the graph pages were. {error}")
         return self._card
 
-    def _asked_export(self) -> datetime | None:
+    def _exported_at(self) -> datetime | None:
         """Return when the export on disk was asked for, asking for a new one where it is too old; None: no card."""
         state = load_state(self._state_path)
-        asked_at, has_card = state.get("asked_at"), state.get("has_card") is True
-        if isinstance(asked_at, float) and (self._zip.is_file() or not has_card):
+        asked_at, lasts_s = state.get("asked_at"), state.get("lasts_s")
+        if isinstance(asked_at, float) and isinstance(lasts_s, float):
             then = datetime.fromtimestamp(asked_at, UTC)
-            if timedelta(0) <= self._now - then < (EXPORT_LASTS if has_card else ASK_AGAIN):
-                return then if has_card else None
+            if timedelta(0) <= self._now - then < timedelta(seconds=lasts_s):
+                return then if state.get("has_export") is True else None
         try:
-            then, has_card = self._client.download_export(self._zip, Deadline(EXPORT_TIMEOUT_S)), True
+            made_at = self._client.download_export(self._zip, Deadline(EXPORT_TIMEOUT_S))
         except NoData:
-            then, has_card = self._now, False
-        save_state(self._state_path, {"asked_at": then.timestamp(), "has_card": has_card})
-        return then if has_card else None
+            self._note_export(self._now, ASK_AGAIN, has_export=False)
+            return None
+        self._note_export(made_at, EXPORT_LASTS, has_export=True)
+        return made_at
+
+    def _note_export(self, asked_at: datetime, lasts: timedelta, *, has_export: bool) -> None:
+        noted = {"asked_at": asked_at.timestamp(), "lasts_s": lasts.total_seconds(), "has_export": has_export}
+        save_state(self._state_path, noted)
 
     def _no_data(self, day: date, rows: Sequence[Row], *, circuits: bool) -> Iterator[Row]:
         """Yield a note for each ended hour of which the device had nothing, so that it is not asked again for a day."""
@@ -222,7 +229,9 @@ class History:
     def _card_is_of_now(self, day: date) -> bool:
         """Return whether no hour of the day has settled since the export was made, which may be an hour old."""
         hours = [day_start(day) + n * HOUR for n in range(24)]
-        return all(_settled(hour, HOUR_S, self._card_made_at) == _settled(hour, HOUR_S, self._now) for hour in hours)
+        return all(
+            _settled(hour, HOUR_S, self._card_made_at) == _settled(hour, HOUR_S, self._now) for hour in hours
+        )
 
 
 @dataclass(frozen=True)

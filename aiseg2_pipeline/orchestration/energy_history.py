@@ -8,16 +8,13 @@ from typing import Any
 import pandas as pd
 from dagster import (
     AssetExecutionContext,
-    AssetIn,
     AssetMaterialization,
     AssetsDefinition,
     BackfillPolicy,
     DailyPartitionsDefinition,
     Failure,
-    Nothing,
     Output,
     asset,
-    graph_asset,
 )
 
 from aiseg2_pipeline import points
@@ -29,7 +26,7 @@ from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY, balance
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key, first_of
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
-from aiseg2_pipeline.orchestration.write_out import Rows, write_out_op
+from aiseg2_pipeline.orchestration.write_out import Rows, influxdb_asset
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError
 
@@ -92,22 +89,14 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
         length=DAY,
         first=first_of(days),
     )
-    write_out = write_out_op(rows, clock)
-
-    @graph_asset(
-        name=INFLUXDB_ENERGY,
-        ins={"energy_history": AssetIn(dagster_type=Nothing)},
-        partitions_def=days,
-        backfill_policy=BackfillPolicy.single_run(),
-        group_name="energy",
-        kinds={"influxdb"},
+    return influxdb_asset(
+        rows,
+        days,
+        clock,
+        group="energy",
         description="The device's energy in InfluxDB. Green: InfluxDB has acknowledged what the store holds of that day. Materializing a day "
         "by hand writes all of it again.",
     )
-    def influxdb_energy(energy_history: None) -> Any:
-        return write_out(energy_history)
-
-    return influxdb_energy
 
 
 def _lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
 
-from dagster import AssetIn, AssetsDefinition, BackfillPolicy, HourlyPartitionsDefinition, Nothing, graph_asset
+from dagster import AssetsDefinition, HourlyPartitionsDefinition
 
 from aiseg2_pipeline import points
 from aiseg2_pipeline.orchestration.partitions import HOUR, first_of, hour_from_key, hour_key
-from aiseg2_pipeline.orchestration.write_out import Rows, write_out_op
+from aiseg2_pipeline.orchestration.write_out import Rows, influxdb_asset
 
 INFLUXDB_POWER = "influxdb_power"
 
@@ -25,19 +24,11 @@ def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[
         length=HOUR,
         first=first_of(hours),
     )
-    write_out = write_out_op(rows, clock)
-
-    @graph_asset(
-        name=INFLUXDB_POWER,
-        ins={"power_readings": AssetIn(dagster_type=Nothing)},
-        partitions_def=hours,
-        backfill_policy=BackfillPolicy.single_run(),
-        group_name="power",
-        kinds={"influxdb"},
+    return influxdb_asset(
+        rows,
+        hours,
+        clock,
+        group="power",
         description="The readings in InfluxDB. Green: InfluxDB has acknowledged every row that the store holds of that hour. Materializing an "
         "hour by hand writes all its rows again.",
     )
-    def influxdb_power(power_readings: None) -> Any:
-        return write_out(power_readings)
-
-    return influxdb_power

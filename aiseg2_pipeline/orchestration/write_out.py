@@ -1,4 +1,4 @@
-"""The op that writes rows of a store out to InfluxDB under a retry policy; the InfluxDB assets are made of it.
+"""What the InfluxDB assets are made of: an op that writes rows of a store out under a retry policy.
 
 A scheduled run writes what is pending: of its own partition, and a bounded share of what older ones still owe. Any
 other run writes all rows of its partitions again. What goes into one request, and what a refusal means, is the
@@ -15,7 +15,10 @@ from typing import Any
 
 import pandas as pd
 from dagster import (
+    AssetIn,
     AssetMaterialization,
+    AssetsDefinition,
+    BackfillPolicy,
     Backoff,
     Failure,
     In,
@@ -27,6 +30,8 @@ from dagster import (
     Output,
     RetryPolicy,
     RetryRequested,
+    TimeWindowPartitionsDefinition,
+    graph_asset,
     op,
 )
 
@@ -65,12 +70,37 @@ class Rows:
     first: datetime
 
 
-def write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
-    """Return the op for these rows; `clock` gives the host's time."""
+def influxdb_asset(
+    rows: Rows,
+    partitions: TimeWindowPartitionsDefinition,
+    clock: Callable[[], datetime],
+    *,
+    group: str,
+    description: str,
+) -> AssetsDefinition:
+    """Return the asset that writes these rows out; `clock` gives the host's time."""
+    write_out = _write_out_op(rows, clock)
+
+    @graph_asset(
+        name=rows.asset,
+        ins={"upstream": AssetIn(key=rows.upstream, dagster_type=Nothing)},
+        partitions_def=partitions,
+        backfill_policy=BackfillPolicy.single_run(),
+        group_name=group,
+        kinds={"influxdb"},
+        description=description,
+    )
+    def written(upstream: None) -> Any:
+        return write_out(upstream)
+
+    return written
+
+
+def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
 
     @op(
         name=f"write_out_{rows.asset}",
-        ins={rows.upstream: In(Nothing)},
+        ins={"upstream": In(Nothing)},
         out=Out(Nothing, is_required=False),
         retry_policy=RETRIES,
         description="Writes what is pending, and notes what InfluxDB has acknowledged. Tried again while InfluxDB is away.",
