@@ -45,10 +45,10 @@ class FilledDay:
 
 
 def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -> list[Hour]:
-    """Return every hour of [start, end) that has ended and settled, as it is in the store."""
-    minutes = store.minutes(start, end)
+    """Return every hour that [start, end) touches and that has ended and settled, as it is in the store."""
+    hour = start.replace(minute=0, second=0, microsecond=0)
+    minutes = store.minutes(hour, end + HOUR)
     hours = []
-    hour = start
     while hour < end and settled(hour, now):
         known = [
             minutes[minute] for n in range(MINUTES_AN_HOUR) if (minute := hour + timedelta(minutes=n)) in minutes

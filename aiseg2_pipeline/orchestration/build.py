@@ -53,7 +53,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
         asset_checks=[newest_reading_check(clock), record_check(clock)],
         jobs=[minute, energy, fill, pending],
         schedules=[every_minute(minute), *background_schedules(energy, fill)],
-        sensors=[healing_sensor(fill, pending, first, clock)],
+        sensors=[healing_sensor(fill, pending, first, settings.start_date, clock)],
         resources=resources(settings),
         # One process for a run: a second one for each step costs more than the step.
         executor=in_process_executor,

@@ -5,7 +5,7 @@ and the device have room.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 
 from dagster import (
@@ -19,11 +19,13 @@ from dagster import (
     sensor,
 )
 
-from aiseg2_pipeline.filling import fillable, hours_between
+from aiseg2_pipeline.energy import NO_DATA
+from aiseg2_pipeline.filling import fillable, hours_between, record_start
 from aiseg2_pipeline.orchestration.history_checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND_TAG, LOGGED, Job
 from aiseg2_pipeline.orchestration.partitions import HOUR, hour_key, hour_of
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 
 # The settling run has the newest hour.
@@ -39,8 +41,13 @@ UNFINISHED = [
 INTERVAL_S = 300
 
 
-def healing_sensor(fill: Job, pending: Job, first: datetime, clock: Callable[[], datetime]) -> SensorDefinition:
-    """Return the sensor; it looks back 35 days, but not before the first partition."""
+def healing_sensor(
+    fill: Job, pending: Job, first: datetime, start_date: date | None, clock: Callable[[], datetime]
+) -> SensorDefinition:
+    """Return the sensor; it looks back 35 days, and once at each older hour since `start_date`.
+
+    `first` is the first partition.
+    """
 
     @sensor(
         name="heal_the_record",
@@ -62,12 +69,7 @@ def healing_sensor(fill: Job, pending: Job, first: datetime, clock: Callable[[],
             return
         try:
             with store.open() as readings, store.open_energy() as energy:
-                start = max(first, hour_of(now - LOOK_BACK))
-                began = readings.live_near(start)
-                hours = hours_between(readings, start, hour_of(now - LEFT_TO_SETTLING), now)
-                # Before the first reading there is no gap, and no circuits to fill it with.
-                hours = [hour for hour in hours if began is not None and hour.start >= hour_of(began)]
-                ranges = list(_ranges([hour.start for hour in fillable(readings, energy, hours, now)]))
+                ranges = list(_ranges(_to_fill(readings, energy, start_date, now)))
                 owed = (
                     readings.pending_hours(influxdb.destination, end=hour_of(now)) if influxdb.destination else []
                 )
@@ -83,6 +85,28 @@ def healing_sensor(fill: Job, pending: Job, first: datetime, clock: Callable[[],
             yield SkipReason("Nothing is missing that the AiSEG2 may have.")
 
     return heal
+
+
+def _to_fill(readings: Store, energy: EnergyStore, start_date: date | None, now: datetime) -> list[datetime]:
+    """Return the hours to fill, in order; none before there is a live reading, for a fill must know the home."""
+    if readings.live_near(now) is None:
+        return []
+    first = hour_of(record_start(readings, start_date, now))
+    recent = max(first, hour_of(now - LOOK_BACK))
+    hours = hours_between(readings, recent, hour_of(now - LEFT_TO_SETTLING), now)
+    return _never_tried(readings, energy, first, recent) + [
+        hour.start for hour in fillable(readings, energy, hours, now)
+    ]
+
+
+def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: datetime) -> list[datetime]:
+    """Return the hours of a past that someone asked for (AISEG2_START_DATE) that have no row and no note of a try."""
+    if start >= end:
+        return []
+    notes = energy.read(start, end, kinds=[NO_DATA])["time"]
+    done = {*readings.hours_with_rows(start, end), *(time.to_pydatetime() for time in notes)}
+    hours = (start + n * HOUR for n in range((end - start) // HOUR))
+    return [hour for hour in hours if hour not in done]
 
 
 def _ranges(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:

@@ -1,0 +1,177 @@
+"""What fills a missing minute: the mean power of the device's interval, so that the interval adds up to the device's energy."""
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.energy import frame, interval
+from aiseg2_pipeline.fill import Home, filled_frame, known_minutes
+from aiseg2_pipeline.readings import Row
+
+HOUR = datetime(2026, 7, 13, 23, tzinfo=UTC)
+HALF = timedelta(minutes=30)
+MINUTES = [HOUR + timedelta(minutes=n) for n in range(60)]
+HOME = Home(circuits=(Circuit("8", "ＬＤ"), Circuit("30", "ＩＨ")), generating=True, generator="太陽光発電")
+FLAT = Home(circuits=(), generating=False, generator=None)
+
+
+def total(name: str, wh: float, *, half: int | None = None) -> Row:
+    """Return the row of a total: of the hour, or of its half hour 0 or 1."""
+    return interval(HOUR + (half or 0) * HALF, name, name, wh, 3600 if half is None else 1800)
+
+
+def circuit(circuit_id: str, wh: float, *, half: int | None = None) -> Row:
+    return interval(HOUR + (half or 0) * HALF, "usage", circuit_id, wh, 3600 if half is None else 1800)
+
+
+def fill(rows: Collection[Row], live: Collection[datetime] = (), home: Home = HOME) -> pd.DataFrame:
+    return filled_frame(HOUR, frame(rows), live, home)
+
+
+def at(table: pd.DataFrame, minute: int) -> dict[tuple[str, str], tuple[float, str, int]]:
+    of_minute = table[table["time"] == MINUTES[minute]]
+    return {
+        (kind, name): (value, unit, interval_s)
+        for kind, name, value, unit, interval_s in zip(
+            of_minute["kind"],
+            of_minute["name"],
+            of_minute["value"],
+            of_minute["unit"],
+            of_minute["interval_s"],
+            strict=True,
+        )
+    }
+
+
+def wh_of(table: pd.DataFrame, name: str) -> float:
+    """Return the energy of a series' minutes."""
+    rows = table[table["name"] == name]
+    return float((rows["value"] * rows["unit"].map({"kW": 1000, "W": 1})).sum()) / 60
+
+
+def test_a_minute_gets_the_mean_power_of_its_hour_and_says_so() -> None:
+    table = fill([total("consumption", 1200), total("generation", 2000), circuit("8", 240), circuit("30", 0)])
+    assert len(set(table["time"])) == 60
+    for minute in (0, 29, 30, 59):
+        assert at(table, minute) == {
+            ("total", "総発電電力"): (2.0, "kW", 3600),
+            ("total", "総消費電力"): (1.2, "kW", 3600),
+            ("total", "売買電力"): (0.8, "kW", 3600),
+            ("generation", "太陽光発電"): (2000.0, "W", 3600),
+            ("usage", "ＬＤ"): (240.0, "W", 3600),
+            ("usage", "ＩＨ"): (0.0, "W", 3600),
+        }
+
+
+def test_minutes_that_were_read_live_are_left_out() -> None:
+    table = fill([total("consumption", 1200), total("generation", 0)], live=MINUTES[:17])
+    assert sorted(set(table["time"])) == [pd.Timestamp(minute) for minute in MINUTES[17:]]
+
+
+def test_half_hours_are_preferred_to_their_hour() -> None:
+    rows = [total("consumption", 1000), total("generation", 0)]
+    rows += [total("consumption", 100, half=0), total("generation", 0, half=0)]
+    rows += [total("consumption", 900, half=1), total("generation", 0, half=1)]
+    table = fill(rows)
+    assert at(table, 29)["total", "総消費電力"] == (0.2, "kW", 1800)
+    assert at(table, 30)["total", "総消費電力"] == (1.8, "kW", 1800)
+    assert wh_of(table, "総消費電力") == pytest.approx(1000)
+
+
+def test_where_one_half_hour_is_known_the_other_is_what_it_leaves_of_the_hour() -> None:
+    hour = [total("consumption", 1000), total("generation", 500), circuit("8", 300), circuit("30", 50)]
+    half = [total("consumption", 100, half=0), total("generation", 500, half=0), circuit("8", 60, half=0)]
+    table = fill(hour + half)
+    assert at(table, 30) == {
+        ("total", "総発電電力"): (0.0, "kW", 1800),
+        ("total", "総消費電力"): (1.8, "kW", 1800),
+        ("total", "売買電力"): (-1.8, "kW", 1800),
+        ("generation", "太陽光発電"): (0.0, "W", 1800),
+        ("usage", "ＬＤ"): (480.0, "W", 1800),
+    }
+
+
+def test_a_half_hour_in_which_the_device_was_off_stays_missing() -> None:
+    hour = [total("consumption", 200), total("generation", 0)]
+    half = [total("consumption", 200, half=1), total("generation", 0, half=1)]
+    table = fill(hour + half)
+    assert set(table["time"]) == {pd.Timestamp(minute) for minute in MINUTES[30:]}
+    assert wh_of(table, "総消費電力") == pytest.approx(200)
+    assert known_minutes(HOUR, frame(hour + half), HOME) == set(MINUTES[30:])
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [total("generation", 500)],
+        [total("consumption", 500)],
+        [circuit("8", 240), total("bought", 500), total("sold", 0)],
+    ],
+    ids=["nothing", "no consumption", "no generation", "neither"],
+)
+def test_a_minute_whose_totals_are_not_known_stays_missing(rows: list[Row]) -> None:
+    assert fill(rows).empty
+    assert known_minutes(HOUR, frame(rows), HOME) == set()
+
+
+def test_a_home_without_a_generating_device_has_no_generation() -> None:
+    table = fill([total("consumption", 500), total("generation", 70)], home=FLAT)
+    assert at(table, 0) == {("total", "総消費電力"): (0.5, "kW", 3600), ("total", "売買電力"): (-0.5, "kW", 3600)}
+
+
+def test_the_generation_of_several_devices_is_known_in_total_only() -> None:
+    home = Home(circuits=(), generating=True, generator=None)
+    table = fill([total("consumption", 500), total("generation", 700)], home=home)
+    assert set(at(table, 0)) == {("total", "総発電電力"), ("total", "総消費電力"), ("total", "売買電力")}
+
+
+def test_circuits_of_one_name_are_added_up_and_absent_where_a_part_is() -> None:
+    home = Home(
+        circuits=(Circuit("8", "ＩＨ"), Circuit("9", "ＬＤ"), Circuit("10", "ＩＨ"), Circuit("11", "ＬＤ")),
+        generating=False,
+        generator=None,
+    )
+    energy = [total("consumption", 500), circuit("8", 100), circuit("9", 50), circuit("10", 20)]
+    table = fill(energy, home=home)
+    assert at(table, 0)["usage", "ＩＨ"] == (120.0, "W", 3600)
+    assert ("usage", "ＬＤ") not in at(table, 0)
+
+
+def test_a_circuit_is_named_as_the_live_page_shows_it() -> None:
+    home = Home(circuits=(Circuit("8", "洋室１・エアコン"),), generating=False, generator=None)
+    assert ("usage", "洋室１エアコン") in at(fill([total("consumption", 500), circuit("8", 9)], home=home), 0)
+
+
+def test_a_circuit_that_is_not_registered_is_not_filled() -> None:
+    table = fill([total("consumption", 500), total("generation", 0), circuit("8", 9), circuit("99", 70)])
+    assert {name for kind, name in at(table, 0) if kind == "usage"} == {"ＬＤ"}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    consumption=st.lists(st.integers(0, 9999), min_size=2, max_size=2),
+    generation=st.lists(st.integers(0, 9999), min_size=2, max_size=2),
+    in_halves=st.booleans(),
+)
+def test_an_interval_without_a_live_minute_adds_up_to_the_devices_energy(
+    consumption: list[int], generation: list[int], *, in_halves: bool
+) -> None:
+    energy = [total("consumption", sum(consumption)), total("generation", sum(generation))]
+    for half in (0, 1) if in_halves else ():
+        energy += [
+            total("consumption", consumption[half], half=half),
+            total("generation", generation[half], half=half),
+        ]
+    table = fill(energy)
+    assert wh_of(table, "総消費電力") == pytest.approx(sum(consumption), abs=0.01)
+    assert wh_of(table, "総発電電力") == pytest.approx(sum(generation), abs=0.01)
+    assert wh_of(table, "売買電力") == pytest.approx(sum(generation) - sum(consumption), abs=0.01)
+    if in_halves:
+        second = table[table["time"] >= pd.Timestamp(MINUTES[30])]
+        assert wh_of(second, "総消費電力") == pytest.approx(consumption[1], abs=0.01)
