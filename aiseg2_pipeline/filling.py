@@ -96,8 +96,10 @@ def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: date
 
 @dataclass(frozen=True)
 class Gaps:
-    """The hours with missing minutes from the first reading on: `fillable` may be filled, of `hopeless` the device said lately
-    that it has nothing; `oldest_energy` is how far back it has told any. `requests` is the most that asking for them costs: without an SD card, a day has one for each circuit and six more.
+    """The hours with missing minutes: `fillable` may be filled, of `hopeless` the device said lately that it has nothing.
+
+    `requests` is the most that asking costs: without an SD card, a day has one for each circuit and six more.
+    `oldest_energy` is how far back the device has told any energy.
     """
 
     fillable: tuple[Hour, ...]

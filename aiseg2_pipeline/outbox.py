@@ -168,7 +168,8 @@ class _Run:
         else:
             self.rows += stop - start
             self.points += sum(len(row) for row in points[start:stop])
-            self.written_hours.update(batch.hours[start:stop].tolist())
+            sent = zip(batch.hours[start:stop].tolist(), points[start:stop], strict=True)
+            self.written_hours.update(hour for hour, row in sent if row)
         self.store.acknowledge(self.destination, batch, stop)
 
     def _request(self, points: list[tuple[str, ...]], *, split: bool) -> None:

@@ -69,7 +69,7 @@ def healing_sensor(
             return
         try:
             with store.open() as readings, store.open_energy() as energy:
-                ranges = list(_ranges(_to_fill(readings, energy, start_date, now)))
+                ranges = list(_ranges(_to_fill(readings, energy, first, start_date, now)))
                 owed = (
                     readings.pending_hours(influxdb.destination, end=hour_of(now)) if influxdb.destination else []
                 )
@@ -87,14 +87,16 @@ def healing_sensor(
     return heal
 
 
-def _to_fill(readings: Store, energy: EnergyStore, start_date: date | None, now: datetime) -> list[datetime]:
+def _to_fill(
+    readings: Store, energy: EnergyStore, first: datetime, start_date: date | None, now: datetime
+) -> list[datetime]:
     """Return the hours to fill, in order; none before there is a live reading, for a fill must know the home."""
     if readings.live_near(now) is None:
         return []
-    first = hour_of(record_start(readings, start_date, now))
-    recent = max(first, hour_of(now - LOOK_BACK))
+    start = max(first, hour_of(record_start(readings, start_date, now)))
+    recent = max(start, hour_of(now - LOOK_BACK))
     hours = hours_between(readings, recent, hour_of(now - LEFT_TO_SETTLING), now)
-    return _never_tried(readings, energy, first, recent) + [
+    return _never_tried(readings, energy, start, recent) + [
         hour.start for hour in fillable(readings, energy, hours, now)
     ]
 

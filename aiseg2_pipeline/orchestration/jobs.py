@@ -97,14 +97,14 @@ def every_minute(job: Job) -> ScheduleDefinition:
 
 def background_schedules(energy: Job, fill: Job) -> list[ScheduleDefinition]:
     """Return the schedules beside the minute: the device needs some minutes to finish an hour."""
-    # At ten minutes past midnight the hour's energy is still yesterday's.
     energy_hour = _partition_of(
-        "energy_of_the_hour", energy, "5 * * * *", HOUR, day_key, "Renews the day's energy after every hour."
+        "energy_of_the_hour", energy, "5 1-23 * * *", HOUR, day_key, "Renews today's energy after every hour."
     )
+    # The day's last hour comes with its night.
     energy_night = _partition_of(
         "energy_of_yesterday",
         energy,
-        "25 0 * * *",
+        "5 0 * * *",
         DAY,
         day_key,
         "Asks for yesterday's energy, circuits included, every night.",
