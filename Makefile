@@ -19,6 +19,7 @@ lint: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks.live_reading
+	@$(BIN)/python -m benchmarks.healing
 
 clean:
 	rm -rf $(VENV)
