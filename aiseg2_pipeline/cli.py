@@ -120,6 +120,8 @@ def read(form: str) -> None:
         with opening.device(settings, utc_now) as client:
             reading = client.live()
         table = live_frame(reading)
+        if table.empty:
+            raise click.ClickException("The AiSEG2 shows no number at all: look at its own page.")
         if form == "json":
             click.echo(json.dumps(printing.rows(table), ensure_ascii=False, indent=1))
         elif form == "lp":
