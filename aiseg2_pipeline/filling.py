@@ -47,14 +47,11 @@ class FilledDay:
 def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -> list[Hour]:
     """Return every hour that [start, end) touches and that has ended and settled, as it is in the store."""
     hour = start.replace(minute=0, second=0, microsecond=0)
-    minutes = store.minutes(hour, end + HOUR)
+    coverage = store.coverage(hour, end + HOUR)
     hours = []
     while hour < end and settled(hour, now):
-        known = [
-            minutes[minute] for n in range(MINUTES_AN_HOUR) if (minute := hour + timedelta(minutes=n)) in minutes
-        ]
-        live = known.count(0)
-        hours.append(Hour(hour, live, len(known) - live, known.count(HOUR_S), MINUTES_AN_HOUR - len(known)))
+        live, filled, by_hour = coverage.get(hour, (0, 0, 0))
+        hours.append(Hour(hour, live, filled, by_hour, MINUTES_AN_HOUR - live - filled))
         hour += HOUR
     return hours
 

@@ -74,15 +74,17 @@ AND interval_s = 0 AND time > ? ORDER BY time LIMIT 1
 CIRCUITS_AT = """
 SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time) ORDER BY rowid
 """
-COUNT_MINUTES = """
-SELECT time / 3600 * 3600 AS hour, count(DISTINCT time / 60) FROM readings
-WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
-GROUP BY hour
-"""
 MINUTES = """
 SELECT time / 60 * 60 AS minute, min(interval_s) FROM readings
 WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
 GROUP BY minute
+"""
+COVERAGE = """
+SELECT minute / 3600 * 3600 AS hour, sum(interval_s = 0), sum(interval_s > 0), sum(interval_s = 3600) FROM (
+    SELECT time / 60 * 60 AS minute, min(interval_s) AS interval_s FROM readings
+    WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
+    GROUP BY minute
+) GROUP BY hour
 """
 OLDEST_ENERGY = (
     "SELECT min(time) FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'consumption')"
@@ -274,20 +276,17 @@ class Store:
         with self._reading() as execute:
             return [_datetime(hour) for (hour,) in execute(sql, (_hour(_unix_s(start)), _unix_s(end)))]
 
-    def count_minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
-        """Return how many minutes of the range are covered, by hour (UTC start); an hour without one is left out.
-
-        A minute is covered when it has the totals: the exchange is there exactly when all of them are.
-        """
-        with self._reading() as execute:
-            rows = execute(COUNT_MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
-            return {_datetime(hour): minutes for hour, minutes in rows}
-
     def minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
         """Return the covered minutes of the range, each with the interval (s) it is known by: 0 for a live reading."""
         with self._reading() as execute:
             rows = execute(MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
             return {_datetime(minute): interval_s for minute, interval_s in rows}
+
+    def coverage(self, start: datetime, end: datetime) -> dict[datetime, tuple[int, int, int]]:
+        """Return by hour (UTC start) how many minutes were read live, were filled, and of those with an hour's mean."""
+        with self._reading() as execute:
+            rows = execute(COVERAGE, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
+            return {_datetime(hour): (live, filled, by_hour) for hour, live, filled, by_hour in rows}
 
     # What a destination owes
 

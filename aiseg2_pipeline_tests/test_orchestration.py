@@ -235,6 +235,7 @@ def test_the_checks_judge_each_reading(alone: Pipeline, device: Device) -> None:
         "device_clock": True,
         "every_circuit_present": True,
         "no_rows_from_the_future": True,
+        "record_complete": True,
     }
     device.pages[FLOW] = flow_json(u_capacity="0.1")
     device.pages[circuits_path(1)] = b"<html>busy</html>"

@@ -190,8 +190,8 @@ def test_a_minute_counts_once_and_only_with_all_its_totals(store: Store) -> None
     store.upsert(frame([Row(START + 2 * MINUTE, "total", "総消費電力", 1, "kW", 0)]))
     store.upsert(frame([Row(START + 3 * MINUTE, "usage", "回路0", 1, "W", 0)]))
     store.upsert(reading(START + 2 * HOUR))
-    assert store.count_minutes(START, START + DAY) == {START: 2, START + 2 * HOUR: 1}
-    assert store.count_minutes(START, START + MINUTE) == {START: 1}
+    assert store.coverage(START, START + DAY) == {START: (2, 0, 0), START + 2 * HOUR: (1, 0, 0)}
+    assert store.coverage(START, START + MINUTE) == {START: (1, 0, 0)}
 
 
 def test_deleting_removes_the_rows_of_the_range_alone(store: Store) -> None:
@@ -429,7 +429,7 @@ def test_no_question_reads_all_readings(path: Path, monkeypatch: pytest.MonkeyPa
         store.last_time()
         store.times_after(START)
         store.hours_with_rows(START, START + HOUR)
-        store.count_minutes(START, START + HOUR)
+        store.coverage(START, START + HOUR)
         batch = store.pending_rows(INFLUX, store.pending_hours(INFLUX), limit=200)
         store.set_aside(INFLUX, batch, 0, 2, "no", START)
         store.acknowledge(INFLUX, batch, 4)
@@ -559,7 +559,7 @@ def test_a_full_disk_is_one_sentence_and_the_store_goes_on(path: Path, monkeypat
         store.upsert(reading(START + MINUTE))
         opened[0].execute("PRAGMA max_page_count = 1000000")
         store.upsert(readings(START + MINUTE, 1000))
-        assert store.count_minutes(START, START + HOUR) == {START: 60}
+        assert store.coverage(START, START + HOUR) == {START: (60, 0, 0)}
 
 
 def fill_up_to_a_file_size(path: Path, told: "Connection[Any, Any]") -> None:
