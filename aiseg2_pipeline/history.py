@@ -57,8 +57,10 @@ class History:
     device are not at the same hour: then nothing may be stored.
     """
 
-    def __init__(self, client: Aiseg2Client, store: EnergyStore, folder: Path, now: datetime) -> None:
-        """Ask the device for its circuits and its clock."""
+    def __init__(
+        self, client: Aiseg2Client, store: EnergyStore, folder: Path, now: datetime, *, same_clock: bool = True
+    ) -> None:
+        """Ask the device for its circuits and its clock; without `same_clock`, go by the device's whatever it shows."""
         self._client = client
         self._store = store
         self._now = now
@@ -69,7 +71,8 @@ class History:
         self._card_made_at = now
         self.circuits: Sequence[Circuit] = client.circuit_list(Deadline(READING_TIMEOUT_S)).circuits
         offset_s = client.clock_offset_s or 0.0
-        if abs(offset_s) > CLOCKS_AGREE_S:
+        self._device_now = now + timedelta(seconds=offset_s)
+        if same_clock and abs(offset_s) > CLOCKS_AGREE_S:
             raise Unreachable(
                 f"The AiSEG2's clock is {abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} this machine's, so their hours "
                 "are not the same and nothing was filled: set the device's clock in its settings, and NTP on this machine."
@@ -142,14 +145,15 @@ class History:
         if not consumption.total:
             result.problems.append(f"The AiSEG2 has no energy of {day}.")
             return
-        generation, bought, sold = (self._graph(series, day) for series in ("generation", "bought", "sold"))
-        shown = [consumption, generation, bought, sold]
+        totals: tuple[Series, ...] = ("generation", "bought", "sold")
+        generation, bought, sold = (self._graph_if_served(series, day) for series in totals)
+        shown = [graph for graph in (consumption, generation, bought, sold) if graph is not None]
         of_circuits: list[DayGraph] = []
         if circuits:
             shown += self._supplies(day)
             of_circuits = list(self._circuit_graphs(day, result))
         for row in day_from_web(consumption, generation, bought, sold, of_circuits):
-            if _settled(row.time, row.interval_s, self._now):
+            if _settled(row.time, row.interval_s, self._device_now):
                 yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
         start = day_start(day)
         for graph in shown:
@@ -161,6 +165,13 @@ class History:
 
     def _graph(self, series: Series, day: date) -> DayGraph:
         return self._client.graph(series, day, Deadline(READING_TIMEOUT_S))
+
+    def _graph_if_served(self, series: Series, day: date) -> DayGraph | None:
+        """Return a graph that a home without generation may not have; what it would show is known from the others."""
+        try:
+            return self._graph(series, day)
+        except NotServed:
+            return None
 
     def _supplies(self, day: date) -> Iterator[DayGraph]:
         """Yield hot water and gas, which most homes do not have."""
@@ -251,7 +262,8 @@ def day_on_device(
     with (
         tempfile.TemporaryDirectory() as scratch,
         EnergyStore.open(Path(scratch) / "energy.sqlite") as store,
-        History(client, store, folder, now) as history,
+        # Only shown: by the device's own clock, and never laid beside our minutes.
+        History(client, store, folder, now, same_clock=False) as history,
     ):
         brought = history.bring(day, circuits=True, source=source)
         table = store.read(day_start(day), day_start(day) + timedelta(days=1))

@@ -6,7 +6,7 @@ The command has the machine's own clock, so the simulated device shows the prese
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.graphs import graph_address
 from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.orchestration.live import take_minute
 from aiseg2_pipeline.readings import KEY
@@ -22,6 +23,7 @@ from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.server import Running, running
 from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline_tests.device import CAPTURES, LIST, PASSWORD, USER, Page, serving
 from aiseg2_pipeline_tests.simulator_client import JAPAN
 
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
@@ -335,3 +337,30 @@ def test_what_the_device_does_not_have_is_one_sentence(home: Home, arguments: li
     assert (result.exit_code, result.stdout) == (1, "")
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
+def test_the_captured_day_is_shown_as_the_device_had_it(tmp_path: Path) -> None:
+    day = date(2026, 7, 14)
+    pages: dict[str, Page] = {
+        LIST: (CAPTURES / "installation_734.html").read_bytes(),
+        f"GET {graph_address('generation', day)}": (CAPTURES / "graph_51111.html").read_bytes(),
+        f"GET {graph_address('consumption', day)}": (CAPTURES / "graph_52111.html").read_bytes(),
+    }
+    with serving(pages) as device:
+        given = {
+            "AISEG2_HOST": device.address.removeprefix("http://"),
+            "AISEG2_USER": USER,
+            "AISEG2_PASSWORD": PASSWORD,
+            "AISEG2_DATA_DIR": str(tmp_path),
+        }
+        result = CliRunner().invoke(
+            main, ["history", "2026-07-14", "--format", "json", "--source", "web"], env=given
+        )
+    assert result.exit_code == 0, result.output
+    sums: dict[str, float] = {}
+    rows = json.loads(result.stdout)
+    for row in rows:
+        sums[row["name"]] = sums.get(row["name"], 0) + row["wh"]
+    assert sums == {"generation": 1610, "consumption": 5866, "bought": 4615, "sold": 359}
+    assert {row["time"] for row in rows} == {f"2026-07-14T{hour:02d}:00:00+09:00" for hour in range(8)}
