@@ -514,6 +514,23 @@ def test_what_many_hours_owe_to_influxdb_is_written_out(
     assert isinstance(pipeline.heal(), str)
 
 
+def test_what_is_owed_goes_out_while_the_device_gives_no_reading(pipeline: Pipeline, influx: InfluxServer) -> None:
+    influx.stop()
+    pipeline.set_clock(NOW)
+    minute = NOW.replace(second=0).isoformat(timespec="minutes")
+    assert not pipeline.run("power_minute", hour_key(NOW), **{MINUTE_TAG: minute}).success
+    influx.start()
+    pipeline.set_clock(NOW + 9 * MINUTE)
+    assert isinstance(pipeline.heal(), str)
+    pipeline.set_clock(NOW + 11 * MINUTE)
+    requests = pipeline.heal()
+    assert isinstance(requests, list)
+    (request,) = requests
+    tags = {**pipeline.definitions.resolve_job_def("power_pending").tags, **request.tags}
+    assert pipeline.execute("power_pending", None, tags).success
+    assert pipeline.green(INFLUXDB_POWER) == {hour_key(NOW)}
+
+
 def log_of(pipeline: Pipeline, result: ExecuteInProcessResult) -> str:
     return "\n".join(entry.user_message for entry in pipeline.instance.all_logs(result.run_id))
 

@@ -32,6 +32,7 @@ from aiseg2_pipeline.store_file import StoreError
 LEFT_TO_SETTLING = timedelta(minutes=20)
 # The minute runs write some hours a minute by themselves.
 MANY_PENDING_HOURS = 48
+QUIET = timedelta(minutes=10)
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -70,21 +71,29 @@ def healing_sensor(
         try:
             with store.open() as readings, store.open_energy() as energy:
                 ranges = list(_ranges(_to_fill(readings, energy, first, start_date, now)))
-                owed = (
-                    readings.pending_hours(influxdb.destination, end=hour_of(now)) if influxdb.destination else []
-                )
+                owed = _owed(readings, influxdb, first, now)
         except StoreError as error:
             yield SkipReason(str(error))
             return
         for range_start, range_end in ranges:
             yield _request(fill, range_start, range_end, now)
-        owed = [hour for hour in owed if hour >= first]
-        if len(owed) > MANY_PENDING_HOURS:
+        if owed:
             yield _request(pending, owed[0], owed[-1], now)
-        if not ranges and len(owed) <= MANY_PENDING_HOURS:
+        if not ranges and not owed:
             yield SkipReason("Nothing is missing that the AiSEG2 may have.")
 
     return heal
+
+
+def _owed(readings: Store, influxdb: InfluxDB, first: datetime, now: datetime) -> list[datetime]:
+    """Return the hours with pending rows that the minute runs do not write out soon."""
+    if influxdb.destination is None:
+        return []
+    last = readings.last_time()
+    # Without a reading no minute run comes to its write-out.
+    quiet = last is not None and now - last > QUIET
+    owed = readings.pending_hours(influxdb.destination, start=first, end=None if quiet else hour_of(now))
+    return owed if quiet or len(owed) > MANY_PENDING_HOURS else []
 
 
 def _to_fill(
