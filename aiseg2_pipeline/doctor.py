@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from aiseg2_pipeline import opening
-from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreadable
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Unavailable
@@ -16,7 +16,6 @@ from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 
 OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
-CLOCKS_AGREE_S = 60.0
 OTHER_WRITER_WITHIN = timedelta(minutes=10)
 SET_ASIDE_SHOWN = 5
 TOKYO = ZoneInfo("Asia/Tokyo")

@@ -16,7 +16,7 @@ import pandas as pd
 
 from aiseg2_pipeline import energy
 from aiseg2_pipeline.aiseg2.circuits import shown_name
-from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.export import Export
 from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web
@@ -30,7 +30,6 @@ TOKYO = ZoneInfo("Asia/Tokyo")
 HOUR = timedelta(hours=1)
 # The device finishes an hour some time after it has ended.
 SETTLED_AFTER = timedelta(minutes=5)
-CLOCKS_AGREE_S = 60.0
 EXPORT_LASTS = timedelta(hours=1)
 ASK_AGAIN = timedelta(days=1)
 WH_PER_KWH = 1000

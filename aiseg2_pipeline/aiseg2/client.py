@@ -31,6 +31,8 @@ from aiseg2_pipeline.aiseg2.transport import (
 # Where only the HTML flow page answered, the JSON is tried again after a firmware update may have come.
 _ASK_FOR_JSON_AGAIN = timedelta(days=1)
 
+# Further apart, the device's hours are not the host's hours.
+CLOCKS_AGREE_S = 60.0
 # The device packs the card's files while it answers.
 EXPORT_TIMEOUT_S = 60.0
 # A year of files packs to some 2 MB.

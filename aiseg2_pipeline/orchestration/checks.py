@@ -21,10 +21,10 @@ from dagster import (
 )
 
 from aiseg2_pipeline.aiseg2.circuits import circuit_key
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
-from aiseg2_pipeline.orchestration.live import CLOCKS_AGREE_S
 from aiseg2_pipeline.orchestration.partitions import TOKYO
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION

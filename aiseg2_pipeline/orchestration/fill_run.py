@@ -13,8 +13,8 @@ import pandas as pd
 from dagster import AssetExecutionContext, AssetMaterialization
 
 from aiseg2_pipeline.energy import HOUR_S
-from aiseg2_pipeline.filling import Hour, fill_hours
-from aiseg2_pipeline.history import HOUR, History
+from aiseg2_pipeline.filling import MINUTES_AN_HOUR, Hour, fill_hours
+from aiseg2_pipeline.history import HOUR, WH_PER_KWH, History
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation
 from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
 from aiseg2_pipeline.orchestration.logs import log_line
@@ -22,9 +22,6 @@ from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.store import EnergyStore, Store
-
-MINUTES_AN_HOUR = 60
-WH_PER_KWH = 1000
 
 
 def fill_ended(
@@ -70,12 +67,12 @@ def _metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
         "missing_minutes": hour.missing,
     }
     end = hour.start + HOUR
-    power = store.read(hour.start, end, names=[TOTAL_CONSUMPTION])
-    told["rows"] = len(store.read(hour.start, end))
+    rows = store.read(hour.start, end)
+    told["rows"] = len(rows)
     table = energy.read(hour.start, end, kinds=["consumption"])
     device_wh = table.loc[table["interval_s"] == HOUR_S, "value"]
     if len(device_wh) and hour.missing == 0:
-        minutes_kwh = float(_per_minute(power).sum()) / MINUTES_AN_HOUR
+        minutes_kwh = float(_per_minute(rows[rows["name"] == TOTAL_CONSUMPTION]).sum()) / MINUTES_AN_HOUR
         device_kwh = float(device_wh.iloc[0]) / WH_PER_KWH
         told |= {"minutes_kwh": round(minutes_kwh, 3), "device_kwh": device_kwh}
         if device_kwh:

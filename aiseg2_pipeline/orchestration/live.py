@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S
@@ -21,7 +21,6 @@ from aiseg2_pipeline.store import Store
 
 MINUTE = timedelta(minutes=1)
 READINGS_END_S = 50
-CLOCKS_AGREE_S = 60.0
 
 
 @dataclass

@@ -97,7 +97,6 @@ def influxdb_asset(
 
 
 def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
-
     @op(
         name=f"write_out_{rows.asset}",
         ins={"upstream": In(Nothing)},
