@@ -97,6 +97,7 @@ class Settings(BaseModel):
     base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
     start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE")] = None
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
+    keep_runs_days: Annotated[int, Field(alias="AISEG2_KEEP_RUNS_DAYS", ge=1, le=3650)] = 3
     ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
