@@ -98,11 +98,20 @@ def main() -> None:
 
 @main.command()
 def run() -> None:
-    """Run everything until Ctrl-C: webserver, daemon, and without an AISEG2_HOST the demo."""
+    """Run everything until Ctrl-C: code server, daemon, webserver, and without an AISEG2_HOST the demo."""
     from aiseg2_pipeline import services
 
     with one_sentence() as settings:
         sys.exit(services.run(settings, click.echo))
+
+
+@main.command()
+def ui() -> None:
+    """Serve Dagster's pages of the running pipeline until Ctrl-C (for where AISEG2_UI=0 leaves them out)."""
+    from aiseg2_pipeline import services
+
+    with one_sentence() as settings:
+        sys.exit(services.serve_pages(settings, click.echo))
 
 
 @main.command()

@@ -1,11 +1,13 @@
-"""`aiseg2-pipeline run`: the webserver and the daemon (and in the demo the simulator) until Ctrl-C.
+"""`aiseg2-pipeline run`: code server, daemon and webserver (and in the demo the simulator) until Ctrl-C.
 
-The processes are honcho's to run; here is only what must be right before they start: a free port, one pipeline on a
-data directory, a Dagster home with its storage made.
+The processes are honcho's to run; here is only what must be right before they start: free ports, one pipeline on a
+data directory, a Dagster home with its storage made. `aiseg2-pipeline ui` starts the webserver alone, beside them.
 """
 
+import contextlib
 import errno
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -21,6 +23,8 @@ from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
 INSTANCE = "dagster.yaml"
+# What means something else in the address of a socket.
+_NO_SOCKET_NAME = re.compile("[%#?]")
 
 
 class ServicesError(Exception):
@@ -36,9 +40,11 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         with filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600):
-            _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
+            if settings.ui:
+                _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
+            _check_socket(settings.code_server_socket)
             shutil.copyfile(folder / INSTANCE, home / INSTANCE)
             return _run(settings, folder / WORKSPACE, say)
     except filelock.Timeout:
@@ -53,7 +59,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
 
 
 def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int:
-    variables = environment() | {"DAGSTER_HOME": str(settings.dagster_home), "PYTHONUNBUFFERED": "1"}
+    variables = _variables(settings)
     say(f"Readings and run history: {settings.data_dir}")
     if settings.demo:
         say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
@@ -72,24 +78,21 @@ def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int
         raise ServicesError(f"Dagster's storage in {settings.dagster_home} cannot be made: {last[0]}")
     manager = Manager()
     if settings.demo:
-        _add(manager, "simulator", variables, *_command("aiseg2_pipeline.cli", "simulate"))
-    _add(
-        manager,
-        "webserver",
-        variables,
-        *_command("dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
-        *("--log-format", "json", "--dagster-log-level", "warning", "--code-server-log-level", "error"),
+        _add(manager, "simulator", variables, _command("aiseg2_pipeline.cli", "simulate"))
+    _add(manager, "code-server", variables, _code_server(settings))
+    # The socket is there once the code is loaded; the two others would complain until then.
+    loaded = f"until [ -S {shlex.quote(str(settings.code_server_socket))} ]; do sleep 0.2; done; "
+    daemon = _command(
+        "dagster._daemon", "run", "-w", str(workspace), "--log-format", "json", "--log-level", "warning"
     )
-    _add(
-        manager,
-        "daemon",
-        variables,
-        *_command("dagster._daemon", "run", "-w", str(workspace)),
-        *("--log-format", "json", "--log-level", "warning", "--code-server-log-level", "error"),
-    )
-    say(
-        f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} (the first reading is there within two minutes)."
-    )
+    _add(manager, "daemon", variables, daemon, after=loaded)
+    if settings.ui:
+        _add(manager, "webserver", variables, _webserver(settings, workspace), after=loaded)
+        say(
+            f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} (the first reading is there within two minutes)."
+        )
+    else:
+        say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
     manager.loop()
     # Ctrl-C and SIGTERM (systemd, Docker) are how it is ended, and no failure.
@@ -97,8 +100,45 @@ def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int
     return 0 if manager.returncode in asked_to_end else int(manager.returncode or 0)
 
 
-def _add(manager: Manager, name: str, variables: dict[str, str], *command: str) -> None:
-    manager.add_process(name, "exec " + shlex.join(command), env=variables)
+def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
+    """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
+    workspace = _project_folder() / WORKSPACE
+    if not settings.code_server_socket.is_socket():
+        raise ServicesError(
+            f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
+        )
+    _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
+    say(f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} until Ctrl-C.")
+    with contextlib.suppress(KeyboardInterrupt):
+        command = _webserver(settings, workspace)
+        return subprocess.run(command, env=_variables(settings), check=False).returncode  # noqa: S603 - all of it is ours
+    return 0
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    return environment() | {
+        "DAGSTER_HOME": str(settings.dagster_home),
+        "AISEG2_CODE_SERVER": str(settings.code_server_socket),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _add(manager: Manager, name: str, variables: dict[str, str], command: list[str], after: str = "") -> None:
+    manager.add_process(name, f"{after}exec {shlex.join(command)}", env=variables)
+
+
+def _code_server(settings: Settings) -> list[str]:
+    return _command(
+        *("aiseg2_pipeline.orchestration.code_server", "-m", "aiseg2_pipeline.definitions"),
+        *("--socket", str(settings.code_server_socket), "--log-format", "json", "--log-level", "warning"),
+    )
+
+
+def _webserver(settings: Settings, workspace: Path) -> list[str]:
+    return _command(
+        *("dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
+        *("--log-format", "json", "--dagster-log-level", "warning"),
+    )
 
 
 def _command(module: str, *arguments: str) -> list[str]:
@@ -111,6 +151,22 @@ def _project_folder() -> Path:
         if (folder / WORKSPACE).is_file() and (folder / INSTANCE).is_file():
             return folder
     raise ServicesError(f"{WORKSPACE} and {INSTANCE} are not here: run this in the project's folder.")
+
+
+def _check_socket(path: Path) -> None:
+    """See that the code server can listen there; what an earlier one left behind is removed."""
+    path.unlink(missing_ok=True)
+    reason = "its path has a %, # or ?" if _NO_SOCKET_NAME.search(str(path)) else ""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(str(path))
+        path.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise ServicesError(
+            f"The code server cannot listen at {path} ({reason}): set AISEG2_DATA_DIR to a short path on a disk of this machine."
+        )
 
 
 def _check_port(host: str, port: int, setting: str) -> None:

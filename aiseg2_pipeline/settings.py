@@ -97,7 +97,9 @@ class Settings(BaseModel):
     base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
     start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE")] = None
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
+    warm_runs: Annotated[bool, Field(alias="AISEG2_WARM_RUNS")] = True
     keep_runs_days: Annotated[int, Field(alias="AISEG2_KEEP_RUNS_DAYS", ge=1, le=3650)] = 3
+    ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
     ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
@@ -178,6 +180,11 @@ class Settings(BaseModel):
     def dagster_home(self) -> Path:
         """Dagster's own folder: run history and schedules."""
         return self.data_dir / "dagster"
+
+    @property
+    def code_server_socket(self) -> Path:
+        """Where the code server listens: in this folder, so that only its owner reaches it."""
+        return self.data_dir / "code.sock"
 
     @property
     def device_url(self) -> str:

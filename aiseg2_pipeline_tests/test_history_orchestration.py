@@ -22,9 +22,8 @@ from dagster import (
 from aiseg2_pipeline import energy
 from aiseg2_pipeline.history import day_start
 from aiseg2_pipeline.orchestration.build import build_definitions
-from aiseg2_pipeline.orchestration.jobs import BACKGROUND_TAG
 from aiseg2_pipeline.orchestration.partitions import day_key, first_hour, hour_from_key, hour_key
-from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
+from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG, MINUTE_TAG
 from aiseg2_pipeline.readings import KEY, Row
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin

@@ -28,7 +28,7 @@ from dagster import (
 from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
-from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
+from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
 from aiseg2_pipeline.readings import KEY
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.household import Household

@@ -22,9 +22,10 @@ from dagster import (
 from aiseg2_pipeline.energy import NO_DATA
 from aiseg2_pipeline.filling import fillable, hours_between, record_start
 from aiseg2_pipeline.orchestration.history_checks import LOOK_BACK
-from aiseg2_pipeline.orchestration.jobs import BACKGROUND_TAG, LOGGED, Job
+from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
 from aiseg2_pipeline.orchestration.partitions import HOUR, hour_key, hour_of
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 

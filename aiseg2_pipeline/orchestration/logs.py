@@ -16,6 +16,11 @@ def log_line(event: str, **fields: Any) -> None:
     _line.info(event, **fields)
 
 
+def log_warning(message: str) -> None:
+    """Print one JSON line for something that works, but not as it should."""
+    _line.warning("warning", message=message)
+
+
 def log_error(message: str, **fields: Any) -> None:
     """Print one JSON line for something that went wrong; `message` is the sentence that people see."""
     _line.error("error", message=message, **fields)

@@ -34,7 +34,7 @@ from aiseg2_pipeline.orchestration.live import MINUTE, LiveMinute, take_minute
 from aiseg2_pipeline.orchestration.logs import log_error
 from aiseg2_pipeline.orchestration.partitions import TOKYO, hour_key, hour_of, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
-from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG
+from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
 from aiseg2_pipeline.readings import BATTERY_CHARGE
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError

@@ -39,14 +39,11 @@ from aiseg2_pipeline.influx import InfluxError, Unavailable
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S, InfluxDB, ReadingsStore
+from aiseg2_pipeline.orchestration.tags import MINUTE_TAG, PENDING_TAG
 from aiseg2_pipeline.outbox import LEAST_REQUEST_S, Delivery, deliver
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError
 
-# The minute that a run of the schedule is for; a run without it was started by a person.
-MINUTE_TAG = "aiseg2/minute"
-# A run that writes only what is pending, without a minute's limits of time.
-PENDING_TAG = "aiseg2/pending"
 OLDER_ROWS_A_MINUTE = 10_000
 KEPT = "The rows are kept and go out with a later run."
 # Waits of about 0.5, 1, 2 and 4 s fit the ten seconds of a minute's write-out.
@@ -166,11 +163,16 @@ def _deliver(
 
 def _settled_keys(rows: Rows, store: Store, influxdb: InfluxDB, delivery: Delivery | None) -> list[str]:
     """Return the partitions of which rows were written and none is left pending."""
-    if delivery is None or influxdb.destination is None:
+    destination = influxdb.destination
+    if delivery is None or destination is None:
         return []
-    pending = {rows.key(hour) for hour in store.pending_hours(influxdb.destination)}
-    written = {rows.key(hour) for hour in delivery.hours if hour >= rows.first}
-    return sorted(written - pending)
+    written = {rows.key(hour): rows.start(rows.key(hour)) for hour in delivery.hours if hour >= rows.first}
+    # Each is looked at alone: all that is pending, of years, takes longer than a minute's one or two.
+    return sorted(
+        key
+        for key, start in written.items()
+        if not store.pending_hours(destination, start, start + rows.length, limit=1)
+    )
 
 
 def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bool:
