@@ -9,7 +9,6 @@ import errno
 import os
 import re
 import shlex
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,10 +18,10 @@ from pathlib import Path
 import filelock
 from honcho.manager import Manager
 
+from aiseg2_pipeline import dagster_home
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
-INSTANCE = "dagster.yaml"
 # What means something else in the address of a socket.
 _NO_SOCKET_NAME = re.compile("[%#?]")
 
@@ -45,8 +44,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
             _check_socket(settings.code_server_socket)
-            shutil.copyfile(folder / INSTANCE, home / INSTANCE)
-            return _run(settings, folder / WORKSPACE, say)
+            return _run(settings, folder, say)
     except filelock.Timeout:
         raise ServicesError(
             f"aiseg2-pipeline already runs on the data directory {settings.data_dir}: use that one, stop it, or set "
@@ -58,8 +56,9 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
         ) from None
 
 
-def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int:
+def _run(settings: Settings, folder: Path, say: Callable[[str], None]) -> int:
     variables = _variables(settings)
+    workspace = folder / WORKSPACE
     say(f"Readings and run history: {settings.data_dir}")
     if settings.demo:
         say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
@@ -69,13 +68,10 @@ def _run(settings: Settings, workspace: Path, say: Callable[[str], None]) -> int
         say(f"Writing to InfluxDB at {settings.influx.url}, bucket {settings.influx.bucket}.")
     else:
         say("No InfluxDB is configured (INFLUXDB_HOST): readings are kept here alone.")
-    # Webserver and daemon would both make the storage, and one of them fail.
-    made = subprocess.run(  # noqa: S603 - every part of the command is ours
-        _command("dagster", "instance", "migrate"), env=variables, capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        last = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise ServicesError(f"Dagster's storage in {settings.dagster_home} cannot be made: {last[0]}")
+    try:
+        dagster_home.make(settings, folder, variables, say)
+    except dagster_home.DagsterHomeError as error:
+        raise ServicesError(str(error)) from None
     manager = Manager()
     if settings.demo:
         _add(manager, "simulator", variables, _command("aiseg2_pipeline.cli", "simulate"))
@@ -116,9 +112,11 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
+    postgres = settings.postgres_url
     return environment() | {
         "DAGSTER_HOME": str(settings.dagster_home),
         "AISEG2_CODE_SERVER": str(settings.code_server_socket),
+        "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -148,9 +146,9 @@ def _command(module: str, *arguments: str) -> list[str]:
 
 def _project_folder() -> Path:
     for folder in (Path.cwd(), Path(__file__).parents[1]):
-        if (folder / WORKSPACE).is_file() and (folder / INSTANCE).is_file():
+        if (folder / WORKSPACE).is_file() and (folder / dagster_home.INSTANCE).is_file():
             return folder
-    raise ServicesError(f"{WORKSPACE} and {INSTANCE} are not here: run this in the project's folder.")
+    raise ServicesError(f"{WORKSPACE} and {dagster_home.INSTANCE} are not here: run this in the project's folder.")
 
 
 def _check_socket(path: Path) -> None:

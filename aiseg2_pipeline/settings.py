@@ -18,9 +18,10 @@ from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
+_POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
 _MAX_PORT = 65535
 # Taken as they stand: a space in quotes belongs to the password.
-_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN")
+_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL")
 
 
 class SettingsError(Exception):
@@ -55,8 +56,17 @@ def _header_text(value: str) -> str:
     return value
 
 
+def _postgres_url(value: SecretStr) -> SecretStr:
+    parts = _POSTGRES_URL.fullmatch(value.get_secret_value().strip())
+    if not parts:
+        raise ValueError("must be an address like postgresql://user:password@host:5432/database")
+    # Dagster's own driver; another SQLAlchemy would choose another one.
+    return SecretStr(f"postgresql+psycopg2://{parts[1]}")
+
+
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
 
 
@@ -99,6 +109,7 @@ class Settings(BaseModel):
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
     warm_runs: Annotated[bool, Field(alias="AISEG2_WARM_RUNS")] = True
     keep_runs_days: Annotated[int, Field(alias="AISEG2_KEEP_RUNS_DAYS", ge=1, le=3650)] = 3
+    postgres_url: Annotated[PostgresUrl | None, Field(alias="AISEG2_POSTGRES_URL")] = None
     ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
     ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000

@@ -16,7 +16,7 @@ _bucket_numbers = itertools.count(1)
 def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
     """One real server for all tests; they use `influx`, which leaves it as it was."""
     if shutil.which("influxd") is None:
-        missing = "influxd is not installed: run .ci/install-influxdb to test against a real server"
+        missing = "influxd is not installed: run .ci/install-servers to test against a real server"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)

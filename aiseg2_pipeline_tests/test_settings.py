@@ -52,6 +52,12 @@ WRONG = [
     ("AISEG2_SAMPLES_PER_MINUTE", "13"),
     ("AISEG2_SAMPLES_PER_MINUTE", "1.5"),
     ("AISEG2_SAMPLES_PER_MINUTE", SECRET),
+    ("AISEG2_WARM_RUNS", SECRET),
+    ("AISEG2_KEEP_RUNS_DAYS", "0"),
+    ("AISEG2_KEEP_RUNS_DAYS", SECRET),
+    ("AISEG2_POSTGRES_URL", f"mysql://dagster:{SECRET}@127.0.0.1/dagster"),
+    ("AISEG2_POSTGRES_URL", f"postgresql://dagster:{SECRET}@127.0.0.1"),
+    ("AISEG2_UI", SECRET),
     ("AISEG2_UI_HOST", "http://127.0.0.1"),
     ("AISEG2_UI_HOST", SECRET),
     ("AISEG2_UI_PORT", "0"),
@@ -254,7 +260,9 @@ def test_one_port_for_the_pages_and_the_simulator_is_refused() -> None:
 
 
 def test_no_text_of_the_settings_holds_a_secret() -> None:
-    settings = Settings.from_environment(TODAY | {"AISEG2_PASSWORD": SECRET, "INFLUXDB_TOKEN": SECRET})
+    postgres_url = f"postgresql://dagster:{SECRET}@127.0.0.1/dagster"
+    secrets = {"AISEG2_PASSWORD": SECRET, "INFLUXDB_TOKEN": SECRET, "AISEG2_POSTGRES_URL": postgres_url}
+    settings = Settings.from_environment(TODAY | secrets)
     for one in (settings, settings.influx, settings.device_password):
         assert SECRET not in f"{one!r} {one!s}"
     assert SECRET not in settings.model_dump_json()

@@ -1,0 +1,50 @@
+"""A real PostgreSQL on a free port of 127.0.0.1, in a folder of its own, for as long as a test needs it."""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PASSWORD = "a password:of its@own"
+USER = "dagster"
+
+
+def postgres_programs() -> Path | None:
+    """Return the folder of PostgreSQL's own programs; Debian keeps them away from PATH."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = found[-1] if found else shutil.which("initdb")
+    return Path(initdb).parent if initdb else None
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[int]:
+    """Run a server whose data lies in `folder`, which any user may reach; yield its port."""
+    programs = postgres_programs()
+    assert programs is not None
+    folder.chmod(0o777)
+    password = folder / "password"
+    password.write_text(PASSWORD, encoding="utf-8")
+    # The server refuses to run as root.
+    user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+
+    def run(*command: str) -> None:
+        subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
+
+    data = str(folder / "data")
+    run(
+        *(str(programs / "initdb"), "--no-sync", "-D", data, "-U", USER),
+        *("-A", "scram-sha-256", f"--pwfile={password}"),
+    )
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+    control = str(programs / "pg_ctl"), "-D", data, "-w"
+    run(*control, "-l", str(folder / "log"), "-o", options, "start")
+    try:
+        yield port
+    finally:
+        run(*control, "-m", "immediate", "stop")
