@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from dotenv import dotenv_values
@@ -260,9 +261,11 @@ def test_one_port_for_the_pages_and_the_simulator_is_refused() -> None:
 
 
 def test_no_text_of_the_settings_holds_a_secret() -> None:
-    postgres_url = f"postgresql://dagster:{SECRET}@127.0.0.1/dagster"
+    in_an_address = quote(SECRET)
+    postgres_url = f"postgresql://dagster:{in_an_address}@127.0.0.1/dagster"
     secrets = {"AISEG2_PASSWORD": SECRET, "INFLUXDB_TOKEN": SECRET, "AISEG2_POSTGRES_URL": postgres_url}
     settings = Settings.from_environment(TODAY | secrets)
+    assert in_an_address not in f"{settings!r} {settings.model_dump_json()}"
     for one in (settings, settings.influx, settings.device_password):
         assert SECRET not in f"{one!r} {one!s}"
     assert SECRET not in settings.model_dump_json()
