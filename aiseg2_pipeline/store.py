@@ -198,7 +198,7 @@ class Store:
         times_ns = checked(frame, self.shape)["time"].to_numpy("datetime64[ns]").astype("int64")
         if (times_ns % NS_PER_S).any():
             raise ValueError("the store holds whole seconds: round the times of the frame")
-        labels = list(zip(frame["kind"], frame["name"], frame["unit"], strict=True))
+        labels = list(zip(*(frame[label].to_numpy() for label in ("kind", "name", "unit")), strict=True))
         times = (times_ns // NS_PER_S).tolist()
         values, intervals = frame["value"].tolist(), frame["interval_s"].tolist()
         with self._changing() as execute:

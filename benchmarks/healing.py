@@ -1,88 +1,178 @@
-"""Healing an outage from the device's memory: requests, wall time, CPU and memory, with and without an SD card.
+"""Healing an outage of an hour, a day and 30 days from the device's memory: requests, wall time, CPU and memory.
 
-The simulated device runs in the same process, so its share is in the CPU and the memory.
+Healing has a process of its own; the simulated device is in this one. An hour's energy is on the pages of its day, and
+what the device said is kept: so the baseline asks for each missing hour by itself and keeps nothing, one request at a time like
+ours. It is measured for one hour; more hours are so many times that (≈). The same heal again must ask for nothing.
 
-    python -m benchmarks.healing --days 30 --latency-ms 200 [--sd-card]
+    python -m benchmarks.healing [--latency-ms 200] [--quick]
+
+`--quick` leaves out the 30 days without an SD card, which are minutes of waiting for answers.
 """
 
 import argparse
-import resource
 import tempfile
-import time
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.filling import fill_hours
-from aiseg2_pipeline.history import History
-from aiseg2_pipeline.orchestration.live import take_minute
+from aiseg2_pipeline.filling import fill_hours, hours_between
+from aiseg2_pipeline.history import History, day_of
+from aiseg2_pipeline.readings import live_frame
+from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import Running, running
 from aiseg2_pipeline.store import EnergyStore, Store
+from benchmarks.side import Cost, alone, markdown, say
 
 START = datetime(2026, 7, 10, 15, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+CASES = {"1 hour": 1, "1 day": 24, "30 days": 720}
+SLOW_HOURS = 720
+HEAD = (
+    "missing",
+    "requests",
+    "wall",
+    "CPU",
+    "peak memory",
+    "above imports",
+    "hour by hour",
+    "requests, ratio",
+    "wall, ratio",
+)
 
 
+@dataclass
 class Clock:
-    """The time that the device and we share."""
+    """The time that the device shows; it stands still until it is set."""
 
-    def __init__(self, now: datetime) -> None:
-        """Begin at `now`; it stands still."""
-        self.now = now
+    now: datetime
 
     def __call__(self) -> datetime:
         """Return the time."""
         return self.now
 
 
-def measure(unit: Running, clock: Clock, folder: Path, days: float) -> None:
-    """Take one reading, let the days pass, heal them twice, and print what it cost."""
+@dataclass(frozen=True)
+class Asked:
+    """What a piece of work asked of the device, and what it took."""
+
+    requests: int
+    cost: Cost
+
+
+@contextmanager
+def device(address: str, folder: Path, now: datetime) -> Iterator[Aiseg2Client]:
+    """Give a client that knows its login as the last one left it in `folder`."""
+    with Aiseg2Client(
+        f"http://{address}", DEFAULT_USER, DEFAULT_PASSWORD, state_dir=folder / "device", clock=lambda: now
+    ) as client:
+        yield client
+
+
+def read_live(address: str, folder: Path) -> None:
+    """Take the reading before the outage: a fill must know the home."""
+    with Store.open(folder / "readings.sqlite") as store, device(address, folder, START) as client:
+        reading = client.live()
+        store.upsert(live_frame(reading))
+        store.record_circuits(reading.circuit_list or (), reading.answered_at)
+
+
+def heal(address: str, folder: Path, hours: Sequence[datetime], now: datetime) -> None:
+    """Fill these hours as the healing run does."""
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(folder / "readings.sqlite"))
         energy = stack.enter_context(EnergyStore.open(folder / "energy.sqlite"))
-        client = stack.enter_context(
-            Aiseg2Client(
-                f"http://{unit.address}", unit.user, unit.password, state_dir=folder / "device", clock=clock
-            )
-        )
-        take_minute(client, store, minute=clock.now, samples=1, clock=clock)
-        clock.now += timedelta(days=days, minutes=10)
-        hours = [START + n * HOUR for n in range(int(days * 24))]
-        for words in ("first", "again"):
-            unit.tally.requests.clear()
-            started, cpu = time.perf_counter(), time.process_time()
-            filled = sum(
-                day.filled_minutes
-                for day in fill_hours(
-                    store,
-                    energy,
-                    hours,
-                    now=clock.now,
-                    history=lambda: stack.enter_context(History(client, energy, folder / "device", clock.now)),
-                )
-            )
-            print(
-                f"{words}: {filled} minutes filled, {unit.tally.requests.total()} requests, "
-                f"{time.perf_counter() - started:.1f} s, {time.process_time() - cpu:.1f} CPU-s"
-            )
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+        client = stack.enter_context(device(address, folder, now))
+
+        def history() -> History:
+            return stack.enter_context(History(client, energy, folder / "device", now))
+
+        for _ in fill_hours(store, energy, hours, now=now, history=history):
+            pass
+
+
+def ask_hour(address: str, hour: datetime, now: datetime) -> None:
+    """Ask for what an hour needs, knowing and keeping nothing."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        with (
+            EnergyStore.open(folder / "energy.sqlite") as energy,
+            device(address, folder, now) as client,
+            History(client, energy, folder / "device", now) as history,
+        ):
+            history.bring(day_of(hour), circuits=True, source="web")
+
+
+def asked(unit: Running, work: partial[None]) -> Asked:
+    """Do it in a process of its own."""
+    unit.tally.requests.clear()
+    cost = alone(work)
+    return Asked(unit.tally.requests.total(), cost)
+
+
+def outage(n_hours: int, latency_s: float, *, sd_card: bool) -> Asked:
+    """Read once, let the hours pass, heal them, and heal them again."""
+    clock = Clock(START)
+    hours = [START + n * HOUR for n in range(n_hours)]
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        running(Household(1), clock=clock, latency_s=latency_s, sd_card=sd_card) as unit,
+    ):
+        folder = Path(scratch)
+        alone(read_live, unit.address, folder)
+        clock.now = hours[-1] + HOUR + timedelta(minutes=10)
+        healing = partial(heal, unit.address, folder, hours, clock.now)
+        healed, again = asked(unit, healing), asked(unit, healing)
+        with Store.open(folder / "readings.sqlite") as store:
+            missing = sum(hour.missing for hour in hours_between(store, START, hours[-1] + HOUR, clock.now))
+    if missing or again.requests:
+        raise SystemExit(f"{missing} minutes are missing, and healing again made {again.requests} requests.")
+    return healed
+
+
+def baseline(latency_s: float) -> Asked:
+    """Ask for one hour, keeping nothing."""
+    now = START + HOUR + timedelta(minutes=10)
+    with running(Household(1), clock=Clock(now), latency_s=latency_s) as unit:
+        return asked(unit, partial(ask_hour, unit.address, START, now))
 
 
 def main() -> None:
-    """Measure one outage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--days", type=float, default=1)
-    parser.add_argument("--latency-ms", type=float, default=50)
-    parser.add_argument("--sd-card", action="store_true")
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latency-ms", type=float, default=200)
+    parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    clock = Clock(START)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        running(Household(1), clock=clock, latency_s=options.latency_ms / 1000, sd_card=options.sd_card) as unit,
-    ):
-        measure(unit, clock, Path(folder), options.days)
+    latency_s = options.latency_ms / 1000
+    say("One hour, keeping nothing …")
+    one = baseline(latency_s)
+    rows = []
+    for sd_card in (False, True):
+        for words, n_hours in CASES.items():
+            if options.quick and n_hours >= SLOW_HOURS and not sd_card:
+                continue
+            missing = f"{words}{', SD card' if sd_card else ''}"
+            say(f"{missing} …")
+            ours = outage(n_hours, latency_s, sd_card=sd_card)
+            rows.append(
+                (
+                    missing,
+                    str(ours.requests),
+                    f"{ours.cost.wall_s:.1f} s",
+                    f"{ours.cost.cpu_s:.1f} s",
+                    f"{ours.cost.peak_mb:.0f} MB",
+                    f"{ours.cost.peak_mb - ours.cost.imports_mb:.0f} MB",
+                    f"{'≈ ' if n_hours > 1 else ''}{one.requests * n_hours:,} requests, {one.cost.wall_s * n_hours:.0f} s",
+                    f"{ours.requests / (one.requests * n_hours):.4f}",
+                    f"{ours.cost.wall_s / (one.cost.wall_s * n_hours):.3f}",
+                )
+            )
+    print(f"{options.latency_ms:g} ms per answer\n")
+    print(markdown(HEAD, rows))
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ read the same simulated home on loopback.
     python -m benchmarks.live_reading
 """
 
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -20,13 +18,14 @@ from requests.auth import HTTPDigestAuth
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import Running, running
+from benchmarks.side import markdown, median_s, say
 
 LATENCIES_MS = (0, 50, 200, 600)
 REPEATS = 5
 # A winter night: fewer than ten circuits are on. An evening: more than ten.
 MOMENTS = {
-    "fewer than ten circuits on": datetime(2026, 1, 15, 19, 0, tzinfo=UTC),
-    "ten or more circuits on": datetime(2026, 1, 15, 10, 30, tzinfo=UTC),
+    "fewer than ten circuits": datetime(2026, 1, 15, 19, 0, tzinfo=UTC),
+    "ten or more circuits": datetime(2026, 1, 15, 10, 30, tzinfo=UTC),
 }
 FORWARDER_PAGES = ("/page/electricflow/111", *(f"/page/electricflow/1113?id={n}" for n in (1, 2, 3, 4, 5)))
 
@@ -54,32 +53,36 @@ def _same(moment: datetime) -> datetime:
 
 def measured(unit: Running, read: Callable[[], None]) -> tuple[int, float]:
     """Return the requests of one reading and the median of its seconds."""
-    seconds = []
-    for _ in range(REPEATS):
-        unit.tally.requests.clear()
-        started = time.perf_counter()
-        read()
-        seconds.append(time.perf_counter() - started)
-    return unit.tally.requests.total(), statistics.median(seconds)
+    unit.tally.requests.clear()
+    seconds = median_s(read, REPEATS)
+    return unit.tally.requests.total() // REPEATS, seconds
 
 
 def main() -> None:
     """Print the table."""
+    rows = []
     for words, moment in MOMENTS.items():
-        print(words)
-        print(f"{'ms per answer':>14} {'forwarder':>18} {'ours, warm':>18} {'ours / forwarder':>17}")
         for latency_ms in LATENCIES_MS:
+            say(f"{words}, {latency_ms} ms per answer …")
             with (
                 tempfile.TemporaryDirectory() as folder,
                 running(Household(1), clock=partial(_same, moment), latency_s=latency_ms / 1000) as unit,
             ):
                 state_dir = Path(folder)
+                # The hour's first reading asks for all pages; the others are as this one left it.
                 ours(unit, state_dir, moment)
                 theirs_n, theirs_s = measured(unit, partial(forwarder, unit))
                 ours_n, ours_s = measured(unit, partial(ours, unit, state_dir, moment))
-            print(
-                f"{latency_ms:>14} {theirs_n:>7} {theirs_s:>8.2f} s {ours_n:>7} {ours_s:>8.2f} s {ours_s / theirs_s:>16.2f}"
+            rows.append(
+                (
+                    f"{words}, {latency_ms} ms",
+                    f"{theirs_n} requests, {theirs_s:.2f} s",
+                    f"{ours_n} requests, {ours_s:.2f} s",
+                    f"{ours_n / theirs_n:.2f}",
+                    f"{ours_s / theirs_s:.2f}",
+                )
             )
+    print(markdown(("on, per answer", "the forwarder's way", "ours", "requests, ratio", "wall, ratio"), rows))
 
 
 if __name__ == "__main__":
