@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -71,10 +72,13 @@ def one_sentence() -> Iterator[Settings]:
     except Exception as error:
         from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreachable
         from aiseg2_pipeline.influx import InfluxError
+        from aiseg2_pipeline.report import ReportError
         from aiseg2_pipeline.services import ServicesError
         from aiseg2_pipeline.store_file import StoreError
 
-        if not isinstance(error, SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError):
+        if not isinstance(
+            error, SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError
+        ):
             raise
         hint = f" {DEMO_HINT}" if demo and isinstance(error, Unreachable) else ""
         raise click.ClickException(f"{error}{hint}") from None
@@ -152,17 +156,22 @@ def resend(first: Span | None, last: Span | None) -> None:
     check_order(first, last)
     with one_sentence() as settings:
         from aiseg2_pipeline import opening
-        from aiseg2_pipeline.store import EnergyStore, Store
+        from aiseg2_pipeline.store import ClimateStore, EnergyStore, Store
 
         if settings.influx is None:
             raise click.ClickException("No InfluxDB is configured: set INFLUXDB_HOST and the settings beside it.")
         destination = opening.destination(settings.influx)
-        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+        with (
+            Store.open(settings.store_path) as store,
+            EnergyStore.open(settings.energy_path) as energy,
+            ClimateStore.open(settings.climate_path) as climate,
+        ):
             hours = store.resend(first and first.start, last and last.end, destination)
-            energy.resend(first and first.start, last and last.end, destination)
+            for other in (energy, climate):
+                other.resend(first and first.start, last and last.end, destination)
         click.echo(
             f"{hours} hours are pending again for the bucket {settings.influx.bucket}: the minute runs write them, some hours a minute, and "
-            "the next energy run their energy."
+            "the next energy and climate runs the rest."
         )
 
 
@@ -304,13 +313,46 @@ def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[da
 
 
 @main.command()
-def doctor() -> None:
+@click.argument("day", type=Moment(), metavar="[DATE]", required=False)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The file; default: reports/DATE.png in AISEG2_DATA_DIR."
+)
+def report(day: Span | None, output: Path | None) -> None:
+    """Draw a day as a picture, by default yesterday, and print where it is. It needs the extra `report`."""
+    with one_sentence() as settings:
+        from aiseg2_pipeline.history import day_of
+        from aiseg2_pipeline.report.saving import report_path, save_report
+        from aiseg2_pipeline.store import EnergyStore, Store
+
+        now = utc_now()
+        drawn = day_of(day.start if day else now - timedelta(days=1))
+        path = output or report_path(settings.data_dir, drawn)
+        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+            save_report(store, energy, drawn, now, path, demo=settings.demo)
+        click.echo(path)
+
+
+@main.command()
+@click.option("--alert", is_flag=True, help="Send a test message to every service of AISEG2_ALERT_URLS.")
+def doctor(*, alert: bool) -> None:
     """Look at everything the pipeline needs, and say what to do where it fails."""
     from aiseg2_pipeline import doctor as examination
 
     with one_sentence() as settings:
-        if not examination.examine(settings, utc_now, click.echo):
+        if not examination.examine(settings, utc_now, click.echo, alert=alert):
             sys.exit(1)
+
+
+@main.command()
+def health() -> None:
+    """Say whether the pipeline's own processes work: for Docker, every minute, so it takes a quarter of a second."""
+    from aiseg2_pipeline import health as processes
+
+    with one_sentence() as settings:
+        problems = processes.problems(settings, utc_now())
+    if problems:
+        raise click.ClickException(" ".join(problems))
+    click.echo("The code server answers, and the daemon works.")
 
 
 @main.command()
@@ -321,15 +363,25 @@ def doctor() -> None:
     "--latency-ms", type=click.FloatRange(min=0), default=0, show_default=True, help="What each answer takes."
 )
 @click.option("--sd-card", is_flag=True, help="With an SD card in the unit, which has the last 60 days.")
+@click.option("--rooms/--no-rooms", default=True, show_default=True, help="Two rooms with sensors, or none.")
 @click.option("--start", type=Moment(), help="The time that it shows at first; default: now.")
 @click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How fast its clock runs."
 )
 def simulate(
-    host: str, port: int | None, seed: int, latency_ms: float, start: Span | None, speed: float, *, sd_card: bool
+    host: str,
+    port: int | None,
+    seed: int,
+    latency_ms: float,
+    start: Span | None,
+    speed: float,
+    *,
+    sd_card: bool,
+    rooms: bool,
 ) -> None:
     """Be an AiSEG2: a simulated household behind the device's web pages, until Ctrl-C."""
     from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER, server
+    from aiseg2_pipeline.simulator.rooms import ROOMS
 
     if port is None:
         with one_sentence() as settings:
@@ -339,7 +391,14 @@ def simulate(
     )
     try:
         server.serve(
-            port, host, seed=seed, latency_ms=latency_ms, start=start and start.start, speed=speed, sd_card=sd_card
+            port,
+            host,
+            seed=seed,
+            latency_ms=latency_ms,
+            start=start and start.start,
+            speed=speed,
+            sd_card=sd_card,
+            rooms=ROOMS if rooms else (),
         )
     except OSError as error:
         raise click.ClickException(f"{error} (--port, AISEG2_SIMULATOR_PORT)") from None

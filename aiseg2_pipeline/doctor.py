@@ -1,33 +1,49 @@
 """`aiseg2-pipeline doctor`: one line for each thing the pipeline needs, and what to do where it fails."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from aiseg2_pipeline import opening
+from aiseg2_pipeline import alerts, notify, opening
+from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreadable
+from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
-from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Unavailable
+from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Tags, Unavailable
+from aiseg2_pipeline.points import series_tags
+from aiseg2_pipeline.readings import live_frame
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
-from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 
 OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
 OTHER_WRITER_WITHIN = timedelta(minutes=10)
 SET_ASIDE_SHOWN = 5
+SERIES_WITHIN = timedelta(days=7)
+SERIES_SHOWN = 6
 TOKYO = ZoneInfo("Asia/Tokyo")
 
 # A mark, what was looked at, and what was found.
 Line = tuple[str, str, str]
 
 
-def examine(settings: Settings, clock: Callable[[], datetime], say: Callable[[str], None]) -> bool:
-    """Say a line for each thing; return whether nothing failed."""
+def examine(
+    settings: Settings, clock: Callable[[], datetime], say: Callable[[str], None], *, alert: bool = False
+) -> bool:
+    """Say a line for each thing; return whether nothing failed. `alert` sends a test message to every service."""
     passed = True
-    for part in (_settings(settings), _device(settings, clock), _store(settings), _influx(settings, clock)):
+    taken: list[LiveReading] = []
+    for part in (
+        _settings(settings),
+        _device(settings, clock, taken),
+        _store(settings),
+        _influx(settings, clock, taken),
+        _alerts(settings, send=alert),
+    ):
         for mark, what, found in part:
             say(f"{mark} {what}: {found}")
             passed = passed and mark != FAILED
@@ -42,7 +58,8 @@ def _settings(settings: Settings) -> Iterator[Line]:
         yield HINT, "settings", f"{name} is no setting of this program: see .env.example for its name"
 
 
-def _device(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]:
+def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveReading]) -> Iterator[Line]:
+    """Look at the device; the reading that it gives is added to `taken`."""
     with opening.device(settings, clock) as client:
         try:
             listed = client.circuit_list(Deadline(READING_TIMEOUT_S))
@@ -62,7 +79,7 @@ def _device(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
             yield OK, "device", f"answers at {settings.device_url}"
             yield OK, "login", f"as {settings.device_user}"
             yield OK, "circuit list", f"{len(listed.circuits)} circuits are registered"
-        yield from _live(client)
+        yield from _live(client, taken)
         yield _clock(client.clock_offset_s)
         try:
             client.export_token(Deadline(READING_TIMEOUT_S))
@@ -71,12 +88,13 @@ def _device(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
             yield HINT, "SD card", "the export page is not readable; nothing needs it to take readings"
 
 
-def _live(client: Aiseg2Client) -> Iterator[Line]:
+def _live(client: Aiseg2Client, taken: list[LiveReading]) -> Iterator[Line]:
     try:
         reading = client.live()
     except Aiseg2Error as error:
         yield FAILED, "power flow", str(error)
         return
+    taken.append(reading)
     flow = reading.flow
     generation = "no generating device" if not flow.generators else f"generation {_kw(flow.generation_kw)}"
     yield OK, "power flow", f"{generation}, consumption {_kw(flow.consumption_kw)}"
@@ -113,7 +131,7 @@ def _store(settings: Settings) -> Iterator[Line]:
     yield OK, "store", f"{settings.store_path}, last reading {_shown(last) if last else 'none yet'}"
 
 
-def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]:
+def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[LiveReading]) -> Iterator[Line]:
     influx = settings.influx
     if influx is None:
         yield HINT, "InfluxDB", "none is configured (INFLUXDB_HOST); readings are kept in the store alone"
@@ -135,20 +153,37 @@ def _influx(settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]
         yield OK, "InfluxDB", f"answers at {influx.url}"
         yield OK, "token and bucket", f"may write to {influx.bucket}"
         try:
-            with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
-                yield from _other_writers(writer, store, influx, clock())
-                yield from _outbox([store, energy], opening.destination(influx))
+            with (
+                Store.open(settings.store_path) as store,
+                EnergyStore.open(settings.energy_path) as energy,
+                ClimateStore.open(settings.climate_path) as climate,
+            ):
+                yield from _bucket(writer, store, influx, clock(), taken)
+                yield from _outbox([store, energy, climate], opening.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
 
 
-def _other_writers(writer: InfluxWriter, store: Store, influx: InfluxSettings, now: datetime) -> Iterator[Line]:
+def _bucket(
+    writer: InfluxWriter, store: Store, influx: InfluxSettings, now: datetime, taken: Sequence[LiveReading]
+) -> Iterator[Line]:
     since = now - OTHER_WRITER_WITHIN
     ours = [time.to_pydatetime() for time in store.read(since, now, kinds=["total"])["time"]]
     others = writer.other_writers(since, ours)
-    if others is None:
-        yield HINT, "other writers", "not known: the token may write, but not read the bucket"
-    elif others:
+    there = None if others is None else writer.power_series(now - SERIES_WITHIN)
+    if others is None or there is None:
+        yield (
+            HINT,
+            "other writers",
+            "not known, and neither are its series: the token may write, but not read the bucket",
+        )
+        return
+    yield from _other_writers(others, influx)
+    yield from _series(there, store, taken)
+
+
+def _other_writers(others: Sequence[datetime], influx: InfluxSettings) -> Iterator[Line]:
+    if others:
         found = (
             f"somebody else wrote {len(others)} readings to {influx.bucket} in the last ten minutes: stop the old program, or set "
             "INFLUXDB_BUCKET to another bucket, or every sum is doubled"
@@ -156,6 +191,105 @@ def _other_writers(writer: InfluxWriter, store: Store, influx: InfluxSettings, n
         yield FAILED, "other writers", found
     else:
         yield OK, "other writers", "none in the last ten minutes"
+
+
+def _series(there: Collection[Tags], store: Store, taken: Sequence[LiveReading]) -> Iterator[Line]:
+    """Compare the series that are in the bucket with those of a reading now, or else of the last one in the store."""
+    labels, shared = _labels(store, taken)
+    if not labels:
+        yield (
+            HINT,
+            "series",
+            "not compared with the bucket's: there is no reading with circuits to compare them with",
+        )
+        return
+    ours = {_tags(label) for label in labels}
+    if not there:
+        found = f"the bucket has no point of `power` of the last {SERIES_WITHIN.days} days; {len(ours)} series will be in it"
+        yield OK, "series", found
+        return
+    added = shared & set(there)
+    new, missing = ours - set(there), set(there) - ours
+    if not new and not missing:
+        yield OK, "series", f"the {len(ours)} series of `power` in the bucket are those that are written"
+    if new:
+        yield HINT, "series", f"{len(new)} new, which the bucket does not have yet: {_names(new)}"
+    if missing:
+        found = (
+            f"{len(missing)} in the bucket that are not written (any more, or by this program): {_names(missing)}"
+        )
+        yield HINT, "series", found
+    if added:
+        found = f"{len(added)} of several circuits with one name, which rise from the last of them to their sum: {_names(added)}"
+        yield HINT, "series", found
+
+
+def _labels(store: Store, taken: Sequence[LiveReading]) -> tuple[set[tuple[str, str, str]], set[Tags]]:
+    """Return kind, name and unit of every series that is written to `power`, and the series that add several devices up."""
+    for reading in taken:
+        if reading.circuits is not None:
+            devices = [("generation", device.name, "W") for device in reading.flow.generators]
+            devices += [("usage", circuit.name, "W") for circuit in reading.circuits]
+            counted = Counter(devices)
+            # Also those that tell no number just now.
+            return _of_power(live_frame(reading)) | set(devices), {
+                _tags(one) for one in counted if counted[one] > 1
+            }
+    last = store.last_time()
+    return (_of_power(store.read(last, last + timedelta(seconds=1))) if last else set()), set()
+
+
+def _tags(label: tuple[str, str, str]) -> Tags:
+    return frozenset(series_tags(*label).items())
+
+
+def _of_power(table: pd.DataFrame) -> set[tuple[str, str, str]]:
+    rows = table[table["kind"] != "battery"]
+    return set(zip(rows["kind"], rows["name"], rows["unit"], strict=True))
+
+
+def _names(series: Collection[Tags]) -> str:
+    """Return the names of some series, at most as many as one reads."""
+    names = sorted(clean_name(_name(dict(tags))) for tags in series)
+    more = f" and {len(names) - SERIES_SHOWN} more" if len(names) > SERIES_SHOWN else ""
+    return ", ".join(names[:SERIES_SHOWN]) + more
+
+
+def _name(tags: dict[str, str]) -> str:
+    if tags.keys() == {"summary"}:
+        return tags["summary"]
+    if tags.keys() == {"detail-type", "detail-section"}:
+        return f"{tags['detail-section']} ({tags['detail-type']})"
+    return " ".join(f"{name}={value}" for name, value in sorted(tags.items())) or "one without tags"
+
+
+def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:
+    if settings.alert_urls is None:
+        if send:
+            yield (
+                FAILED,
+                "alerts",
+                "AISEG2_ALERT_URLS is not set: set it to the addresses of your services, see the README",
+            )
+        return
+    if not notify.installed():
+        yield FAILED, "alerts", notify.MISSING_EXTRA
+        return
+    for number, address in enumerate(notify.split(settings.alert_urls.get_secret_value()), 1):
+        name = notify.service(address)
+        if name is None:
+            yield (
+                FAILED,
+                f"alerts {number}",
+                "no address that Apprise understands: correct it in AISEG2_ALERT_URLS",
+            )
+        elif not send:
+            yield OK, f"alerts {number}", f"{name}; `aiseg2-pipeline doctor --alert` sends a test"
+        elif notify.send(address, alerts.TEST.title, alerts.TEST.body):
+            yield OK, f"alerts {number}", f"{name} took the test message"
+        else:
+            found = f"{name} did not take the test message: see that its address in AISEG2_ALERT_URLS is right and the network is there"
+            yield FAILED, f"alerts {number}", found
 
 
 def _outbox(stores: Sequence[Store], destination: Destination) -> Iterator[Line]:

@@ -24,11 +24,23 @@ from influxdb_client.service.write_service import WriteService
 from aiseg2_pipeline.points import CONSUMPTION_SUMMARY, MEASUREMENTS
 
 OTHER_WRITERS_FLUX = f"""\
-from(bucket: from_bucket)
+from(bucket: fromBucket)
   |> range(start: since)
   |> filter(fn: (r) => r._measurement == "power" and r.summary == "{CONSUMPTION_SUMMARY}" and r._field == "value")
   |> keep(columns: ["_time"])
 """
+
+# `last` is answered from the index and one block of each series, however many points there are.
+SERIES_FLUX = """\
+from(bucket: fromBucket)
+  |> range(start: since)
+  |> filter(fn: (r) => r._measurement == "power" and r._field == "value")
+  |> last()
+  |> drop(columns: ["_start", "_stop", "_time", "_value", "_field", "_measurement"])
+"""
+
+# A series' tags.
+Tags = frozenset[tuple[str, str]]
 
 _REASON_CHARS = 300
 _OWN_PROBLEM = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -143,13 +155,27 @@ class InfluxWriter:
 
         `own_times` are the times that we wrote. None when the token may not read the bucket.
         """
-        parameters = {"from_bucket": self.bucket, "since": since.astimezone(UTC)}
+        records = self._records(OTHER_WRITERS_FLUX, since)
+        return None if records is None else sorted({record["_time"] for record in records} - set(own_times))
+
+    def power_series(self, since: datetime) -> set[Tags] | None:
+        """Return the tags of each series of `power` that got a point since `since`; None when the token may not read."""
+        records = self._records(SERIES_FLUX, since)
+        if records is None:
+            return None
+        return {
+            frozenset((name, value) for name, value in record.items() if name not in ("result", "table") and value)
+            for record in records
+        }
+
+    def _records(self, flux: str, since: datetime) -> list[dict[str, Any]] | None:
+        """Return what a query of the bucket gives, None where it is not answered."""
+        parameters = {"fromBucket": self.bucket, "since": since.astimezone(UTC)}
         try:
-            tables = self._call(lambda: self._client.query_api().query(OTHER_WRITERS_FLUX, params=parameters))
+            tables = self._call(lambda: self._client.query_api().query(flux, params=parameters))
         except (Misconfigured, Rejected):
             return None
-        times = {record.get_time() for table in tables for record in table.records}
-        return sorted(times - set(own_times))
+        return [record.values for table in tables for record in table.records]
 
     def delete(self, start: datetime, stop: datetime) -> None:
         """Remove the points of readings from `start` to before `stop`, whoever wrote them."""

@@ -17,6 +17,7 @@ from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 
 MEASUREMENTS = ("power", "power_fill", "battery")
 ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost")
+CLIMATE_MEASUREMENTS = ("climate",)
 # Names a circuit as it was called at a time, by its id; None where nobody knows.
 NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
@@ -42,6 +43,16 @@ def lines(readings: pd.DataFrame) -> list[tuple[str, ...]]:
     return points
 
 
+def series_tags(kind: str, name: str, unit: str) -> dict[str, str]:
+    """Return the tags of a series of readings."""
+    label = f"{name}({unit})" if unit else name
+    if kind == "total":
+        return {"summary": label}
+    if kind == "battery":
+        return {"detail-section": label}
+    return {"detail-type": kind, "detail-section": label}
+
+
 def energy_lines(rows: pd.DataFrame, name_of: NameOf) -> list[tuple[str, ...]]:
     """Return for each row of an energy frame, in order, its point as line protocol in nanoseconds.
 
@@ -64,6 +75,20 @@ def energy_lines(rows: pd.DataFrame, name_of: NameOf) -> list[tuple[str, ...]]:
         head = heads[key]
         points.append(() if head is None else (f"{head}{value} {time_ns}",))
     return points
+
+
+def climate_lines(rows: pd.DataFrame) -> list[tuple[str, ...]]:
+    """Return for each row of a climate frame, in order, its point as line protocol in nanoseconds."""
+    series = list(zip(rows["kind"].to_numpy(), rows["name"].to_numpy(), strict=True))
+    heads = {
+        (kind, name): _head("climate", {"detail-type": kind, "detail-section": name}, "value")
+        for kind, name in set(series)
+    }
+    times_ns = rows["time"].astype("int64")
+    return [
+        (f"{heads[key]}{value} {time_ns}",)
+        for key, time_ns, value in zip(series, times_ns, rows["value"], strict=True)
+    ]
 
 
 def _circuit_id(kind: str, name: str) -> str | None:
@@ -91,13 +116,7 @@ def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None
 
 def _heads(kind: str, name: str, unit: str) -> tuple[str, str]:
     """Return what comes before the number in the series' point, and in the point that tells of a fill."""
-    label = f"{name}({unit})" if unit else name
-    if kind == "total":
-        tags = {"summary": label}
-    elif kind == "battery":
-        tags = {"detail-section": label}
-    else:
-        tags = {"detail-type": kind, "detail-section": label}
+    tags = series_tags(kind, name, unit)
     measurement = "battery" if kind == "battery" else "power"
     return _head(measurement, tags, "value"), _head("power_fill", tags, "interval_s")
 

@@ -4,13 +4,12 @@ The processes are honcho's to run; here is only what must be right before they s
 data directory, a Dagster home with its storage made. `aiseg2-pipeline ui` starts the webserver alone, beside them.
 """
 
-import contextlib
 import errno
 import os
 import re
 import shlex
+import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,12 +17,12 @@ from pathlib import Path
 import filelock
 from honcho.manager import Manager
 
-from aiseg2_pipeline import dagster_home
+from aiseg2_pipeline import dagster_home, notify
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
 # What means something else in the address of a socket.
-_NO_SOCKET_NAME = re.compile("[%#?]")
+_NO_SOCKET_NAME = re.compile("[%#?,]")
 
 
 class ServicesError(Exception):
@@ -43,7 +42,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
-            _check_socket(settings.code_server_socket)
+            _check_socket(settings)
             return _run(settings, folder, say)
     except filelock.Timeout:
         raise ServicesError(
@@ -68,6 +67,8 @@ def _run(settings: Settings, folder: Path, say: Callable[[str], None]) -> int:
         say(f"Writing to InfluxDB at {settings.influx.url}, bucket {settings.influx.bucket}.")
     else:
         say("No InfluxDB is configured (INFLUXDB_HOST): readings are kept here alone.")
+    if settings.alert_urls and not notify.installed():
+        say(notify.MISSING_EXTRA)
     try:
         dagster_home.make(settings, folder, variables, say)
     except dagster_home.DagsterHomeError as error:
@@ -90,25 +91,39 @@ def _run(settings: Settings, folder: Path, say: Callable[[str], None]) -> int:
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
+    return _until_stopped(manager)
+
+
+def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
+    """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
+    workspace = _project_folder() / WORKSPACE
+    if not _answers(settings.code_server_socket):
+        raise ServicesError(
+            f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
+        )
+    _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
+    manager = Manager()
+    _add(manager, "webserver", _variables(settings), _webserver(settings, workspace))
+    say(f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} until Ctrl-C.")
+    return _until_stopped(manager)
+
+
+def _until_stopped(manager: Manager) -> int:
+    """Run the services until one of them ends or a signal asks for it; return the exit code."""
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
     manager.loop()
     # Ctrl-C and SIGTERM (systemd, Docker) are how it is ended, and no failure.
     asked_to_end = (130, 143)
     return 0 if manager.returncode in asked_to_end else int(manager.returncode or 0)
 
 
-def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
-    """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
-    workspace = _project_folder() / WORKSPACE
-    if not settings.code_server_socket.is_socket():
-        raise ServicesError(
-            f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
-        )
-    _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
-    say(f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} until Ctrl-C.")
-    with contextlib.suppress(KeyboardInterrupt):
-        command = _webserver(settings, workspace)
-        return subprocess.run(command, env=_variables(settings), check=False).returncode  # noqa: S603 - all of it is ours
-    return 0
+def _end_without_terminal() -> None:
+    """End as on SIGTERM where the terminal was closed: what is printed from now on would be an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _variables(settings: Settings) -> dict[str, str]:
@@ -151,10 +166,26 @@ def _project_folder() -> Path:
     raise ServicesError(f"{WORKSPACE} and {dagster_home.INSTANCE} are not here: run this in the project's folder.")
 
 
-def _check_socket(path: Path) -> None:
+def _answers(path: Path) -> bool:
+    """Return whether a code server listens there; one that was killed leaves a file to which nothing listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _check_socket(settings: Settings) -> None:
     """See that the code server can listen there; what an earlier one left behind is removed."""
+    path = settings.code_server_socket
+    if _answers(path):
+        raise ServicesError(
+            f"Services of an aiseg2-pipeline that was killed still run on the data directory {settings.data_dir}: end "
+            "them (or restart this machine), or set AISEG2_DATA_DIR to another folder."
+        )
     path.unlink(missing_ok=True)
-    reason = "its path has a %, # or ?" if _NO_SOCKET_NAME.search(str(path)) else ""
+    reason = "its path has a comma, %, # or ?" if _NO_SOCKET_NAME.search(str(path)) else ""
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.bind(str(path))

@@ -20,8 +20,9 @@ _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
 _MAX_PORT = 65535
+_ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
 # Taken as they stand: a space in quotes belongs to the password.
-_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL")
+_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
 
 
 class SettingsError(Exception):
@@ -64,9 +65,16 @@ def _postgres_url(value: SecretStr) -> SecretStr:
     return SecretStr(f"postgresql+psycopg2://{parts[1]}")
 
 
+def _alert_urls(value: SecretStr) -> SecretStr:
+    if not _ALERT_URLS.match(value.get_secret_value().strip()):
+        raise ValueError("must be addresses as Apprise takes them, like discord://…, separated by spaces")
+    return value
+
+
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+AlertUrls = Annotated[SecretStr, AfterValidator(_alert_urls)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
 
 
@@ -110,6 +118,8 @@ class Settings(BaseModel):
     warm_runs: Annotated[bool, Field(alias="AISEG2_WARM_RUNS")] = True
     keep_runs_days: Annotated[int, Field(alias="AISEG2_KEEP_RUNS_DAYS", ge=1, le=3650)] = 3
     postgres_url: Annotated[PostgresUrl | None, Field(alias="AISEG2_POSTGRES_URL")] = None
+    alert_urls: Annotated[AlertUrls | None, Field(alias="AISEG2_ALERT_URLS")] = None
+    alert_after_minutes: Annotated[int, Field(alias="AISEG2_ALERT_AFTER_MINUTES", ge=2, le=1440)] = 10
     ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
     ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
@@ -181,6 +191,11 @@ class Settings(BaseModel):
     def energy_path(self) -> Path:
         """The store of the device's energy."""
         return self.data_dir / "energy.sqlite"
+
+    @property
+    def climate_path(self) -> Path:
+        """The store of the rooms' climate."""
+        return self.data_dir / "climate.sqlite"
 
     @property
     def device_state_dir(self) -> Path:

@@ -25,11 +25,12 @@ import pandas as pd
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.climate import CLIMATE
 from aiseg2_pipeline.energy import ENERGY
 from aiseg2_pipeline.readings import COLUMNS, DTYPES, READINGS, TOTAL_EXCHANGE, Shape, checked
 from aiseg2_pipeline.store_file import StoreError, connect, sentences
 
-__all__ = ["Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
+__all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
 HOUR_S = 3600
 NS_PER_S = 1_000_000_000
@@ -251,10 +252,10 @@ class Store:
         return deleted
 
     def last_time(self) -> datetime | None:
-        """Return when the latest live total was read, None where there is none."""
+        """Return when the latest live total (or temperature) was read, None where there is none."""
         with self._reading() as execute:
-            totals = [one.id for one in _series(execute) if one.kind == "total"]
-            times = [row[0] for series_id in totals for row in execute(LAST_LIVE, (series_id,))]
+            first = [one.id for one in _series(execute) if one.kind == self.shape.kinds[0]]
+            times = [row[0] for series_id in first for row in execute(LAST_LIVE, (series_id,))]
         return _datetime(max(times)) if times else None
 
     def live_near(self, moment: datetime) -> datetime | None:
@@ -463,6 +464,12 @@ class EnergyStore(Store):
         with self._reading() as execute:
             (time,) = execute(OLDEST_ENERGY).fetchone()
             return None if time is None else _datetime(time)
+
+
+class ClimateStore(Store):
+    """An open store of the rooms' climate: the same file format and the same promises for climate frames."""
+
+    shape = CLIMATE
 
 
 def _meta(execute: _Execute, key: str) -> int:

@@ -2,7 +2,7 @@
 
 What Debian ships is InfluxDB 1.6, a real server with the real line-protocol parser and storage. In front of it
 stands a small web application that speaks the part of InfluxDB 2's API that the pipeline uses (write, delete,
-ping, health, and the one Flux query of `aiseg2_pipeline.influx`) and answers refusals as InfluxDB 2 does. A test
+ping, health, and the two Flux queries of `aiseg2_pipeline.influx`) and answers refusals as InfluxDB 2 does. A test
 can put a fault there; everything else is the server's own doing.
 
 By hand, until Ctrl-C (then set INFLUXDB_HOST=127.0.0.1:8086, INFLUXDB_ORG, INFLUXDB_BUCKET and INFLUXDB_TOKEN):
@@ -11,7 +11,9 @@ By hand, until Ctrl-C (then set INFLUXDB_HOST=127.0.0.1:8086, INFLUXDB_ORG, INFL
 """
 
 import argparse
+import csv
 import gzip
+import io
 import json
 import re
 import shutil
@@ -38,7 +40,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from aiseg2_pipeline.influx import OTHER_WRITERS_FLUX
+from aiseg2_pipeline import influx
 from aiseg2_pipeline.points import CONSUMPTION_SUMMARY
 from aiseg2_pipeline.readings import KEY, Row, frame
 
@@ -261,22 +263,29 @@ class InfluxServer:
             return refusal
         if not self.may_read:
             return JSONResponse({"code": "unauthorized", "message": "unauthorized access"}, 401)
-        if body["query"] != OTHER_WRITERS_FLUX:
-            return _error(400, "this front knows one query only")
         given = {
             one["assignment"]["id"]["name"]: one["assignment"]["init"]["value"] for one in body["extern"]["body"]
         }
-        where = f"summary = {_string(CONSUMPTION_SUMMARY)} AND time >= {_string(given['since'])}"
-        influxql = f"SELECT value FROM power WHERE {where}"  # noqa: S608 - quoted above
-        rows = await run_in_threadpool(self.query, influxql, given["from_bucket"])
-        times = [f",,0,{_rfc3339(row['time'])}" for row in rows]
-        head = [
-            "#datatype,string,long,dateTime:RFC3339",
-            "#group,false,false,false",
-            "#default,_result,,",
-            ",result,table,_time",
-        ]
-        return Response("\r\n".join([*head, *times, ""]), media_type="text/csv")
+        bucket, since = given["fromBucket"], f"time >= {_string(given['since'])}"
+        match body["query"]:
+            case influx.OTHER_WRITERS_FLUX:
+                tables = await run_in_threadpool(self._consumption_times, bucket, since)
+            case influx.SERIES_FLUX:
+                tables = await run_in_threadpool(self._power_series, bucket, since)
+            case _:
+                return _error(400, "this front knows two queries only")
+        return Response("\r\n".join(tables), media_type="text/csv")
+
+    def _consumption_times(self, bucket: str, since: str) -> list[str]:
+        where = f"summary = {_string(CONSUMPTION_SUMMARY)} AND {since}"
+        rows = self.query(f"SELECT value FROM power WHERE {where}", bucket)  # noqa: S608 - quoted above
+        return _table("dateTime:RFC3339", ["_time"], [[_rfc3339(row["time"])] for row in rows])
+
+    def _power_series(self, bucket: str, since: str) -> list[str]:
+        """Return a table for each series: not all have the same tags."""
+        rows = self.query(f"SELECT last(value) FROM power WHERE {since} GROUP BY *", bucket)  # noqa: S608 - quoted above
+        every = [{name: row[name] for name in row if name not in ("time", "last") and row[name]} for row in rows]
+        return [line for tags in every for line in _table("string", list(tags), [list(tags.values())])]
 
     async def _ping(self, _: Request) -> Response:
         return Response(status_code=204, headers={"X-Influxdb-Version": "v2.7", "X-Influxdb-Build": "OSS"})
@@ -320,6 +329,19 @@ def _string(text: str) -> str:
     return f"'{escaped}'"
 
 
+def _table(datatype: str, columns: list[str], rows: list[list[str]]) -> list[str]:
+    """Return a table of Flux's annotated CSV, all columns of one type."""
+    annotations = [
+        ["#datatype", "string", "long", *([datatype] * len(columns))],
+        ["#group", "false", "false", *(["false"] * len(columns))],
+        ["#default", "_result", *([""] * (len(columns) + 1))],
+        ["", "result", "table", *columns],
+    ]
+    text = io.StringIO()
+    csv.writer(text).writerows([*annotations, *(["", "", "0", *row] for row in rows), []])
+    return text.getvalue().split("\r\n")
+
+
 def _rfc3339(time_ns: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(time_ns // 10**9))}Z"
 
@@ -327,7 +349,7 @@ def _rfc3339(time_ns: int) -> str:
 def _influxd_path() -> str:
     path = shutil.which("influxd")
     if path is None:
-        raise FileNotFoundError("influxd is not installed: run .ci/install-influxdb (Debian's package influxdb)")
+        raise FileNotFoundError("influxd is not installed: run .ci/install-servers (Debian's package influxdb)")
     return path
 
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from aiseg2_pipeline import doctor, store_file
 from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.influx import InfluxWriter
+from aiseg2_pipeline.influx import OTHER_WRITERS_FLUX, SERIES_FLUX, InfluxWriter
 from aiseg2_pipeline.outbox import deliver
 from aiseg2_pipeline.readings import Row, frame
 from aiseg2_pipeline.settings import Settings
@@ -36,12 +36,16 @@ from aiseg2_pipeline_tests.device import (
     serving,
 )
 from aiseg2_pipeline_tests.influxdb_server import Fault, InfluxServer
+from aiseg2_pipeline_tests.test_dashboards import front_end, tools
+
+# A fixture of another module: the front end of Flux, or a reason to skip.
+__all__ = ["tools"]
 
 EXPORT = "GET /set/exectop2.cgi"
 WRONG_PASSWORD, WRONG_TOKEN = "battery staple", "stolen-token"
 ALL_FINE = [
     "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "SD card", "store", "InfluxDB",
-    "token and bucket", "other writers", "pending",
+    "token and bucket", "other writers", "series", "pending",
 ]  # fmt: skip
 Told = dict[str, list[tuple[str, str]]]
 
@@ -256,7 +260,7 @@ def influx_in_clear(setup: Setup) -> None:
 
 
 OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "SD card"}
-OF_BUCKET = {"other writers", "pending"}
+OF_BUCKET = {"other writers", "series", "pending"}
 
 
 @pytest.mark.parametrize(
@@ -368,8 +372,96 @@ def test_a_token_that_may_only_write_is_no_failure(setup: Setup) -> None:
     setup.influx.may_read = False
     code, told = examine(setup)
     assert code == 0
-    assert told["other writers"][0][0] == "--"
+    assert told["other writers"] == [
+        ("--", "not known, and neither are its series: the token may write, but not read the bucket")
+    ]
+    assert "series" not in told
     assert told["pending"][0][0] == "ok"
+
+
+def write_as_the_old_program(setup: Setup, *tags: str, ago: timedelta = timedelta(hours=1)) -> None:
+    time_ns = int((utc_now() - ago).timestamp()) * 10**9
+    with setup.writer as writer:
+        writer.write([f"power,{each} value=1.5 {time_ns}" for each in tags])
+
+
+TOTALS = ["summary=総発電電力(kW)", "summary=総消費電力(kW)", "summary=売買電力(kW)"]
+DEVICES = ["detail-type=generation,detail-section=太陽光発電(W)", *(f"detail-type=usage,detail-section={n}(W)" for n in ["ＬＤ", "ＩＨ"])]  # fmt: skip
+
+
+def test_an_empty_bucket_is_told_how_many_series_will_be_in_it(setup: Setup) -> None:
+    _, told = examine(setup)
+    assert told["series"] == [
+        ("ok", "the bucket has no point of `power` of the last 7 days; 6 series will be in it")
+    ]
+
+
+def test_the_series_of_the_old_program_are_those_that_are_written(setup: Setup) -> None:
+    write_as_the_old_program(setup, *TOTALS, *DEVICES)
+    write_as_the_old_program(setup, "summary=of\\ long\\ ago", ago=timedelta(days=8))
+    code, told = examine(setup)
+    assert code == 0
+    assert told["series"] == [("ok", "the 6 series of `power` in the bucket are those that are written")]
+
+
+def test_a_circuit_that_tells_no_number_just_now_is_not_missed(setup: Setup) -> None:
+    setup.device.pages[circuits_path(1)] = circuit_page([("ＬＤ<br />", " 224W"), ("ＩＨ<br />", "-")])
+    setup.device.pages |= {LIST: listed(["ＬＤ", "ＩＨ"])}
+    write_as_the_old_program(setup, *TOTALS, *DEVICES)
+    _, told = examine(setup)
+    assert [mark for mark, _ in told["series"]] == ["ok"]
+
+
+def test_series_that_come_go_and_change_are_named(setup: Setup) -> None:
+    names = ["ＬＤ", "エアコン", "エアコン"]
+    setup.device.pages[LIST] = listed(names)
+    setup.device.pages[circuits_path(1)] = lambda: circuit_page(
+        [(f"{name}<br />", " 100W") for name in names], clock=shown_clock(utc_now())
+    )
+    gone = [f"detail-type=usage,detail-section=部屋{n}(W)" for n in range(8)]
+    write_as_the_old_program(
+        setup,
+        *TOTALS,
+        DEVICES[0],
+        "detail-type=usage,detail-section=エアコン(W)",
+        "host=x,summary=\x1b[31m",
+        *gone,
+    )
+    code, told = examine(setup)
+    assert code == 0
+    assert told["series"] == [
+        ("--", "1 new, which the bucket does not have yet: ＬＤ(W) (usage)"),
+        (
+            "--",
+            "9 in the bucket that are not written (any more, or by this program): host=x summary= [31m, "
+            + ", ".join(f"部屋{n}(W) (usage)" for n in range(5))
+            + " and 3 more",
+        ),
+        (
+            "--",
+            "1 of several circuits with one name, which rise from the last of them to their sum: エアコン(W) (usage)",
+        ),
+    ]
+
+
+def test_without_the_device_the_last_reading_is_compared(setup: Setup) -> None:
+    setup.device.pages[FLOW] = setup.device.pages[FLOW_HTML] = b"<html></html>"
+    write_as_the_old_program(setup, "summary=総消費電力(kW)", DEVICES[1])
+    _, told = examine(setup)
+    assert [mark for mark, _ in told["series"]] == ["--"]
+    with setup.store as store:
+        store.upsert(frame(consumption(utc_now())))
+    _, told = examine(setup)
+    assert told["series"] == [("ok", "the 2 series of `power` in the bucket are those that are written")]
+
+
+@pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize("flux", [OTHER_WRITERS_FLUX, SERIES_FLUX])
+def test_the_queries_are_such_as_flux_takes(flux: str, tmp_path: Path) -> None:
+    given = 'fromBucket = "home"\nsince = 2026-07-14T00:00:00Z\n'
+    right, wrong = front_end([given + flux, given + flux.replace("fn:", "function:")], tmp_path)
+    assert (right["valid"], right["messages"]) == (True, [])
+    assert wrong["messages"]
 
 
 def test_rows_that_influxdb_refused_are_listed_with_the_reason(setup: Setup) -> None:

@@ -1,7 +1,6 @@
 """The assets, checks and schedule in Dagster, with a device over HTTP, a store on disk and a real InfluxDB."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -24,8 +23,11 @@ from dagster import (
     build_schedule_context,
     materialize,
 )
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.orchestration.coordinator import MinuteFirstRunCoordinator
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
 from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
@@ -558,7 +560,17 @@ def test_the_first_partition_stays_where_it_was(alone: Pipeline) -> None:
     assert first_hour(alone.settings.data_dir, NOW - 3 * HOUR) == before - 3 * HOUR
 
 
-def test_the_instance_and_the_workspace_are_what_dagster_takes(tmp_path: Path) -> None:
+def test_everything_loads_as_the_code_server_loads_it(alone: Pipeline) -> None:
+    # Names that are taken twice are found only here.
+    names = {job.name for job in alone.definitions.get_repository_def().get_all_jobs()}
+    assert {"power_minute", "power_fill", "close_the_day", "prune_history"} <= names
+
+
+def test_the_instance_and_the_workspace_are_what_dagster_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("AISEG2_CODE_SERVER", str(tmp_path / "code.sock"))
     (tmp_path / "dagster.yaml").write_text(
         (PROJECT / "dagster.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )
@@ -566,5 +578,7 @@ def test_the_instance_and_the_workspace_are_what_dagster_takes(tmp_path: Path) -
         assert not instance.telemetry_enabled
         assert instance.run_monitoring_enabled
         assert instance.get_concurrency_config().run_queue_config is not None
-    (location,) = yaml.safe_load((PROJECT / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
-    assert re.fullmatch(r"aiseg2_pipeline\.definitions", location["python_module"]["module_name"])
+        assert isinstance(instance.run_coordinator, MinuteFirstRunCoordinator)
+    (origin,) = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")]).create_origins()
+    assert isinstance(origin, GrpcServerCodeLocationOrigin)
+    assert origin.socket == str(tmp_path / "code.sock")

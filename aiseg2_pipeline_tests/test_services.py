@@ -1,126 +1,28 @@
-"""`aiseg2-pipeline run` as real processes: what keeps it from starting, that it works, and that it ends."""
+"""`aiseg2-pipeline run` and `ui` as real processes: what keeps them from starting, that they work, and that they end."""
 
-import os
 import signal
 import socket
 import stat
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-import requests
 
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
-from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
+from aiseg2_pipeline_tests.running_pipeline import (
+    PROC,
+    STARTED_WITHIN_S,
+    Pipeline,
+    refusal,
+    started,
+    two_free_ports,
+)
 
-RUN = [sys.executable, "-m", "aiseg2_pipeline.cli", "run"]
-PROC = Path("/proc")
-# Generous, because only a failing test waits for the end of it: a start, and the full minute after it.
+# A start, and the full minute after it; generous, because only a failing test waits for the end of it.
 READING_WITHIN_S = 150
-STOPPED_WITHIN_S = 60
-RUNS = "{ runsOrError { ... on Runs { results { jobName status tags { key value } } } } }"
-
-
-@dataclass
-class Pipeline:
-    """A pipeline that was started in a folder of its own, with a home of its own that marks all its processes."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-    home: Path
-    log: Path
-
-    @property
-    def output(self) -> str:
-        return self.log.read_text(encoding="utf-8")
-
-    def processes(self) -> list[int]:
-        """Return the ids of all processes that it started, itself included (none where there is no /proc)."""
-        mark = os.fsencode(f"HOME={self.home}")
-        found = []
-        for path in PROC.glob("[0-9]*/environ"):
-            try:
-                if mark in path.read_bytes().split(b"\0"):
-                    found.append(int(path.parent.name))
-            except OSError:
-                continue
-        return found
-
-    def wait(self, what: Callable[[], bool], seconds: float) -> None:
-        """Return once `what` holds; fail when it does not in time, or the pipeline has ended."""
-        end = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < end, self.output
-            assert self.process.poll() is None, self.output
-            time.sleep(0.2)
-
-    def stop(self, number: signal.Signals) -> int:
-        """Signal the foreground processes, as a terminal does; return the exit code once all have ended."""
-        os.killpg(self.process.pid, number)
-        code = self.process.wait(STOPPED_WITHIN_S)
-        end = time.monotonic() + STOPPED_WITHIN_S
-        while self.processes():
-            assert time.monotonic() < end, self.output
-            time.sleep(0.2)
-        return code
-
-
-def environment(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment with these settings and no others."""
-    ours = {str(field.alias) for field in Settings.model_fields.values()} | {"DAGSTER_HOME"}
-    return {name: value for name, value in os.environ.items() if name not in ours} | dict(settings)
-
-
-@contextmanager
-def started(tmp_path: Path, settings: Mapping[str, str]) -> Iterator[Pipeline]:
-    folder, home, log = tmp_path / "a folder", tmp_path / "home", tmp_path / "log"
-    folder.mkdir()
-    home.mkdir()
-    with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            RUN,
-            cwd=folder,
-            env=environment(settings) | {"HOME": str(home)},
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            umask=0o022,
-        )
-    pipeline = Pipeline(process, folder, home, log)
-    try:
-        yield pipeline
-    finally:
-        for pid in pipeline.processes():
-            os.kill(pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
-
-
-def two_free_ports() -> dict[str, str]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        return {
-            "AISEG2_UI_PORT": str(one.getsockname()[1]),
-            "AISEG2_SIMULATOR_PORT": str(other.getsockname()[1]),
-        }
-
-
-def refusal(folder: Path, settings: Mapping[str, str]) -> str:
-    """Return the sentence with which it refuses to start, which must be all that it says."""
-    ended = subprocess.run(  # noqa: S603 - our own command
-        RUN, cwd=folder, env=environment(settings), capture_output=True, text=True, check=False, timeout=60
-    )
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("Error: ")
-    assert ended.stderr.count("\n") == 1
-    return ended.stderr.removeprefix("Error: ").strip()
 
 
 @pytest.mark.parametrize("setting", ["AISEG2_UI_PORT", "AISEG2_SIMULATOR_PORT"])
@@ -144,21 +46,70 @@ def test_a_data_directory_that_cannot_be_made_is_told_with_its_setting(tmp_path:
     assert "set AISEG2_DATA_DIR" in sentence
 
 
-def test_a_service_manager_ends_it_without_a_failure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["long" * 30, "100%", "a#b", "why?", "a,b"])
+def test_a_data_directory_where_no_code_server_can_listen_is_told_with_its_setting(
+    tmp_path: Path, name: str
+) -> None:
+    sentence = refusal(tmp_path, two_free_ports() | {"AISEG2_DATA_DIR": name})
+    assert sentence.startswith("The code server cannot listen at ")
+    assert "set AISEG2_DATA_DIR to a short path" in sentence
+
+
+@contextmanager
+def listening(folder: Path) -> Iterator[None]:
+    """Listen where the code server of the demo in this folder would; the file stays when nothing listens any more."""
+    path = folder / "data" / "demo" / "code.sock"
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        yield
+
+
+def test_services_that_a_killed_pipeline_left_running_keep_a_second_one_from_starting(tmp_path: Path) -> None:
+    with listening(tmp_path):
+        sentence = refusal(tmp_path, two_free_ports())
+    assert "that was killed still run on the data directory" in sentence
+    assert (tmp_path / "data" / "demo" / "code.sock").is_socket()
+
+
+def test_the_pages_are_refused_where_no_pipeline_runs(tmp_path: Path) -> None:
+    ports = two_free_ports()
+    never = refusal(tmp_path, ports, "ui")
+    assert never.startswith(f"No pipeline runs on the data directory {tmp_path / 'data' / 'demo'}:")
+    assert "`aiseg2-pipeline run`" in never
+    with listening(tmp_path):
+        pass
+    assert refusal(tmp_path, ports, "ui") == never
+
+
+def test_storage_that_cannot_be_made_is_told_before_any_service_starts(tmp_path: Path) -> None:
+    home = tmp_path / "a folder" / "data" / "demo" / "dagster"
+    home.mkdir(parents=True)
+    (home / "history").touch()
     with started(tmp_path, two_free_ports()) as pipeline:
-        pipeline.wait(lambda: pipeline.output.count(" started (pid=") == 3, 60)
-        assert pipeline.stop(signal.SIGTERM) == 0
+        assert pipeline.process.wait(STARTED_WITHIN_S) == 1
+        assert f"Error: Dagster's storage in {home} cannot be made: " in pipeline.output
+        assert "Traceback" not in pipeline.output
+        assert pipeline.services() == set()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_service_manager_or_a_closed_terminal_ends_it_without_a_failure(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with listening(tmp_path / "a folder"):
+        pass
+    with started(tmp_path, two_free_ports()) as pipeline:
+        # What a killed pipeline left of its socket does not hinder this one.
+        pipeline.wait(lambda: code_server_listens(pipeline), STARTED_WITHIN_S)
+        assert pipeline.stop(number) == 0
         assert "Traceback" not in pipeline.output
 
 
-def runs(ui: str) -> list[dict[str, Any]]:
-    """Return the runs that Dagster's pages show, none before these are served."""
-    try:
-        answer = requests.post(f"{ui}/graphql", json={"query": RUNS}, timeout=30)
-    except requests.RequestException:
-        return []
-    found: list[dict[str, Any]] = answer.json()["data"]["runsOrError"]["results"]
-    return found
+def code_server_listens(pipeline: Pipeline) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(pipeline.folder / "data" / "demo" / "code.sock")) == 0
 
 
 def stored_totals(path: Path) -> int:
@@ -173,27 +124,32 @@ def stored_totals(path: Path) -> int:
 
 def test_the_demo_takes_a_reading_shows_its_run_and_stops_at_one_ctrl_c(tmp_path: Path) -> None:
     ports = two_free_ports()
-    ui = f"http://127.0.0.1:{ports['AISEG2_UI_PORT']}"
     with started(tmp_path, ports) as pipeline:
+        pages = pipeline.pages
         demo = pipeline.folder / "data" / "demo"
-        pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output, 60)
-        for said in ("DEMO: no AISEG2_HOST is set", f"Dagster's pages: {ui} ", str(demo)):
+        pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output, STARTED_WITHIN_S)
+        for said in ("DEMO: no AISEG2_HOST is set", f"Dagster's pages: {pages.url} ", str(demo)):
             assert said in pipeline.output
         assert f"already runs on the data directory {demo}:" in refusal(pipeline.folder, two_free_ports())
 
+        pipeline.wait(pages.served, STARTED_WITHIN_S)
         pipeline.wait(
             lambda: (
-                stored_totals(demo / "readings.sqlite") > 0 and any(run["status"] == "SUCCESS" for run in runs(ui))
+                stored_totals(demo / "readings.sqlite") > 0
+                and any(run["status"] == "SUCCESS" for run in pages.runs())
             ),
             READING_WITHIN_S,
         )
-        (run, *_) = [run for run in runs(ui) if run["status"] == "SUCCESS"]
+        (run, *_) = [run for run in pages.runs() if run["status"] == "SUCCESS"]
         assert run["jobName"] == "power_minute"
         assert {"key": "dagster/schedule_name", "value": "every_minute"} in run["tags"]
         with socket.socket() as elsewhere:
             elsewhere.settimeout(5)
             assert elsewhere.connect_ex(("127.0.0.2", int(ports["AISEG2_UI_PORT"]))) != 0
-        assert len(pipeline.processes()) > 3 or not PROC.exists()
+        assert pipeline.services() == {"simulator", "code-server", "daemon", "webserver"}
+        assert len(pipeline.processes()) > 4 or not PROC.exists()
+        # Whoever reaches the code server can start runs.
+        assert stat.S_IMODE((demo / "code.sock").stat().st_mode) & 0o077 == 0
 
         assert pipeline.stop(signal.SIGINT) == 0
         assert pipeline.processes() == []

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self
 from urllib.parse import quote
 
-from aiseg2_pipeline.aiseg2 import graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2 import climate, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
-from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, DayGraph, LiveReading, PowerFlow
+from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, ClimatePage, DayGraph, LiveReading, PowerFlow
 from aiseg2_pipeline.aiseg2.transport import (
     READING_TIMEOUT_S,
     Deadline,
@@ -116,6 +116,13 @@ class Aiseg2Client:
         """Return a day's graph of one circuit (page 734's `strId`); without a day, today's."""
         body = self.transport.request("GET", graphs.circuit_graph_address(circuit_id, day), deadline)
         return self._noted(graphs.circuit_graph(body, circuit_id, day))
+
+    def climate_page(self, page: int, deadline: Deadline) -> ClimatePage:
+        """Return page `page`, from 1, of the rooms' temperature and humidity."""
+        body = self.transport.request("GET", f"{climate.CLIMATE}?page={page}", deadline)
+        shown = climate.climate_page(body, page)
+        self._note_clock(shown.device_time)
+        return shown
 
     def download_export(self, target: Path, deadline: Deadline) -> datetime:
         """Put the SD card's zip at `target` and return when it was asked for (UTC); a failure leaves `target` alone.

@@ -106,6 +106,24 @@ class CircuitList:
 
 
 @dataclass(frozen=True)
+class Room:
+    """A room with a sensor; a number is None where the page shows none that can be read."""
+
+    name: str
+    temperature_c: float | None
+    humidity_percent: float | None
+
+
+@dataclass(frozen=True)
+class ClimatePage:
+    """One page of 41: at most three rooms in the order shown; `problems` has a sentence for each number left out."""
+
+    rooms: tuple[Room, ...]
+    problems: tuple[str, ...]
+    device_time: datetime | None
+
+
+@dataclass(frozen=True)
 class LiveReading:
     """One live reading.
 

@@ -6,23 +6,32 @@ from datetime import UTC, datetime
 
 from dagster import BetaWarning, Definitions, in_process_executor
 
+from aiseg2_pipeline.orchestration.alerting import alert_sensor
 from aiseg2_pipeline.orchestration.checks import newest_reading_check
+from aiseg2_pipeline.orchestration.climate import climate_asset, influxdb_climate_asset
+from aiseg2_pipeline.orchestration.closing import close_job
 from aiseg2_pipeline.orchestration.energy_history import energy_history_asset, influxdb_energy_asset
 from aiseg2_pipeline.orchestration.healing import healing_sensor
 from aiseg2_pipeline.orchestration.history_checks import record_check
 from aiseg2_pipeline.orchestration.influxdb_power import influxdb_power_asset
 from aiseg2_pipeline.orchestration.jobs import (
     background_schedules,
+    climate_job,
+    climate_schedule,
     energy_job,
     every_minute,
     fill_job,
+    history_schedules,
     minute_job,
     pending_job,
 )
 from aiseg2_pipeline.orchestration.logs import error_lines
 from aiseg2_pipeline.orchestration.partitions import daily, first_hour, hourly
 from aiseg2_pipeline.orchestration.power_readings import power_readings_asset
+from aiseg2_pipeline.orchestration.report import daily_report_asset, report_job, report_schedule
 from aiseg2_pipeline.orchestration.resources import resources
+from aiseg2_pipeline.orchestration.retention import prune_job
+from aiseg2_pipeline.room_sensors import Sensors
 from aiseg2_pipeline.settings import Settings
 
 
@@ -43,17 +52,29 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
     first = first_hour(settings.data_dir, clock(), settings.start_date)
     hours, days = hourly(first), daily(first)
     minute, energy, fill, pending = minute_job(), energy_job(), fill_job(), pending_job()
+    close, prune = close_job(first, clock), prune_job(settings.keep_runs_days, clock)
+    climate, sensors = climate_job(), Sensors(settings.device_state_dir, settings.device_url)
+    alerts, report = alert_sensor(settings, clock), report_job()
     return Definitions(
         assets=[
             power_readings_asset(hours, samples=settings.samples_per_minute, demo=settings.demo, clock=clock),
             influxdb_power_asset(hours, clock=clock),
             energy_history_asset(days, clock=clock),
             influxdb_energy_asset(days, clock=clock),
+            climate_asset(days, clock=clock),
+            influxdb_climate_asset(days, clock=clock),
+            daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
         ],
         asset_checks=[newest_reading_check(clock), record_check(clock)],
-        jobs=[minute, energy, fill, pending],
-        schedules=[every_minute(minute), *background_schedules(energy, fill)],
-        sensors=[healing_sensor(fill, pending, first, settings.start_date, clock)],
+        jobs=[minute, energy, fill, pending, climate, close, prune, report],
+        schedules=[
+            every_minute(minute),
+            *background_schedules(energy, fill),
+            climate_schedule(climate, sensors),
+            *history_schedules(close, prune),
+            report_schedule(report),
+        ],
+        sensors=[healing_sensor(fill, pending, first, settings.start_date, clock), *([alerts] if alerts else [])],
         resources=resources(settings),
         # One process for a run: a second one for each step costs more than the step.
         executor=in_process_executor,

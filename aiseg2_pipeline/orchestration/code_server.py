@@ -9,9 +9,10 @@ slower, and right. `AISEG2_WARM_RUNS=0` chooses that.
 """
 
 import multiprocessing
+import sys
 from multiprocessing.context import BaseContext
 
-from aiseg2_pipeline.settings import load_settings
+from aiseg2_pipeline.settings import SettingsError, load_settings
 
 ATTRIBUTE = "_mp_ctx"
 PRELOADED = "aiseg2_pipeline.orchestration.preloaded"
@@ -58,7 +59,11 @@ def main() -> None:
 
     from aiseg2_pipeline.orchestration.logs import log_warning  # noqa: PLC0415 - as above
 
-    if load_settings().warm_runs:
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        sys.exit(f"Error: {error}")
+    if settings.warm_runs:
         try:
             start_runs_warm()
         except WarmRunsError as error:

@@ -1,4 +1,7 @@
-"""The jobs, and the schedules that start them: the minute, the energy of each hour and night, the settling of each hour."""
+"""The jobs, and the schedules that start them: the minute, the energy of each hour and night, the settling, the climate.
+
+What the two jobs of the night do to Dagster's own history is in `closing` and `retention`.
+"""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -8,29 +11,35 @@ from dagster import (
     AssetKey,
     AssetSelection,
     DefaultScheduleStatus,
+    JobDefinition,
     RunRequest,
     ScheduleDefinition,
     ScheduleEvaluationContext,
+    SkipReason,
     define_asset_job,
     schedule,
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
+from aiseg2_pipeline.orchestration.climate import CLIMATE, INFLUXDB_CLIMATE, NOT_VERIFIED
 from aiseg2_pipeline.orchestration.energy_history import INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
 from aiseg2_pipeline.orchestration.partitions import DAY, HOUR, day_key, hour_key
-from aiseg2_pipeline.orchestration.write_out import MINUTE_TAG, PENDING_TAG
+from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG, MINUTE_TAG, PENDING_TAG
+from aiseg2_pipeline.room_sensors import NO_SENSORS, Sensors
 
 # Readings to second 50, ten seconds of write-out, and what starting takes. Run monitoring ends a run at this age.
 MINUTE_RUNTIME_S = 80
-# Work beside the live minute; dagster.yaml lets one such run go at a time.
-BACKGROUND_TAG = "aiseg2/background"
+# Two runs of the climate never go at once.
+CLIMATE_RUNTIME_S = 240
 BACKGROUND = {BACKGROUND_TAG: "1"}
 
 # A logger that no config names is not used: Dagster's own would print every event.
 LOGGED: dict[str, Any] = {"loggers": {"console": {}}}
+
+MINUTE_JOB, ENERGY_JOB, CLIMATE_JOB = "power_minute", "energy_day", "climate_rooms"
 
 Job = UnresolvedAssetJobDefinition
 
@@ -38,7 +47,7 @@ Job = UnresolvedAssetJobDefinition
 def minute_job() -> Job:
     """Return the job of one minute: read, keep, write out."""
     return _job(
-        "power_minute",
+        MINUTE_JOB,
         [POWER_READINGS, AssetKey(INFLUXDB_POWER)],
         "Reads the AiSEG2 now, keeps the readings, and writes what is pending to InfluxDB.",
         {"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
@@ -63,7 +72,18 @@ def energy_job() -> Job:
         "Asks the AiSEG2 for the energy of a day, keeps it, and writes what is pending of it to InfluxDB."
     )
     assets = [ENERGY_HISTORY, AssetKey(INFLUXDB_ENERGY)]
-    return _job("energy_day", assets, description, BACKGROUND | {PENDING_TAG: "1"})
+    return _job(ENERGY_JOB, assets, description, BACKGROUND | {PENDING_TAG: "1"})
+
+
+def climate_job() -> Job:
+    """Return the job of the rooms' climate: read, keep, write out."""
+    description = (
+        "Reads the temperature and humidity of the rooms, keeps them, and writes what is pending of them to "
+        f"InfluxDB. {NOT_VERIFIED}"
+    )
+    # No background work, which waits for its turn: what the sensors tell is of now.
+    tags = {PENDING_TAG: "1", "dagster/max_runtime": str(CLIMATE_RUNTIME_S)}
+    return _job(CLIMATE_JOB, [CLIMATE, AssetKey(INFLUXDB_CLIMATE)], description, tags)
 
 
 def _job(name: str, assets: list[AssetKey], description: str, tags: dict[str, str]) -> Job:
@@ -118,6 +138,47 @@ def background_schedules(energy: Job, fill: Job) -> list[ScheduleDefinition]:
         "Fills what is missing of the hour that has just ended.",
     )
     return [energy_hour, energy_night, settle]
+
+
+def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
+    """Return the schedule of the rooms' climate; it starts nothing while `sensors` knows that there are none."""
+
+    @schedule(
+        name="climate_every_five_minutes",
+        job=job,
+        # Between the hour's energy (minute 5) and its settling (minute 8).
+        cron_schedule="2-59/5 * * * *",
+        execution_timezone="Asia/Tokyo",
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=f"Reads the rooms' sensors every five minutes; a home without any is asked once a day. {NOT_VERIFIED}",
+    )
+    def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        planned = _tick(context)
+        if not sensors.due(planned):
+            return SkipReason(NO_SENSORS)
+        return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=day_key(planned))
+
+    return tick
+
+
+def history_schedules(close: JobDefinition, prune: JobDefinition) -> list[ScheduleDefinition]:
+    """Return the schedules of Dagster's own history: after yesterday's energy and last hour, and between two hours' settling."""
+    return [
+        _nightly("close_yesterday", close, "40 0 * * *", "Closes yesterday, and what is still open before it."),
+        # Four times, so that little more than the days to be kept is there at any time.
+        _nightly("prune_history", prune, "15 1,7,13,19 * * *", "Deletes old runs and gives their room back."),
+    ]
+
+
+def _nightly(name: str, job: JobDefinition, cron: str, description: str) -> ScheduleDefinition:
+    return ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="Asia/Tokyo",
+        default_status=DefaultScheduleStatus.RUNNING,
+        description=description,
+    )
 
 
 def _partition_of(

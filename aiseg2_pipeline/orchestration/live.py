@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
+from aiseg2_pipeline import troubles
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import LiveReading
@@ -63,6 +64,7 @@ def take_minute(
             reading = client.live(timeout_s)
         except Aiseg2Error as error:
             result.problems.append(str(error))
+            troubles.note(store.path.parent, troubles.DEVICE, error, clock())
             continue
         _keep(result, store, reading)
     if result.left_out:
@@ -91,6 +93,7 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
         )
         return
     store.upsert(table)
+    troubles.clear(store.path.parent, troubles.DEVICE)
     if reading.circuit_list is not None:
         store.record_circuits(reading.circuit_list, reading.answered_at)
     result.readings.append(reading)

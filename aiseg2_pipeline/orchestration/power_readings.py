@@ -75,7 +75,9 @@ def power_readings_asset(
                         taken = take_minute(client, opened, minute=minute, samples=samples, clock=clock)
                     _report(context, taken, opened, clock())
                     if len(asked) == 1:
-                        yield Output(pd.concat(taken.frames, ignore_index=True), metadata=_metadata(taken))
+                        # Of the asset alone: metadata of the output would be stored twice, every minute.
+                        context.add_asset_metadata(_metadata(taken))
+                        yield Output(pd.concat(taken.frames, ignore_index=True))
                         return
                     context.log_event(
                         AssetMaterialization(POWER_READINGS, partition=hour_key(now), metadata=_metadata(taken))

@@ -18,7 +18,7 @@ from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.readings import frame
 from aiseg2_pipeline.settings import Settings
-from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 
 WRITE_OUT_S = 10.0
@@ -52,6 +52,7 @@ class ReadingsStore(ConfigurableResource[Store]):
 
     path: str = Field(description="The SQLite file of readings, under AISEG2_DATA_DIR.")
     energy_path: str = Field(description="The SQLite file of the device's energy, beside it.")
+    climate_path: str = Field(description="The SQLite file of the rooms' climate, beside it.")
 
     def open(self) -> Store:
         """Return the open store; use it as a context manager. Raise StoreError."""
@@ -60,6 +61,10 @@ class ReadingsStore(ConfigurableResource[Store]):
     def open_energy(self) -> EnergyStore:
         """Return the open store of the device's energy, as `open` does."""
         return EnergyStore.open(Path(self.energy_path))
+
+    def open_climate(self) -> ClimateStore:
+        """Return the open store of the rooms' climate, as `open` does."""
+        return ClimateStore.open(Path(self.climate_path))
 
 
 class InfluxDB(ConfigurableResource[InfluxWriter]):
@@ -131,6 +136,12 @@ class EnergyIOManager(StoreIOManager):
     _store: ClassVar[type[Store]] = EnergyStore
 
 
+class ClimateIOManager(StoreIOManager):
+    """The same for climate frames."""
+
+    _store: ClassVar[type[Store]] = ClimateStore
+
+
 def resources(settings: Settings) -> dict[str, Any]:
     """Return the resources of these settings, under the names that the assets ask for."""
     influx = settings.influx
@@ -144,9 +155,14 @@ def resources(settings: Settings) -> dict[str, Any]:
             verify=verify is not False,
             ca_file=verify if isinstance(verify, str) else "",
         ),
-        "store": ReadingsStore(path=str(settings.store_path), energy_path=str(settings.energy_path)),
+        "store": ReadingsStore(
+            path=str(settings.store_path),
+            energy_path=str(settings.energy_path),
+            climate_path=str(settings.climate_path),
+        ),
         "readings_io": StoreIOManager(path=str(settings.store_path)),
         "energy_io": EnergyIOManager(path=str(settings.energy_path)),
+        "climate_io": ClimateIOManager(path=str(settings.climate_path)),
         "influxdb": InfluxDB(
             host=influx.host if influx else "",
             url=influx.url if influx else "",

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -35,6 +36,7 @@ from dagster import (
     op,
 )
 
+from aiseg2_pipeline import troubles
 from aiseg2_pipeline.influx import InfluxError, Unavailable
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import hour_of
@@ -107,17 +109,24 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
                 "No InfluxDB is configured (INFLUXDB_HOST), so nothing was written; the rows are kept."
             )
             return
+        folder = Path(store.path).parent
         deadline = influxdb.minute_deadline() if MINUTE_TAG in context.run.tags else None
         try:
             with rows.open(store) as opened, store.open() as readings:
                 delivery = _deliver(context, rows, opened, readings, influxdb, clock(), deadline)
                 keys = _settled_keys(rows, opened, influxdb, delivery)
         except InfluxError as error:
+            if error.delivery and error.delivery.rows:
+                # It worked until now.
+                troubles.clear(folder, troubles.INFLUXDB)
+            troubles.note(folder, troubles.INFLUXDB, error, clock())
             with rows.open(store) as opened:
                 _materialize(context, rows, _settled_keys(rows, opened, influxdb, error.delivery))
             raise _after(error, context, deadline) from None
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
+        if delivery.requests and not delivery.stopped:
+            troubles.clear(folder, troubles.INFLUXDB)
         _report(context, rows, delivery)
         if delivery.stopped and not delivery.rows and context.retry_number:
             raise Failure(f"InfluxDB did not come back within {WRITE_OUT_S:.0f} s. {KEPT}", allow_retries=False)

@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ from aiseg2_pipeline.simulator.card import CARD_D, Card
 from aiseg2_pipeline.simulator.household import Household, Power, step_of
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.simulator.meter import JAPAN, MEMORY_D, Meter, Outages, is_off
+from aiseg2_pipeline.simulator.rooms import ROOMS, climate, climate_page
 
 Clock = Callable[[], datetime]
 
@@ -70,14 +71,16 @@ def create_app(  # noqa: PLR0913 - each is something of a unit that a test varie
     sd_card: bool = False,
     card_days: int = CARD_D,
     memory_days: int = MEMORY_D,
+    rooms: Sequence[str] = ROOMS,
 ) -> Starlette:
     """Return the unit as an ASGI application; every answer takes `latency_s` longer than it has to.
 
     Web pages remember today and `memory_days` before it, the SD card `card_days` with today. What happened during
-    `outages` was not measured (that nobody answers then is up to the server: see `running`).
+    `outages` was not measured (that nobody answers then is up to the server: see `running`). `rooms` are those with
+    a sensor.
     """
     meter = Meter(household, outages=outages, memory_days=memory_days)
-    unit = _Unit(household, clock, meter, Card(meter, card_days=card_days) if sd_card else None)
+    unit = _Unit(household, clock, meter, Card(meter, card_days=card_days) if sd_card else None, rooms)
     login = DigestLogin(user, password, nonce_life_s=nonce_life_s)
     app = Starlette(
         routes=[
@@ -85,6 +88,7 @@ def create_app(  # noqa: PLR0913 - each is something of a unit that a test varie
             Route("/page/electricflow/111", unit.flow_page),
             Route("/page/electricflow/1113", unit.circuits_page),
             Route("/page/setting/installation/734", unit.circuit_list_page),
+            Route("/page/airenvironment/41", unit.climate_page),
             Route("/page/graph/{page_id}", unit.graph_page),
             Route("/set/exectop2.cgi", unit.settings_page),
         ],
@@ -106,6 +110,7 @@ def serve(  # noqa: PLR0913 - each is an option of the command
     user: str = DEFAULT_USER,
     password: str = DEFAULT_PASSWORD,
     sd_card: bool = False,
+    rooms: Sequence[str] = ROOMS,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then return. To be called in the main thread.
 
@@ -118,6 +123,7 @@ def serve(  # noqa: PLR0913 - each is an option of the command
         clock=simulated_clock(start, speed),
         latency_s=latency_ms / 1000,
         sd_card=sd_card,
+        rooms=rooms,
     )
     listener = _listen(host, port)
     server = _server(app)
@@ -155,6 +161,7 @@ def running(  # noqa: PLR0913 - as `create_app`
     sd_card: bool = False,
     card_days: int = CARD_D,
     memory_days: int = MEMORY_D,
+    rooms: Sequence[str] = ROOMS,
 ) -> Iterator[Running]:
     """Serve in a thread on the loopback (port 0: a free one) while the `with` block runs.
 
@@ -175,6 +182,7 @@ def running(  # noqa: PLR0913 - as `create_app`
         sd_card=sd_card,
         card_days=card_days,
         memory_days=memory_days,
+        rooms=rooms,
     )
     listener = _listen("127.0.0.1", port)
     server = _server(app, is_off=lambda: is_off(outages, clock()))
@@ -191,11 +199,14 @@ def running(  # noqa: PLR0913 - as `create_app`
 class _Unit:
     """The handlers, one a page. They run in one thread, so what they remember needs no lock."""
 
-    def __init__(self, household: Household, clock: Clock, meter: Meter, card: Card | None) -> None:
+    def __init__(
+        self, household: Household, clock: Clock, meter: Meter, card: Card | None, rooms: Sequence[str]
+    ) -> None:
         self._household = household
         self._clock = clock
         self._meter = meter
         self._card = card
+        self._rooms = rooms
         self._last: tuple[int, Power] | None = None
         self._token = f"{secrets.randbelow(100_000):05}"
 
@@ -211,6 +222,11 @@ class _Unit:
     async def circuit_list_page(self, _: Request) -> Response:
         now = self._now()
         return _html(pages.circuit_list_page(now, self._household.names(now)))
+
+    async def climate_page(self, request: Request) -> Response:
+        now = self._now()
+        rooms = climate(self._household.seed, self._rooms, now)
+        return _html(climate_page(rooms, _number(request.query_params.get("page", "")), now))
 
     async def graph_page(self, request: Request) -> Response:
         page_id = request.path_params["page_id"]

@@ -1,0 +1,116 @@
+"""Page 41, the rooms' temperature and humidity: a pure function from the bytes of an answer to rooms.
+
+No I/O. As other programs report the page; it was never seen on a real unit. So a number is taken only where there is
+one way to read it, and what cannot be read is told beside the rooms: one sensor never costs the others.
+"""
+
+import re
+from collections.abc import Iterator
+
+import lxml.html
+
+from aiseg2_pipeline.aiseg2.circuits import clean_name
+from aiseg2_pipeline.aiseg2.models import ClimatePage, Room
+from aiseg2_pipeline.aiseg2.pages import MAX_PERCENT, device_time, html, unreadable
+
+CLIMATE = "/page/airenvironment/41"
+ROOMS_A_PAGE = 3
+
+_DIGIT = re.compile(r"(?:^|\s)no([0-9])(?:\s|$)")
+_TEMPERATURE, _HUMIDITY = "num_ond_", "num_shitudo_"
+_WITH_POINT = re.compile(r"[0-9]{1,3}\.[0-9]")
+_TOO_HOT_C = 100
+
+
+def climate_page(body: bytes, page: int) -> ClimatePage:
+    """Return page `page` (from 1) of the rooms, `GET /page/airenvironment/41?page=N`.
+
+    Without a room it has no `#base1_1`. Raise Unreadable where it has rooms and not one of their numbers can be read.
+    """
+    root = html(body, _address(page))
+    rooms: list[Room] = []
+    problems: list[str] = []
+    for n in range(1, ROOMS_A_PAGE + 1):
+        place = f"base{n}_1"
+        for base in root.xpath("//*[@id=$id]", id=place)[:1]:
+            rooms += _room(base, place, problems)
+    if problems and all(room.temperature_c is None and room.humidity_percent is None for room in rooms):
+        raise unreadable(_address(page), problems[0])
+    sentences = (f"The answer to {_address(page)} {problem}, so it is left out." for problem in problems)
+    return ClimatePage(tuple(rooms), tuple(sentences), device_time(body))
+
+
+def _address(page: int) -> str:
+    return f"{CLIMATE}?page={page}"
+
+
+def _room(base: lxml.html.HtmlElement, place: str, problems: list[str]) -> Iterator[Room]:
+    """Yield the room of a place on the page, which may be empty."""
+    names, wrappers = (_of_class(base, css_class) for css_class in ("txt_name", "num_wrapper"))
+    # As on page 1113, a line break only wraps the name.
+    name = clean_name("".join(names[0].itertext())).strip("\r\n\t ") if names else ""
+    numbers = [_told(wrappers[0], place, kind, problems) for kind in (_TEMPERATURE, _HUMIDITY)] if wrappers else []
+    if not name.strip():
+        if numbers != [None] * len(numbers):
+            problems.append(f"has numbers of a room but no name in `#{place} .txt_name`")
+    elif not wrappers:
+        problems.append(f"has no `#{place} .num_wrapper`")
+    else:
+        yield Room(name, *numbers)
+
+
+def _of_class(base: lxml.html.HtmlElement, css_class: str) -> list[lxml.html.HtmlElement]:
+    found: list[lxml.html.HtmlElement] = base.xpath(
+        ".//*[contains(concat(' ', normalize-space(@class), ' '), $name)]", name=f" {css_class} "
+    )
+    return found
+
+
+def _told(wrapper: lxml.html.HtmlElement, place: str, kind: str, problems: list[str]) -> float | None:
+    """Return a room's number; None where it has none, or where a problem is noted."""
+    text = "".join(_characters(wrapper, kind)).strip(".")
+    if not text.strip("?."):
+        # No element, hidden ones, or a drawing without a digit: the sensor tells nothing.
+        return None
+    number = _celsius(text) if kind == _TEMPERATURE else _percent(text)
+    if number is None:
+        problems.append(f"has no number in `#{place} [id^={kind}]`")
+    return number
+
+
+def _characters(wrapper: lxml.html.HtmlElement, kind: str) -> Iterator[str]:
+    """Yield what the shown elements of a number draw: its digits, `.`, and `?` for what is no digit."""
+    for element in _shown(wrapper):
+        css_class = element.get("class", "")
+        if element.get("id", "").startswith(kind):
+            digit = _DIGIT.search(css_class)
+            yield digit.group(1) if digit else "?"
+        elif "num_dot" in css_class.split():
+            yield "."
+
+
+def _shown(element: lxml.html.HtmlElement) -> Iterator[lxml.html.HtmlElement]:
+    """Yield the elements inside that are not hidden, in the page's order."""
+    for child in element.iterchildren("*"):
+        style = child.get("style", "").replace(" ", "").lower()
+        if "visibility:hidden" not in style and "display:none" not in style:
+            yield child
+            yield from _shown(child)
+
+
+def _celsius(text: str) -> float | None:
+    """Return 23.5 for the three digits 235, with a point drawn or not."""
+    if _WITH_POINT.fullmatch(text) and float(text) < _TOO_HOT_C:
+        return float(text)
+    return int(text) / 10 if re.fullmatch("[0-9]{3}", text) else None
+
+
+def _percent(text: str) -> float | None:
+    """Return 65 for 65, 065, 65.0 and 650: what is above 100 without a point must be in tenths."""
+    if _WITH_POINT.fullmatch(text):
+        percent = float(text)
+    elif re.fullmatch("[0-9]{1,3}", text):
+        percent = float(text) if int(text) <= MAX_PERCENT else int(text) / 10
+    else:
+        return None
+    return percent if percent <= MAX_PERCENT else None

@@ -1,0 +1,79 @@
+"""Rooms with sensors: their temperature and humidity, and page 41, which shows them.
+
+The climate of a room is a function of the seed, its name and the time alone. The page is built as other programs
+report it, for nobody has kept one: what stands beside the elements that they read is the other pages' layout, and that
+the page after the last is the last again is only believed to be as with circuits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from html import escape
+
+import numpy as np
+
+from aiseg2_pipeline.simulator.chance import wave
+from aiseg2_pipeline.simulator.household import step_of
+from aiseg2_pipeline.simulator.layout import page, script
+from aiseg2_pipeline.simulator.weather import STEP_S, Weather
+
+ROOMS = ("リビング", "主寝室")
+_PAGE_ROOMS = 3
+_HOUR_STEPS = 3600 / STEP_S
+
+
+@dataclass(frozen=True)
+class RoomClimate:
+    """What a sensor measures: tenths of a degree, whole percent."""
+
+    name: str
+    temperature_tenths_c: int
+    humidity_percent: int
+
+
+def climate(seed: int, names: Sequence[str], now: datetime) -> tuple[RoomClimate, ...]:
+    """Return the climate of each room at an aware time: milder and slower than the weather."""
+    step = np.array([step_of(now)])
+    outside_c = float(Weather(seed, step).temperature_c[0])
+    rooms = []
+    for name in names:
+        warmer, damper = (
+            float(wave(seed, f"{subject} in {name}", step / (3 * _HOUR_STEPS))[0]) - 0.5
+            for subject in ("warmth", "moisture")
+        )
+        temperature_c = 21.5 + 0.3 * (outside_c - 16) + 3 * warmer
+        humidity = 52 + 0.8 * (outside_c - 16) + 16 * damper
+        rooms.append(RoomClimate(name, round(temperature_c * 10), min(max(round(humidity), 25), 85)))
+    return tuple(rooms)
+
+
+def climate_page(rooms: Sequence[RoomClimate], number: int, now: datetime) -> bytes:
+    """Return page 41: three rooms. Past the last page it is the last page again; without rooms it is empty."""
+    pages = -(-len(rooms) // _PAGE_ROOMS)
+    number = max(1, min(number, pages))
+    shown = rooms[(number - 1) * _PAGE_ROOMS : number * _PAGE_ROOMS]
+    places = "".join(_place(n, room) for n, room in enumerate(shown, start=1))
+    return page(
+        title="空気環境",
+        icon=4,
+        back="/page/myhome/9",
+        now=now,
+        middle=f'<div id="main">\n\t<div id="area">\n{places}\t</div>\n</div>\n</div>\n',
+        scripts=script("pages/airenvironment/41"),
+    )
+
+
+def _place(n: int, room: RoomClimate) -> str:
+    return f"""\t\t<div id="base{n}_1" class="base">
+			<div class="txt_name">{escape(room.name)}</div>
+			<div class="num_wrapper">
+{_digits(f"num_ond_{n}", f"{room.temperature_tenths_c:03}")}{_digits(f"num_shitudo_{n}", f"{room.humidity_percent:02}")}			</div>
+		</div>
+"""
+
+
+def _digits(element_id: str, text: str) -> str:
+    return "".join(
+        f'\t\t\t\t<div id="{element_id}_{n}" class="num no{digit}"></div>\n'
+        for n, digit in enumerate(text, start=1)
+    )

@@ -1,0 +1,54 @@
+"""Days for the tests of the picture: frames of known numbers."""
+
+from collections.abc import Collection, Mapping
+from datetime import UTC, date, datetime, timedelta
+
+import pandas as pd
+
+from aiseg2_pipeline import energy
+from aiseg2_pipeline.history import day_start
+from aiseg2_pipeline.readings import COLUMNS, DTYPES, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, checked
+from aiseg2_pipeline.report.day import Day, by_minute, day_of_frames
+
+DAY = date(2026, 7, 14)
+START = day_start(DAY)
+LATER = datetime(2026, 8, 1, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+ALL_DAY = range(24)
+HOME = {"エアコン": 600.0, "冷蔵庫": 60.0}
+
+
+def readings(
+    hours: Collection[int] = ALL_DAY,
+    *,
+    generation_kw: float | None = 1.5,
+    consumption_kw: float = 1.0,
+    circuits_w: Mapping[str, float] = HOME,
+    filled: Collection[int] = (),
+) -> pd.DataFrame:
+    """Return a minute's reading for each minute of the hours of the day, always the same numbers."""
+    values = [("total", TOTAL_CONSUMPTION, consumption_kw, "kW")]
+    values.append(("total", TOTAL_EXCHANGE, (generation_kw or 0.0) - consumption_kw, "kW"))
+    if generation_kw is not None:
+        values.append(("total", TOTAL_GENERATION, generation_kw, "kW"))
+    values += [("usage", name, power_w, "W") for name, power_w in circuits_w.items()]
+    minutes = pd.DataFrame({"time": [START + hour * HOUR + n * MINUTE for hour in hours for n in range(60)]})
+    minutes["interval_s"] = [3600 if hour in filled else 0 for hour in hours for _ in range(60)]
+    series = pd.DataFrame(values, columns=["kind", "name", "value", "unit"])
+    return checked(minutes.merge(series, how="cross")[COLUMNS].astype(DTYPES))
+
+
+def device_energy(hours: Collection[int] = ALL_DAY, **wh: float) -> pd.DataFrame:
+    """Return the same Wh for each of the hours, by series."""
+    return energy.frame(
+        energy.interval(START + hour * HOUR, kind, kind, value, 3600)
+        for hour in hours
+        for kind, value in wh.items()
+    )
+
+
+def told(table: pd.DataFrame | None = None, of_device: pd.DataFrame | None = None, now: datetime = LATER) -> Day:
+    """Return the day of these frames."""
+    minutes = by_minute(readings() if table is None else table)
+    return day_of_frames(DAY, minutes, device_energy() if of_device is None else of_device, now)

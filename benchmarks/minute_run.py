@@ -1,0 +1,321 @@
+"""What a minute run costs and how long it takes: stock Dagster, and ours without and with warm runs.
+
+CPU-seconds of all processes net of what they take when idle, tick → first request to the device, tick → acknowledged by
+InfluxDB, and memory (PSS), one variant after the other on one machine. Device and InfluxDB are this process's
+own: they are in no figure. All other schedules and sensors are off meanwhile. Linux only.
+
+Stock's daemon starts a new code server about once a minute, whatever runs: that is a part of idle, its mean over all minutes.
+
+Each variant starts on an empty data directory and runs one minute that is not counted. Idle minutes and counted minutes begin at a fixed
+second and never span a full hour, at which more is asked of the device. Libraries that this process maps too are
+shared with one process more than in use, so memory is some MB too low, alike for all.
+
+    python -m benchmarks.minute_run [--only NAME ...] [--minutes 5] [--idle-minutes 2] [--latency-ms 50]
+"""
+
+import argparse
+import secrets
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
+from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.simulator.server import create_app, simulated_clock
+from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from benchmarks.pipelines import VARIANTS, Pipeline, Variant
+from benchmarks.processes import STARTS
+
+MINUTE_S = 60
+HOUR_S = 3600
+# What the switch set in motion is over by then.
+SETTLE_S = 15
+# Idle minutes end, the schedule is switched on, and at this second, when every run is over, the count begins and ends.
+COUNT_AT_S = 50
+IDLE_AT_S = 44
+FIRST_RUN_S = 180
+BASELINE = "stock-in-process"
+IN_SECONDS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
+
+
+class Arrivals:
+    """Notes when each request comes to the unit."""
+
+    def __init__(self, app: ASGIApp, arrived_at: list[float]) -> None:
+        """Stand before `app`."""
+        self._app = app
+        self._arrived_at = arrived_at
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Note the time and pass it on."""
+        self._arrived_at.append(time.time())
+        await self._app(scope, receive, send)
+
+
+class RecordingInflux(InfluxServer):
+    """Notes when it acknowledged a write, and the newest point in it (both in Unix seconds)."""
+
+    def __init__(self, data: Path, token: str) -> None:
+        """Prepare it; nothing runs yet."""
+        super().__init__(data, token=token)
+        self.acknowledged: list[tuple[float, float]] = []
+
+    async def _write(self, request: Request) -> Response:
+        answer = await super()._write(request)
+        write = self.requests[-1]
+        if answer.status_code == 204:  # noqa: PLR2004 - what InfluxDB answers when it has them
+            per_second = IN_SECONDS[write.params.get("precision", "ns")]
+            newest = max(int(line.rpartition(" ")[2]) for line in write.lines if line) / per_second
+            self.acknowledged.append((time.time(), newest))
+        return answer
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A simulated unit that is being served, and when requests came."""
+
+    address: str
+    arrived_at: list[float]
+
+
+@dataclass
+class Figures:
+    """What was measured of a variant; CPU and memory by role, latencies in seconds after the tick, one a minute."""
+
+    title: str
+    minutes: int
+    idle_cpu_s_a_minute: dict[str, float] = field(default_factory=dict)
+    net_cpu_s_a_run: dict[str, float] = field(default_factory=dict)
+    idle_mb: dict[str, float] = field(default_factory=dict)
+    peak_mb: dict[str, float] = field(default_factory=dict)
+    to_request_s: list[float] = field(default_factory=list)
+    to_acknowledged_s: list[float] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+
+
+def measure(
+    variant: Variant, folder: Path, influx: RecordingInflux, *, idle_minutes: int, minutes: int, latency_s: float
+) -> Figures:
+    """Run one variant through its idle and its counted minutes."""
+    figures = Figures(variant.title, minutes)
+    bucket = variant.name
+    influx.create_bucket(bucket)
+    with simulated_unit(latency_s) as unit:
+        settings = {
+            "AISEG2_HOST": unit.address,
+            "AISEG2_USER": DEFAULT_USER,
+            "AISEG2_PASSWORD": DEFAULT_PASSWORD,
+            "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
+            "INFLUXDB_TOKEN": influx.token,
+            "INFLUXDB_ORG": influx.org,
+            "INFLUXDB_BUCKET": bucket,
+        }
+        say(f"{variant.name}: starting")
+        influx.acknowledged.clear()
+        with Pipeline(variant, folder, free_port(), settings) as pipeline:
+            say(f"{variant.name}: waiting for the first run")
+            wait_for_first_run(pipeline, influx)
+            pipeline.switch_all_off()
+            first_tick = idle_and_count(pipeline, figures, idle_minutes, minutes)
+            note_latencies(figures, first_tick, unit, influx)
+            if missed := minutes - len(figures.to_acknowledged_s):
+                say(
+                    f"{missed} of {minutes} minutes were not written: these figures are of no use. {pipeline.last_words()}"
+                )
+    return figures
+
+
+def wait_for_first_run(pipeline: Pipeline, influx: RecordingInflux) -> None:
+    """Return when a run has written something; it found caches empty, and is not counted."""
+    end = time.monotonic() + FIRST_RUN_S
+    while not influx.acknowledged:
+        if time.monotonic() > end:
+            raise SystemExit(f"No run has written anything to InfluxDB. {pipeline.last_words()}")
+        time.sleep(0.5)
+
+
+def idle_and_count(pipeline: Pipeline, figures: Figures, idle_minutes: int, minutes: int) -> float:
+    """Measure what it costs to be there, then what the runs add; return the first counted tick."""
+    tree = pipeline.tree
+    idle_at = idle_from(time.time() + SETTLE_S, (idle_minutes + 1 + minutes) * MINUTE_S)
+    idle_end = idle_at + idle_minutes * MINUTE_S
+    say(f"idle for {idle_minutes} minutes from {clock(idle_at)}")
+    sleep_until(idle_at)
+    with tree.watch():
+        begun = tree.cpu_s()
+        sleep_until(idle_end)
+        idle = per(idle_minutes, tree.cpu_s(), begun)
+        pipeline.switch_minute_on()
+        count_at = next_at(COUNT_AT_S, time.time())
+        say(f"one run a minute for {minutes} minutes from {clock(count_at)}")
+        sleep_until(count_at)
+        before = tree.cpu_s()
+        sleep_until(count_at + minutes * MINUTE_S)
+        after = tree.cpu_s()
+    counted = per(minutes, after, before)
+    # How many of these starts a few minutes happen to hold must not look like the price of a run.
+    starts = (idle[STARTS] * idle_minutes + counted[STARTS] * minutes) / (idle_minutes + minutes)
+    figures.idle_cpu_s_a_minute = {**idle, STARTS: starts}
+    figures.net_cpu_s_a_run = per(1, {**counted, STARTS: starts}, figures.idle_cpu_s_a_minute)
+    at_rest = sorted((mb for at, mb in tree.memory if at < idle_end), key=total)
+    figures.idle_mb = at_rest[len(at_rest) // 2]
+    figures.peak_mb = max((mb for at, mb in tree.memory if at >= count_at), key=total)
+    return count_at + MINUTE_S - COUNT_AT_S
+
+
+def idle_from(earliest: float, length: float) -> float:
+    """Return when to begin, so that no full hour lies within: at one, more is asked of the device."""
+    starts = next_at(IDLE_AT_S, earliest)
+    if starts // HOUR_S != (starts + length) // HOUR_S and length < HOUR_S:
+        starts = next_at(IDLE_AT_S, (starts + length) // HOUR_S * HOUR_S)
+    return starts
+
+
+def note_latencies(figures: Figures, first_tick: float, unit: Unit, influx: RecordingInflux) -> None:
+    """Find each counted minute's first request, and the first acknowledged write with a point of that minute."""
+    for tick in (first_tick + n * MINUTE_S for n in range(figures.minutes)):
+        asked = [at - tick for at in unit.arrived_at if tick <= at < tick + MINUTE_S]
+        written = [at - tick for at, newest in influx.acknowledged if tick <= newest < tick + MINUTE_S]
+        figures.requests.append(len(asked))
+        figures.to_request_s += asked[:1]
+        figures.to_acknowledged_s += written[:1]
+
+
+@contextmanager
+def simulated_unit(latency_s: float) -> Iterator[Unit]:
+    """Serve a unit in a thread, as `simulator.server.running` does, and note when requests come."""
+    arrived_at: list[float] = []
+    app = create_app(
+        Household(), user=DEFAULT_USER, password=DEFAULT_PASSWORD, clock=simulated_clock(), latency_s=latency_s
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                Arrivals(app, arrived_at), log_config=None, log_level="critical", lifespan="off", date_header=False
+            )
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            yield Unit(f"127.0.0.1:{listener.getsockname()[1]}", arrived_at)
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def tables(measured: Mapping[str, Figures]) -> Iterator[str]:
+    """Yield the lines of the table of variants, and of the tables of their processes."""
+    yield "| variant | idle CPU-s a minute | net CPU-s a run | of stock in-process | tick → request s, median / worst | tick → acknowledged s | PSS MB idle | PSS MB peak | requests a run |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    baseline = measured.get(BASELINE)
+    for figures in measured.values():
+        net = total(figures.net_cpu_s_a_run)
+        ratio = f"{net / total(baseline.net_cpu_s_a_run):.2f}" if baseline else "–"
+        yield (
+            f"| {figures.title} | {total(figures.idle_cpu_s_a_minute):.2f} | {net:.2f} | {ratio} "
+            f"| {median_and_worst(figures.to_request_s)} | {median_and_worst(figures.to_acknowledged_s)} "
+            f"| {total(figures.idle_mb):.0f} | {total(figures.peak_mb):.0f} "
+            f"| {min(figures.requests)}–{max(figures.requests)} |"
+        )
+    for figures in measured.values():
+        yield ""
+        yield f"| {figures.title} | idle CPU-s a minute | net CPU-s a run | PSS MB idle | PSS MB at the peak |"
+        yield "|---|---|---|---|---|"
+        columns = (figures.idle_cpu_s_a_minute, figures.net_cpu_s_a_run, figures.idle_mb, figures.peak_mb)
+        for role in sorted({role for column in columns for role in column}):
+            cpu = " | ".join(f"{column.get(role, 0):.2f}" for column in columns[:2])
+            memory = " | ".join(f"{column.get(role, 0):.0f}" for column in columns[2:])
+            yield f"| {role} | {cpu} | {memory} |"
+
+
+def median_and_worst(seconds: Sequence[float]) -> str:
+    """Return both, for a cell of the table."""
+    return f"{statistics.median(seconds):.1f} / {max(seconds):.1f}" if seconds else "–"
+
+
+def per(times: float, after: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """Return the difference by role, divided by `times`."""
+    change: dict[str, float] = defaultdict(float)
+    for role in {*after, *before}:
+        change[role] = (after.get(role, 0) - before.get(role, 0)) / times
+    return change
+
+
+def total(by_role: Mapping[str, float]) -> float:
+    """Return the sum of all roles."""
+    return sum(by_role.values())
+
+
+def next_at(second: float, not_before: float) -> float:
+    """Return the next time at this second of a minute."""
+    return not_before + (second - not_before) % MINUTE_S
+
+
+def sleep_until(moment: float) -> None:
+    """Sleep until a Unix time."""
+    while (left_s := moment - time.time()) > 0:
+        time.sleep(left_s)
+
+
+def clock(moment: float) -> str:
+    """Return a Unix time for a line of progress."""
+    return f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S} UTC"
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def say(what: str) -> None:
+    """Tell how far it is; the tables alone go to stdout."""
+    print(what, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measure the variants and print the tables."""
+    if sys.platform != "linux":
+        raise SystemExit("This benchmark reads CPU and memory from Linux's /proc: run it on Linux.")
+    names = [variant.name for variant in VARIANTS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="default: all")
+    parser.add_argument("--minutes", type=int, default=5)
+    parser.add_argument("--idle-minutes", type=int, default=2)
+    parser.add_argument("--latency-ms", type=float, default=50)
+    options = parser.parse_args()
+    measured = {}
+    with tempfile.TemporaryDirectory() as root:
+        folder = Path(root)
+        with RecordingInflux(folder / "influxdb", secrets.token_hex()) as influx:
+            for variant in VARIANTS:
+                if variant.name in options.only:
+                    (folder / variant.name).mkdir()
+                    measured[variant.name] = measure(
+                        variant,
+                        folder / variant.name,
+                        influx,
+                        idle_minutes=options.idle_minutes,
+                        minutes=options.minutes,
+                        latency_s=options.latency_ms / 1000,
+                    )
+    print("\n".join(tables(measured)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""How each variant of the pipeline is started, switched and stopped: from outside, as a person would.
+
+What is measured of it belongs in `minute_run`, what its processes cost in `processes`.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import requests
+
+from benchmarks.processes import Tree
+
+PROJECT = Path(__file__).parents[1]
+STOCK = Path(__file__).parent / "stock"
+MINUTE = "every_minute"
+START_S = 120
+STOP_S = 30
+_SWITCHES = """{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name }
+    schedules { name scheduleState { id status } } sensors { name sensorState { id status } } } } } }"""
+_STOP_SCHEDULE = "mutation($id: String!) { stopRunningSchedule(id: $id) { __typename } }"
+_STOP_SENSOR = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
+_START_SCHEDULE = (
+    "mutation($schedule: ScheduleSelector!) { startSchedule(scheduleSelector: $schedule) { __typename } }"
+)
+_UNFINISHED = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+    ... on Runs { results { id } } } }"""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to run the same minute: `start` starts its processes in a data directory, on a port."""
+
+    name: str
+    title: str
+    start: Callable[["Pipeline"], None]
+
+
+class Pipeline:
+    """A running variant; use it as a context manager.
+
+    `settings` are the project's, by their environment names; nothing of the caller's own settings reaches it.
+    """
+
+    def __init__(self, variant: Variant, folder: Path, port: int, settings: Mapping[str, str]) -> None:
+        """Prepare it in an empty folder; nothing runs yet."""
+        self.folder = folder
+        self.port = port
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("AISEG2_", "INFLUXDB_", "DAGSTER_"))
+        } | {
+            **settings,
+            "AISEG2_DATA_DIR": str(folder / "data"),
+            "AISEG2_UI_PORT": str(port),
+            # The workspace of the stock variants names modules of this folder.
+            "PYTHONPATH": str(PROJECT),
+        }
+        self._variant = variant
+        self._log = folder / "log"
+        self._session = requests.Session()
+        self._stack = ExitStack()
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        """Start it, and return when its webserver knows the schedules."""
+        with ExitStack() as stack:
+            self.tree = stack.enter_context(Tree())
+            stack.callback(self._stop)
+            self._variant.start(self)
+            self._wait(lambda: bool(self._repositories()), START_S)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop all of its processes."""
+        self._stack.close()
+
+    def run(self, *arguments: str) -> None:
+        """Run a Python module to its end."""
+        with self._log.open("ab") as log:
+            subprocess.run(  # noqa: S603 - our own arguments
+                [sys.executable, "-m", *arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                check=True,
+            )
+
+    def spawn(self, *arguments: str) -> None:
+        """Start a Python module as a process of the pipeline."""
+        with self._log.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - our own arguments
+                [sys.executable, "-m", *arguments],
+                env=self.environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+            )
+        self._started.append(process)
+
+    def switch_all_off(self) -> None:
+        """Stop all schedules and sensors, and return when no run is left."""
+        for repository in self._repositories():
+            for schedule in repository["schedules"]:
+                self._ask(_STOP_SCHEDULE, id=schedule["scheduleState"]["id"])
+            for sensor in repository["sensors"]:
+                self._ask(_STOP_SENSOR, id=sensor["sensorState"]["id"])
+        self._wait(lambda: not self._ask(_UNFINISHED)["runsOrError"]["results"], START_S)
+        left_on = self._running()
+        if left_on:
+            raise SystemExit(f"These could not be switched off: {', '.join(left_on)}.")
+
+    def switch_minute_on(self) -> None:
+        """Start the minute schedule alone."""
+        (repository,) = self._repositories()
+        selector = {
+            "repositoryName": repository["name"],
+            "repositoryLocationName": repository["location"]["name"],
+            "scheduleName": MINUTE,
+        }
+        self._ask(_START_SCHEDULE, schedule=selector)
+        if self._running() != [MINUTE]:
+            raise SystemExit(f"The schedule {MINUTE} could not be switched on.")
+
+    def last_words(self) -> str:
+        """Return the end of what its processes have printed."""
+        return f"The end of what it said:\n{self._log.read_text(encoding='utf-8', errors='replace')[-2000:]}"
+
+    def _running(self) -> list[str]:
+        return [
+            switch["name"]
+            for repository in self._repositories()
+            for kind, state in (("schedules", "scheduleState"), ("sensors", "sensorState"))
+            for switch in repository[kind]
+            if switch[state]["status"] == "RUNNING"
+        ]
+
+    def _repositories(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._ask(_SWITCHES)["repositoriesOrError"].get("nodes", [])
+        return found
+
+    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        answer = self._session.post(
+            f"http://127.0.0.1:{self.port}/graphql", json={"query": query, "variables": variables}, timeout=30
+        ).json()
+        if "errors" in answer:
+            raise SystemExit(f"Dagster's webserver refused a question: {answer['errors'][0]['message']}")
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def _wait(self, is_so: Callable[[], bool], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and all(process.poll() is None for process in self._started):
+            try:
+                if is_so():
+                    return
+            except requests.ConnectionError:
+                # The webserver does not listen yet.
+                pass
+            time.sleep(1)
+        raise SystemExit(f"The variant {self._variant.name} did not come up. {self.last_words()}")
+
+    def _stop(self) -> None:
+        self._session.close()
+        for process in self._started:
+            process.terminate()
+        end = time.monotonic() + STOP_S
+        while time.monotonic() < end and not self.tree.ended():
+            time.sleep(0.2)
+
+
+def _ours(pipeline: Pipeline, warm_runs: str) -> None:
+    pipeline.environment["AISEG2_WARM_RUNS"] = warm_runs
+    pipeline.spawn("aiseg2_pipeline.cli", "run")
+
+
+def _stock(pipeline: Pipeline, module: str) -> None:
+    home = pipeline.folder / "home"
+    home.mkdir()
+    shutil.copyfile(STOCK / "dagster.yaml", home / "dagster.yaml")
+    pipeline.environment["DAGSTER_HOME"] = str(home)
+    # Webserver and daemon would both make the storage, and one of them fail.
+    pipeline.run("dagster", "instance", "migrate")
+    pipeline.spawn("dagster_webserver", "-m", module, "-h", "127.0.0.1", "-p", str(pipeline.port))
+    pipeline.spawn("dagster._daemon", "run", "-m", module)
+
+
+VARIANTS = (
+    Variant(
+        "stock-multiprocess",
+        "stock, default executor",
+        lambda pipeline: _stock(pipeline, "benchmarks.stock.multiprocess"),
+    ),
+    Variant(
+        "stock-in-process",
+        "stock, in-process executor",
+        lambda pipeline: _stock(pipeline, "benchmarks.stock.in_process"),
+    ),
+    Variant("ours-cold", "ours, without warm runs", lambda pipeline: _ours(pipeline, "0")),
+    Variant("ours-warm", "ours, warm runs", lambda pipeline: _ours(pipeline, "1")),
+)

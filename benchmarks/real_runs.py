@@ -1,0 +1,157 @@
+"""A few real runs of the pipeline in its own services, each on a Dagster home that can be looked at afterwards.
+
+Ours; the same on Dagster's default storage; and ours with a device that does not answer. What is done with their rows
+belongs in `run_history`.
+"""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+
+from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.simulator.server import running
+from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+
+PROJECT = Path(__file__).parents[1]
+MINUTES = 3
+WAIT_S = 600
+NOBODY = "127.0.0.1:9"
+TOKEN = "benchmark"  # noqa: S105 - of a server that ends with this
+
+
+@dataclass(frozen=True)
+class Homes:
+    """Dagster homes with real runs in them."""
+
+    ours: Path
+    default: Path
+    failing: Path
+
+
+def real_runs(folder: Path) -> Homes:
+    """Run the services until each has some minutes; takes about five. The runs of an hour and a day are among ours."""
+    with ExitStack() as stack:
+        unit = stack.enter_context(running(Household(1), clock=lambda: datetime.now(UTC), latency_s=0.05))
+        influx = stack.enter_context(InfluxServer(folder / "influxdb", token=TOKEN))
+        influx.create_bucket("energy")
+        settings = {
+            "AISEG2_HOST": unit.address,
+            "AISEG2_USER": unit.user,
+            "AISEG2_PASSWORD": unit.password,
+            "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
+            "INFLUXDB_TOKEN": influx.token,
+            "INFLUXDB_ORG": influx.org,
+            "INFLUXDB_BUCKET": "energy",
+            "AISEG2_START_DATE": day_key(datetime.now(UTC) - timedelta(days=1)),
+            "AISEG2_UI": "0",
+        }
+        ours = stack.enter_context(_services(folder / "ours", settings))
+        default = stack.enter_context(_services(folder / "default", settings, default_storage=True))
+        failing = stack.enter_context(_services(folder / "failing", settings | {"AISEG2_HOST": NOBODY}))
+        _wait(ours, "power_minute", "SUCCESS", 1)
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        _launch(folder / "ours", settings, "power_fill", hour_key(yesterday))
+        _launch(folder / "ours", settings, "energy_day", day_key(yesterday))
+        for job in ("power_fill", "energy_day"):
+            _wait(ours, job, "SUCCESS", 1)
+        _launch(folder / "ours", settings, "prune_history")
+        _wait(ours, "prune_history", "SUCCESS", 1)
+        for home in (ours, default):
+            _wait(home, "power_minute", "SUCCESS", MINUTES)
+        _wait(failing, "power_minute", "FAILURE", MINUTES)
+    return Homes(ours, default, failing)
+
+
+def file_of_a_run(home: Path) -> float:
+    """Return the bytes of a successful minute's own file, the mean, on Dagster's default storage."""
+    with sqlite3.connect(home / "history" / "runs.db") as runs:
+        ids = runs.execute(
+            "SELECT run_id FROM runs WHERE pipeline_name = 'power_minute' AND status = 'SUCCESS'"
+        ).fetchall()
+    sizes = [(home / "history" / "runs" / f"{run_id}.db").stat().st_size for (run_id,) in ids]
+    return sum(sizes) / len(sizes)
+
+
+@contextmanager
+def _services(folder: Path, settings: Mapping[str, str], *, default_storage: bool = False) -> Iterator[Path]:
+    folder.mkdir()
+    instance = yaml.safe_load((PROJECT / "dagster.yaml").read_text(encoding="utf-8"))
+    if default_storage:
+        del instance["event_log_storage"]
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(instance), encoding="utf-8")
+    (folder / "workspace.yaml").write_text(
+        (PROJECT / "workspace.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    with (folder / "log").open("wb") as log:
+        services = subprocess.Popen(
+            [sys.executable, "-m", "aiseg2_pipeline.cli", "run"],
+            cwd=folder,
+            env=_environment(folder, settings),
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            yield folder / "data" / "dagster"
+        finally:
+            services.send_signal(signal.SIGTERM)
+            services.wait()
+
+
+def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    data = folder / "data"
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("AISEG2_", "INFLUXDB_", "DAGSTER_"))
+    }
+    places = {
+        "AISEG2_DATA_DIR": str(data),
+        "DAGSTER_HOME": str(data / "dagster"),
+        "AISEG2_CODE_SERVER": str(data / "code.sock"),
+    }
+    return kept | dict(settings) | places
+
+
+def _launch(folder: Path, settings: Mapping[str, str], job: str, partition: str | None = None) -> None:
+    tags = {"dagster/partition": partition} if partition else {}
+    subprocess.run(  # noqa: S603 - our own arguments
+        [
+            *(sys.executable, "-m", "dagster", "job", "launch", "-w", "workspace.yaml", "-j", job),
+            *("--tags", json.dumps(tags), "--config-json", json.dumps({"loggers": {"console": {}}})),
+        ],
+        cwd=folder,
+        env=_environment(folder, settings),
+        check=True,
+        capture_output=True,
+    )
+
+
+def _wait(home: Path, job: str, status: str, runs: int) -> None:
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        try:
+            with sqlite3.connect(home / "history" / "runs.db") as connection:
+                (found,) = connection.execute(
+                    "SELECT count(*) FROM runs WHERE pipeline_name = ? AND status = ?", (job, status)
+                ).fetchone()
+        except sqlite3.OperationalError:
+            # Not made yet.
+            found = 0
+        if found >= runs:
+            return
+        time.sleep(1)
+    raise SystemExit(
+        f"{home}: {runs} runs of {job} with {status} did not come in {WAIT_S} s; see the log beside it."
+    )
