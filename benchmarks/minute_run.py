@@ -288,6 +288,21 @@ def say(what: str) -> None:
     print(what, file=sys.stderr, flush=True)
 
 
+def measure_all(options: argparse.Namespace, folder: Path, measured: dict[str, Figures]) -> None:
+    """Measure the variants one after the other, into `measured`."""
+    with RecordingInflux(folder / "influxdb", secrets.token_hex()) as influx:
+        for variant in (variant for variant in VARIANTS if variant.name in options.only):
+            (folder / variant.name).mkdir()
+            measured[variant.name] = measure(
+                variant,
+                folder / variant.name,
+                influx,
+                idle_minutes=options.idle_minutes,
+                minutes=options.minutes,
+                latency_s=options.latency_ms / 1000,
+            )
+
+
 def main() -> None:
     """Measure the variants and print the tables."""
     if sys.platform != "linux":
@@ -299,22 +314,13 @@ def main() -> None:
     parser.add_argument("--idle-minutes", type=int, default=2)
     parser.add_argument("--latency-ms", type=float, default=50)
     options = parser.parse_args()
-    measured = {}
-    with tempfile.TemporaryDirectory() as root:
-        folder = Path(root)
-        with RecordingInflux(folder / "influxdb", secrets.token_hex()) as influx:
-            for variant in VARIANTS:
-                if variant.name in options.only:
-                    (folder / variant.name).mkdir()
-                    measured[variant.name] = measure(
-                        variant,
-                        folder / variant.name,
-                        influx,
-                        idle_minutes=options.idle_minutes,
-                        minutes=options.minutes,
-                        latency_s=options.latency_ms / 1000,
-                    )
-    print("\n".join(tables(measured)))
+    measured: dict[str, Figures] = {}
+    try:
+        with tempfile.TemporaryDirectory() as root:
+            measure_all(options, Path(root), measured)
+    finally:
+        # What was measured before something failed took its minutes, too.
+        print("\n".join(tables(measured)))
 
 
 if __name__ == "__main__":
