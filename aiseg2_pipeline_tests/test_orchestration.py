@@ -214,6 +214,13 @@ def test_the_frame_that_the_device_gave_is_the_one_that_influxdb_gives_back(
     assert pipeline.green(POWER_READINGS) == pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
 
 
+def test_several_readings_of_one_second_are_one(alone: Pipeline) -> None:
+    several = Pipeline(alone.environment | {"AISEG2_SAMPLES_PER_MINUTE": "3"})
+    assert several.minute(NOW.replace(second=49)).success
+    assert several.metadata(POWER_READINGS)["readings"] == 3
+    assert len(several.rows()) == several.metadata(POWER_READINGS)["series"]
+
+
 def test_a_materialization_tells_what_a_person_wants_to_know(pipeline: Pipeline) -> None:
     pipeline.minute()
     told = pipeline.metadata(POWER_READINGS)

@@ -32,6 +32,7 @@ from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key, hour_key
+from aiseg2_pipeline.orchestration.report import DAILY_REPORT
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.orchestration.storage import last_materialized_by
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
@@ -40,6 +41,9 @@ from aiseg2_pipeline.store_file import StoreError
 CLOSE_STEP = "carry_the_status"
 # A year takes some five minutes; what is left has its turn the next night.
 CLOSE_S = 600.0
+
+# A picture is large for a history; its file stays.
+PICTURES_KEPT = 30 * DAY
 
 _ByDay = dict[str, list[tuple[AssetKey, str]]]
 
@@ -90,10 +94,12 @@ def _due(
     days = [day_from_key(key) for key in sorted({day_key(time) for time in consumption.dt.to_pydatetime()})]
     climate_hours = climate.hours_with_rows(day_from_key(day_key(first)), today)
     climate_days = [day_from_key(key) for key in sorted({day_key(hour) for hour in climate_hours})]
+    drawn = [day_from_key(key) for key in instance.get_materialized_partitions(DAILY_REPORT)]
     partitions = [
         (POWER_READINGS, hour_key, hours),
         (ENERGY_HISTORY, day_key, days),
         (CLIMATE, day_key, climate_days),
+        (DAILY_REPORT, day_key, [day for day in drawn if day < today - PICTURES_KEPT]),
     ]
     if destination is not None:
         owed_hours = set(readings.pending_hours(destination, end=today))

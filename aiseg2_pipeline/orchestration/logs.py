@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import structlog
-from dagster import InitLoggerContext, LoggerDefinition
+from dagster import DagsterExecutionInterruptedError, InitLoggerContext, LoggerDefinition
 
 
 def log_line(event: str, **fields: Any) -> None:
@@ -16,9 +16,9 @@ def log_line(event: str, **fields: Any) -> None:
     _line.info(event, **fields)
 
 
-def log_warning(message: str) -> None:
+def log_warning(message: str, **fields: Any) -> None:
     """Print one JSON line for something that works, but not as it should."""
-    _line.warning("warning", message=message)
+    _line.warning("warning", message=message, **fields)
 
 
 def log_error(message: str, **fields: Any) -> None:
@@ -45,6 +45,9 @@ class _ErrorLines(logging.Handler):
         if event is None or not event.is_step_failure:
             return
         data = event.step_failure_data
+        if data.error.cls_name == DagsterExecutionInterruptedError.__name__:
+            log_warning("The run was stopped before its end.", run_id=meta.get("run_id"), step=event.step_key)
+            return
         told = data.user_failure_data.description if data.user_failure_data else None
         log_error(told or _root(data.error), run_id=meta.get("run_id"), step=event.step_key)
 

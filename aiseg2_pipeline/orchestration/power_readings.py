@@ -35,7 +35,7 @@ from aiseg2_pipeline.orchestration.logs import log_error
 from aiseg2_pipeline.orchestration.partitions import TOKYO, hour_key, hour_of, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
-from aiseg2_pipeline.readings import BATTERY_CHARGE
+from aiseg2_pipeline.readings import BATTERY_CHARGE, KEY
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError
 
@@ -77,7 +77,9 @@ def power_readings_asset(
                     if len(asked) == 1:
                         # Of the asset alone: metadata of the output would be stored twice, every minute.
                         context.add_asset_metadata(_metadata(taken))
-                        yield Output(pd.concat(taken.frames, ignore_index=True))
+                        # Two readings may be of one second; the store holds the later one.
+                        table = pd.concat(taken.frames, ignore_index=True).drop_duplicates(KEY, keep="last")
+                        yield Output(table)
                         return
                     context.log_event(
                         AssetMaterialization(POWER_READINGS, partition=hour_key(now), metadata=_metadata(taken))
