@@ -21,6 +21,7 @@ from aiseg2_pipeline import dagster_home, notify
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
+CALM = "aiseg2_pipeline.orchestration.calm"
 # What means something else in the address of a socket.
 _NO_SOCKET_NAME = re.compile("[%#?,]")
 
@@ -80,7 +81,7 @@ def _run(settings: Settings, folder: Path, say: Callable[[str], None]) -> int:
     # The socket is there once the code is loaded; the two others would complain until then.
     loaded = f"until [ -S {shlex.quote(str(settings.code_server_socket))} ]; do sleep 0.2; done; "
     daemon = _command(
-        "dagster._daemon", "run", "-w", str(workspace), "--log-format", "json", "--log-level", "warning"
+        *(CALM, "dagster._daemon", "run"), "-w", str(workspace), "--log-format", "json", "--log-level", "warning"
     )
     _add(manager, "daemon", variables, daemon, after=loaded)
     if settings.ui:
@@ -149,7 +150,7 @@ def _code_server(settings: Settings) -> list[str]:
 
 def _webserver(settings: Settings, workspace: Path) -> list[str]:
     return _command(
-        *("dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
+        *(CALM, "dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
         *("--log-format", "json", "--dagster-log-level", "warning"),
     )
 

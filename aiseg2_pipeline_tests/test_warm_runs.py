@@ -1,5 +1,6 @@
 """Runs as real processes of a real Dagster: forked from a warm process, or each in a Python of its own."""
 
+import inspect
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ from types import CodeType
 
 import dagster._cli.api
 import pytest
+from dagster._grpc import server_watcher
 from dagster._grpc.server import DagsterApiServer
 
-from aiseg2_pipeline.orchestration import code_server
+from aiseg2_pipeline.orchestration import calm, code_server
 from aiseg2_pipeline.orchestration.code_server import ATTRIBUTE, WarmRunsError, start_runs_warm
 from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.simulator import server
@@ -296,3 +298,9 @@ def test_a_dagster_without_the_attribute_serves_with_one_warning(
     warning = json.loads(line)
     assert warning["level"] == "warning"
     assert "Every run starts in a new Python" in warning["message"]
+
+
+def test_the_pinned_dagster_has_the_interval_at_which_the_code_server_is_looked_at() -> None:
+    """Where a new Dagster has renamed it, find the new name in `dagster._grpc.server_watcher` and put it into `calm.py`."""
+    used = inspect.getsource(server_watcher.watch_grpc_server_thread)
+    assert calm.ATTRIBUTE in used, f"Dagster's watcher does not use {calm.ATTRIBUTE}"
