@@ -18,8 +18,8 @@ lint: $(VENV)/dev.stamp
 	@$(BIN)/python -m mypy
 
 bench: $(VENV)/dev.stamp
-	@$(BIN)/python -m benchmarks.live_reading
-	@$(BIN)/python -m benchmarks.healing
+	@for name in live_reading minute_run run_history store write_out healing; do \
+		echo; echo "## $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:
 	rm -rf $(VENV)

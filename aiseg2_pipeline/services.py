@@ -161,7 +161,8 @@ def _command(module: str, *arguments: str) -> list[str]:
 
 
 def _project_folder() -> Path:
-    for folder in (Path.cwd(), Path(__file__).parents[1]):
+    # A clone's folder, and where an installed package has its copies.
+    for folder in (Path.cwd(), *Path(__file__).parents[:2]):
         if (folder / WORKSPACE).is_file() and (folder / dagster_home.INSTANCE).is_file():
             return folder
     raise ServicesError(f"{WORKSPACE} and {dagster_home.INSTANCE} are not here: run this in the project's folder.")

@@ -1,12 +1,15 @@
 """The two READMEs tell the same, and name every setting and command."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from aiseg2_pipeline.cli import main
+from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, Row, frame
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.store import Store
 
 ENGLISH, JAPANESE = (
     (Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in ("README.md", "README.ja.md")
@@ -47,6 +50,18 @@ def test_both_have_the_same_tables() -> None:
 def test_each_links_to_the_other() -> None:
     assert "(README.ja.md)" in ENGLISH
     assert "(README.md)" in JAPANESE
+
+
+def test_the_example_in_python_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", ENGLISH, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    now = datetime.now(UTC).replace(microsecond=0)
+    with Store.open(Path("data/readings.sqlite")) as store:
+        store.upsert(frame([Row(now - timedelta(minutes=1), "total", TOTAL_CONSUMPTION, 1.5, "kW", 0)]))
+    exec(code, {})  # noqa: S102 - the README's own
+    assert "1.5" in capsys.readouterr().out
 
 
 @both

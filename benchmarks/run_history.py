@@ -23,7 +23,7 @@ from dagster import DagsterInstance
 
 from aiseg2_pipeline.energy import ENERGY
 from aiseg2_pipeline.orchestration.build import build_definitions
-from aiseg2_pipeline.orchestration.partitions import TOKYO, day_key, first_hour, hour_key
+from aiseg2_pipeline.orchestration.partitions import TOKYO, day_key, hour_key
 from aiseg2_pipeline.orchestration.retention import Pace, prune
 from aiseg2_pipeline.orchestration.sqlite_files import FILES, prepare_storage
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
@@ -57,6 +57,7 @@ class History:
             "INFLUXDB_TOKEN": "none",
             "INFLUXDB_ORG": "home",
             "INFLUXDB_BUCKET": "energy",
+            "AISEG2_START_DATE": day_key(first),
         }
         self.settings = Settings.from_environment(environment)
         self.home = self.settings.dagster_home
@@ -66,7 +67,6 @@ class History:
         shutil.copyfile(PROJECT / "dagster.yaml", self.home / "dagster.yaml")
         self._instance = DagsterInstance.from_config(str(self.home))
         prepare_storage(self.home)
-        first_hour(self.settings.data_dir, first)
         self.now = self.first = first
         self.hours_with_rows = 0
         self._kinds, self._ticks = kinds, ticks
