@@ -10,7 +10,7 @@ COPY requirements.lock ./
 # The packages' own tests and what browsers debug with are a sixth of it all.
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --only-binary=:all: --require-hashes -r requirements.lock \
     && find /opt/venv '(' -type d -name tests -o -name '*.js.map' ')' -prune -exec rm -rf {} +
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE dagster.yaml workspace.yaml ./
 COPY aiseg2_pipeline aiseg2_pipeline
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --no-index --no-build-isolation .
 
@@ -20,7 +20,6 @@ ENV PATH=/opt/venv/bin:$PATH TZ=Asia/Tokyo AISEG2_DATA_DIR=/data HOME=/tmp MPLCO
 RUN useradd --uid 10001 --no-create-home aiseg2 && install -d -o aiseg2 -g aiseg2 -m 0700 /data
 COPY --from=build /opt/venv /opt/venv
 WORKDIR /app
-COPY dagster.yaml workspace.yaml ./
 USER 10001:10001
 VOLUME /data
 CMD ["aiseg2-pipeline", "run"]
