@@ -28,6 +28,7 @@ def postgres(folder: Path) -> Iterator[int]:
     folder.chmod(0o777)
     password = folder / "password"
     password.write_text(PASSWORD, encoding="utf-8")
+    password.chmod(0o644)
     # The server refuses to run as root.
     user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
     with socket.create_server(("127.0.0.1", 0)) as free:

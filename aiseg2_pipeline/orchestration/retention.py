@@ -31,7 +31,9 @@ from aiseg2_pipeline.orchestration.partitions import TOKYO
 from aiseg2_pipeline.orchestration.storage import drop_evaluations, drop_ticks, give_back_space, holding
 
 # What runs every hour or more often is kept for AISEG2_KEEP_RUNS_DAYS.
-FREQUENT_JOBS = (MINUTE_JOB, CLIMATE_JOB, ENERGY_JOB)
+FREQUENT_JOBS = (MINUTE_JOB, ENERGY_JOB)
+# 288 runs a day that tell little: they would be a tenth of the history.
+CLIMATE_DAYS = 1
 OTHER_RUNS_DAYS = 30
 # Five checks a minute: a fifth of what a minute takes.
 EVALUATIONS_KEPT = timedelta(hours=12)
@@ -72,7 +74,7 @@ class Pace:
 
 
 def prune_job(keep_runs_days: int, clock: Callable[[], datetime]) -> JobDefinition:
-    """Return the job; the runs of the minute, the energy and the climate are kept for `keep_runs_days`."""
+    """Return the job; the runs of the minute and the energy are kept for `keep_runs_days`."""
 
     @op(name="delete_old_runs", out=Out(Nothing), description="Deletes what is old, oldest first, in small bites.")
     def delete_old_runs(context: OpExecutionContext) -> None:
@@ -84,7 +86,7 @@ def prune_job(keep_runs_days: int, clock: Callable[[], datetime]) -> JobDefiniti
         name="prune_history",
         tags=BACKGROUND,
         config=LOGGED,
-        description=f"Deletes runs of the minute (and of climate and energy) after {keep_runs_days} days (AISEG2_KEEP_RUNS_DAYS) and other runs after "
+        description=f"Deletes runs of the climate after {CLIMATE_DAYS} day, of the minute and the energy after {keep_runs_days} days (AISEG2_KEEP_RUNS_DAYS) and other runs after "
         f"{max(keep_runs_days, OTHER_RUNS_DAYS)}, and gives the room back. Readings are never deleted, and no hour loses its green.",
     )
     def prune_history() -> None:
@@ -129,7 +131,11 @@ def _delete_runs(
     say: Callable[[str], None],
 ) -> None:
     kept: set[str] = set()
-    ages = [*((name, keep_runs_days) for name in FREQUENT_JOBS), (None, max(keep_runs_days, OTHER_RUNS_DAYS))]
+    ages = [
+        (CLIMATE_JOB, CLIMATE_DAYS),
+        *((name, keep_runs_days) for name in FREQUENT_JOBS),
+        (None, max(keep_runs_days, OTHER_RUNS_DAYS)),
+    ]
     for job_name, days in ages:
         old = RunsFilter(job_name=job_name, statuses=FINISHED, created_before=now - timedelta(days=days))
         passed: set[str] = set()
