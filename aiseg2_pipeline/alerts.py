@@ -13,13 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from zoneinfo import ZoneInfo
 
-from aiseg2_pipeline.filling import Hour
+from aiseg2_pipeline.filling import DAY, Hour
+from aiseg2_pipeline.history import TOKYO
 from aiseg2_pipeline.troubles import Trouble
 
-TOKYO = ZoneInfo("Asia/Tokyo")
-DAY = timedelta(days=1)
 # One refused login may be the device's own start.
 LOGIN_AFTER = timedelta(minutes=3)
 INFLUXDB_AFTER = timedelta(hours=1)

@@ -35,9 +35,8 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     # What the services write is the household's own.
     os.umask(0o077)
     folder = _project_folder()
-    home = settings.dagster_home
     try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600):
             if settings.ui:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")

@@ -3,11 +3,14 @@
 import itertools
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.postgres_server import postgres, postgres_programs
 
 _bucket_numbers = itertools.count(1)
 
@@ -22,6 +25,22 @@ def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxSe
         pytest.skip(missing)
     with InfluxServer(tmp_path_factory.mktemp("influxdb"), token="test-token") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_port() -> Iterator[int]:
+    """The port of one real PostgreSQL for all tests that ask for it."""
+    if postgres_programs() is None:
+        missing = "PostgreSQL is not installed: run .ci/install-servers to test against a real server"
+        if os.environ.get("CI") == "true":
+            pytest.fail(missing)
+        pytest.skip(missing)
+    # Not pytest's own folder, which only its owner may enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        (inner := Path(folder) / "server").mkdir()
+        with postgres(inner) as number:
+            yield number
 
 
 @pytest.fixture

@@ -8,9 +8,15 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 PASSWORD = "a password:of its@own"
 USER = "dagster"
+
+
+def address(port: int, password: str = PASSWORD) -> str:
+    """Return what AISEG2_POSTGRES_URL would be."""
+    return f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
 
 
 def postgres_programs() -> Path | None:

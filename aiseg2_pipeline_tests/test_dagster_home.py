@@ -4,8 +4,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,28 +16,9 @@ from aiseg2_pipeline import dagster_home
 from aiseg2_pipeline.dagster_home import DagsterHomeError, make
 from aiseg2_pipeline.orchestration.retention import Pace, prune
 from aiseg2_pipeline.settings import Settings, environment
-from aiseg2_pipeline_tests.postgres_server import PASSWORD, USER, postgres, postgres_programs
+from aiseg2_pipeline_tests.postgres_server import PASSWORD, address
 
 PROJECT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    if postgres_programs() is None:
-        missing = "PostgreSQL is not installed: run .ci/install-servers to test against a real server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    # Not pytest's own folder, which only its owner may enter.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        (inner := Path(folder) / "server").mkdir()
-        with postgres(inner) as number:
-            yield number
-
-
-def address(port: int, password: str = PASSWORD) -> str:
-    return f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
 
 
 def made(folder: Path, monkeypatch: pytest.MonkeyPatch, **given: str) -> Settings:
@@ -85,9 +64,9 @@ def test_made_again_it_keeps_its_history(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_history_lies_in_postgres_where_that_is_set_and_is_pruned_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_port: int
 ) -> None:
-    home = made(tmp_path, monkeypatch, AISEG2_POSTGRES_URL=address(port)).dagster_home
+    home = made(tmp_path, monkeypatch, AISEG2_POSTGRES_URL=address(postgres_port)).dagster_home
     with DagsterInstance.get() as instance:
         run_ids = [run_once(instance), run_once(instance)]
         assert list(home.rglob("*.db")) == []
@@ -103,9 +82,9 @@ def test_the_history_lies_in_postgres_where_that_is_set_and_is_pruned_there(
 
 @pytest.mark.parametrize("wrong", ["password", "port"])
 def test_a_postgres_that_cannot_be_used_is_told_with_its_setting_and_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int, wrong: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_port: int, wrong: str
 ) -> None:
-    url = address(port, "another-secret") if wrong == "password" else address(1)
+    url = address(postgres_port, "another-secret") if wrong == "password" else address(1)
     with pytest.raises(DagsterHomeError, match="AISEG2_POSTGRES_URL cannot be used") as caught:
         made(tmp_path, monkeypatch, AISEG2_POSTGRES_URL=url)
     for secret in ("another-secret", PASSWORD, quote(PASSWORD, safe="")):

@@ -1,13 +1,10 @@
 """What Docker's health check says, of Dagster's real run storage and of its real code server."""
 
-import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -18,7 +15,7 @@ from dagster_postgres.run_storage import PostgresRunStorage
 
 from aiseg2_pipeline import cli, health
 from aiseg2_pipeline.settings import Settings
-from aiseg2_pipeline_tests.postgres_server import PASSWORD, USER, postgres, postgres_programs
+from aiseg2_pipeline_tests.postgres_server import address
 
 NOW = datetime(2026, 7, 14, 3, 0, tzinfo=UTC)
 NO_SERVER = "No code server answers at "
@@ -82,20 +79,10 @@ def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
         settings = settings_of(tmp_path)
         yield settings, sqlite(settings)
         return
-    if postgres_programs() is None:
-        missing = "PostgreSQL is not installed: run .ci/install-servers to test against a real server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    # Not pytest's own folder, which only its owner may enter.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        (inner := Path(folder) / "server").mkdir()
-        with postgres(inner) as port:
-            url = f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/postgres"
-            settings = settings_of(tmp_path, AISEG2_POSTGRES_URL=url)
-            assert settings.postgres_url
-            yield settings, PostgresRunStorage.create_clean_storage(settings.postgres_url.get_secret_value())
+    url = address(request.getfixturevalue("postgres_port"))
+    settings = settings_of(tmp_path, AISEG2_POSTGRES_URL=url)
+    assert settings.postgres_url
+    yield settings, PostgresRunStorage.create_clean_storage(settings.postgres_url.get_secret_value())
 
 
 def test_the_daemon_is_asked_for_by_the_history_it_writes(history: tuple[Settings, RunStorage]) -> None:

@@ -15,9 +15,10 @@ from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationConte
 from pydantic import BaseModel, ValidationError
 
 from aiseg2_pipeline import notify, troubles
-from aiseg2_pipeline.alerts import TOKYO, Condition, Facts, Verdicts, due, given_up, judge
+from aiseg2_pipeline.alerts import Condition, Facts, Verdicts, due, given_up, judge
 from aiseg2_pipeline.orchestration.history_checks import recent_hours
 from aiseg2_pipeline.orchestration.logs import log_line, log_warning
+from aiseg2_pipeline.orchestration.partitions import TOKYO
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_file import StoreError
