@@ -363,6 +363,30 @@ def test_the_flow_sells_at_noon_and_buys_at_night(unit: Unit) -> None:
     assert (unit.flow()["lo_buy_sell"], unit.flow()["g_capacity"]) == (0, "0.0")
 
 
+def test_a_battery_charges_by_night_and_discharges_in_the_evening_without_a_leap(unit: Unit) -> None:
+    without = unit.flow()
+    assert (without["connSb"], without["percent"]) == (0, "-")
+    with simulated(NOON, Household(1, battery=True)) as home:
+        flow = home.flow()
+        changed = {key for key in flow if flow[key] != without[key]}
+        assert changed == {"connSb", "percent", "soc"}
+        midnight = NOON.replace(hour=0, minute=0, second=0)
+        before = None
+        seen = set()
+        for n in range(24 * 12 + 1):
+            home.set_clock(midnight + timedelta(minutes=5 * n))
+            flow = home.flow()
+            assert flow["soc"] == -(-flow["percent"] // 20)
+            if before:
+                # What it said that it does is what became of its charge.
+                gain = flow["percent"] - before["percent"]
+                assert {0: 0 <= gain <= 2, 1: -2 <= gain <= 0, 2: gain == 0}[before["charge"]]
+            before = flow
+            seen.add((flow["charge"], flow["soc"]))
+        assert {charge for charge, _ in seen} == {0, 1, 2}
+        assert {soc for _, soc in seen} == {1, 2, 3, 4, 5}
+
+
 def test_circuits_come_largest_first_and_blanks_last(unit: Unit) -> None:
     for hour in range(0, 24, 3):
         unit.set_clock(NOON.replace(hour=hour))

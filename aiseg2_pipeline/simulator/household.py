@@ -77,9 +77,13 @@ class Energy:
 class Household:
     """A household of the given seed: the same seed is the same household, at any time, in any process."""
 
-    def __init__(self, seed: int = 1, *, renames: Sequence[Rename] = ()) -> None:
-        """Make a household; nothing is computed before it is asked for. ValueError: a rename of no circuit."""
+    def __init__(self, seed: int = 1, *, renames: Sequence[Rename] = (), battery: bool = False) -> None:
+        """Make a household; nothing is computed before it is asked for. ValueError: a rename of no circuit.
+
+        With a `battery` the live page shows one; it takes and gives no power (see there).
+        """
         self.seed = seed
+        self.has_battery = battery
         self._renames = sorted(renames, key=lambda rename: rename[0])
         for _, circuit_id, _ in renames:
             if circuit_id not in _ORDER:

@@ -5,11 +5,13 @@ those of a real unit; what stands in a page's middle belongs in `pages` and `gra
 """
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
 VERSION = "Ver.2.97I-01"
 
+_ENDS_SCRIPT = re.compile("<(?=/script|!--)", re.IGNORECASE)
 _FOOTER_MENU = (
     ("00", "/page/myhome/9"),
     ("01", "/page/electricflow/111"),
@@ -21,8 +23,9 @@ _FOOTER_MENU = (
 
 
 def to_json(value: Any) -> str:
-    """Return JSON as the unit writes it: no spaces, names as they are."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """Return JSON as the unit writes it into a script: no spaces, names as they are, unless they would end the script."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENDS_SCRIPT.sub(r"\\u003c", text)
 
 
 def script(name: str) -> str:

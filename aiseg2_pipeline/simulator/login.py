@@ -48,9 +48,9 @@ class DigestLogin:
 
         Values may be quoted or not, whatever the standard says of each: clients differ.
         """
-        scheme, _, rest = authorization.partition(" ")
+        scheme, _, _ = authorization.partition(" ")
         try:
-            given = {key.strip().lower(): value for key, value in parse_keqv_list(parse_http_list(rest)).items()}
+            given = _given(authorization)
             nonce, counter = given["nonce"], int(given["nc"], 16)
             asked = _md5(f"{method}:{given['uri']}")
             middle = f"{nonce}:{given['nc']}:{given['cnonce']}:{given['qop']}"
@@ -72,6 +72,20 @@ class DigestLogin:
         # Two requests in flight may overtake each other: a counter is good once, in any order.
         counters.add(counter)
         return Answer.WELCOME
+
+    def forget(self, authorization: str) -> None:
+        """Refuse the nonce of a header that was welcome from now on."""
+        self._nonces.pop(_given(authorization)["nonce"], None)
+
+    def forget_all(self) -> None:
+        """Refuse every nonce that was given out."""
+        self._nonces.clear()
+
+
+def _given(authorization: str) -> dict[str, str]:
+    """Return the values of a header; ValueError or IndexError for one that is none."""
+    _, _, rest = authorization.partition(" ")
+    return {key.strip().lower(): value for key, value in parse_keqv_list(parse_http_list(rest)).items()}
 
 
 def _is_target(uri: str, target: str) -> bool:

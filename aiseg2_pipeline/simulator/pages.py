@@ -3,16 +3,29 @@
 No clock, no HTTP and no household in here: a page is a pure function of what it shows. Graphs belong in `graphs`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from typing import Any
 
+from aiseg2_pipeline.simulator.battery import Battery
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
 from aiseg2_pipeline.simulator.layout import VERSION, breadcrumb, page, script, to_json
 
-_PAGE_ROWS = 10
+# What can have no reading: of the flow by key (JSON, which has the battery too) and id (HTML), of the circuits by row.
+BATTERY_READING = "percent"
+FLOW_READINGS = (
+    "g_capacity",
+    "u_capacity",
+    "g_d_1_capacity",
+    "u_d_1_capacity",
+    "u_d_2_capacity",
+    "u_d_3_capacity",
+)
+PAGE_ROWS = range(10)
+
+_PAGE_ROWS = len(PAGE_ROWS)
 _NAME_WRAPS_AFTER = 6  # characters
 _BAR_PX = 87
 
@@ -25,21 +38,25 @@ class Moment:
     circuits_w: tuple[tuple[str, int], ...]
     generation_w: int
     consumption_w: int
+    battery: Battery | None = None
 
     def largest_first(self) -> list[tuple[str, int]]:
         """Return every circuit's name and watts, largest first, 0 W last."""
         return sorted(self.circuits_w, key=lambda row: -row[1])
 
 
-def flow_json(moment: Moment) -> dict[str, Any]:
-    """Return what the power flow page redraws itself from: numbers, strings and `-` mixed as on a real unit."""
-    return {
+def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
+    """Return what the power flow page redraws itself from: numbers, strings and `-` mixed as on a real unit.
+
+    `dashes` are those of `FLOW_READINGS`, and `BATTERY_READING`, without a reading.
+    """
+    flow = {
         **_capacities(moment),
         "lo_buy_sell": _buy_sell(moment),
-        "soc": 0,
-        "percent": "-",
-        "charge": 2,
-        "connSb": 0,
+        "soc": moment.battery.bar if moment.battery else 0,
+        BATTERY_READING: moment.battery.percent if moment.battery else "-",
+        "charge": int(moment.battery.state) if moment.battery else 2,
+        "connSb": int(moment.battery is not None),
         "connEv": 0,
         "connPv1": 1,
         "connPv2": 0,
@@ -56,24 +73,21 @@ def flow_json(moment: Moment) -> dict[str, Any]:
         "s_button_mode": 0,
         "selfSufficiencyDisable": 1,
     }
+    return flow | dict.fromkeys(dashes, "-")
 
 
-def flow_page(moment: Moment) -> bytes:
-    """Return page 111: the power flow as HTML, for programs that read it there."""
-    capacities = _capacities(moment)
-    devices = [(GENERATOR_NAME, f"{moment.generation_w}W"), ("", "-"), ("", "-")]
-    generators = "".join(
-        f'\t<div id="g_d_{number}_title">{title}</div>\n\t<div id="g_d_{number}_capacity">{capacity}</div>\n'
-        for number, (title, capacity) in enumerate(devices, start=1)
-    )
-    consumers = "".join(
-        f'\t<div id="u_d_{number}_title">{escape(name)}</div>\n\t<div id="u_d_{number}_capacity">{watts}W</div>\n'
-        for number, (name, watts) in enumerate(moment.largest_first()[:3], start=1)
-    )
+def flow_page(moment: Moment, dashes: Collection[str] = ()) -> bytes:
+    """Return page 111: the power flow as HTML, for programs that read it there; `dashes` as for `flow_json`."""
+    devices = [("g_d_1", GENERATOR_NAME, f"{moment.generation_w}W"), ("g_d_2", "", "-"), ("g_d_3", "", "-")]
+    largest = enumerate(moment.largest_first()[:3], start=1)
+    devices += [(f"u_d_{number}", escape(name), f"{watts}W") for number, (name, watts) in largest]
+    shown: dict[str, str] = {**_capacities(moment)}
+    for device, title, capacity in devices:
+        shown |= {f"{device}_title": title, f"{device}_capacity": capacity}
+    shown |= dict.fromkeys(dashes, "-")
+    elements = "".join(f'\t<div id="{element}">{text}</div>\n' for element, text in shown.items())
     middle = f"""<div id="main">
-	<div id="g_capacity">{capacities["g_capacity"]}</div>
-	<div id="u_capacity">{capacities["u_capacity"]}</div>
-{generators}{consumers}</div>
+{elements}</div>
 </div>
 """
     return page(
@@ -86,12 +100,40 @@ def flow_page(moment: Moment) -> bytes:
     )
 
 
-def circuits_page(moment: Moment, number: int) -> bytes:
-    """Return page 1113: ten circuits, largest first. Past the last page it is the last page again."""
+def boundaries(moment: Moment, number: int) -> list[int]:
+    """Return after how many circuits a page ends or begins where the two beside it could have changed places since.
+
+    Not where they have one name: nobody could tell. Not where the first page would end with a circuit of 0 W in
+    place of one with power: such an order no moment has.
+    """
     circuits = moment.largest_first()
-    pages = -(-len(circuits) // _PAGE_ROWS)
-    number = min(max(number, 1), pages)
-    rows = circuits[(number - 1) * _PAGE_ROWS : number * _PAGE_ROWS]
+    number = _shown_number(circuits, number)
+    found = []
+    for boundary in ((number - 1) * _PAGE_ROWS, number * _PAGE_ROWS):
+        if 0 < boundary < len(circuits):
+            (name, watts), (other_name, other_watts) = circuits[boundary - 1 : boundary + 1]
+            if _letters(name) != _letters(other_name) and (number > 1 or not watts or other_watts):
+                found.append(boundary)
+    return found
+
+
+def circuits_page(
+    moment: Moment, number: int, dashes: Collection[int] = (), exchanged: int | None = None
+) -> bytes:
+    """Return page 1113: ten circuits, largest first. Past the last page it is the last page again.
+
+    `dashes` are rows (from 0) without a reading. `exchanged` is one of `boundaries`: the two circuits beside it have
+    changed places.
+    """
+    circuits = moment.largest_first()
+    pages = _pages(circuits)
+    number = _shown_number(circuits, number)
+    if exchanged is not None:
+        circuits[exchanged - 1 : exchanged + 1] = reversed(circuits[exchanged - 1 : exchanged + 1])
+    rows = [
+        (name, None if row in dashes else watts)
+        for row, (name, watts) in enumerate(circuits[(number - 1) * _PAGE_ROWS : number * _PAGE_ROWS])
+    ]
     tops = to_json([_bar_top(watts, circuits[0][1]) for _, watts in rows])
     images = ",".join(["p_1112_6"] * _PAGE_ROWS)
     title = "回路ごとで使っている電気"
@@ -235,7 +277,20 @@ def _largest_consumers(moment: Moment) -> dict[str, Any]:
     return consumers
 
 
-def _bar_top(watts: int, largest_w: int) -> float:
+def _pages(circuits: Sequence[tuple[str, int]]) -> int:
+    return -(-len(circuits) // _PAGE_ROWS)
+
+
+def _shown_number(circuits: Sequence[tuple[str, int]], number: int) -> int:
+    return min(max(number, 1), _pages(circuits))
+
+
+def _letters(name: str) -> str:
+    """Return what is left of a name on every page, whatever it makes of space, `・` and what cannot be seen."""
+    return "".join(char for char in name if char.isprintable() and not char.isspace() and char != "・")
+
+
+def _bar_top(watts: int | None, largest_w: int) -> float:
     """Return where a circuit's bar begins: pixels from the top."""
     return _BAR_PX - _BAR_PX * watts / largest_w if watts else _BAR_PX
 
@@ -267,7 +322,7 @@ def _tab_state(target: str) -> str:
     return f'button hit" href="/page/electricflow/{href}track='
 
 
-def _stages(rows: list[tuple[str, int]]) -> str:
+def _stages(rows: Sequence[tuple[str, int | None]]) -> str:
     text = ""
     for index, (name, watts) in enumerate(rows):
         column = index % 5 + 1
@@ -277,7 +332,7 @@ def _stages(rows: list[tuple[str, int]]) -> str:
         connect = "" if is_end else '\t\t\t\t<div class="c_bar_connect"></div>\n'
         text += f"""\t\t\t<div id="stage_{index + 1}" class="column c-{column}">
 				<div class="c_bar"></div>
-				<div class="c_value">{f" {watts}W" if watts else ""}</div>
+				<div class="c_value">{_value(watts)}</div>
 				<div class="c_device">{_wrapped(name)}</div>
 {connect}\t\t\t</div>
 """
@@ -286,9 +341,15 @@ def _stages(rows: list[tuple[str, int]]) -> str:
     return text
 
 
+def _value(watts: int | None) -> str:
+    if watts is None:
+        return " -"
+    return f" {watts}W" if watts else ""
+
+
 def _wrapped(name: str) -> str:
-    """Return a name on two lines: `・` is the break, else it comes after six characters or at the end."""
-    first, middle_dot, second = name.partition("・")
-    if not middle_dot:
-        first, second = name[:_NAME_WRAPS_AFTER], name[_NAME_WRAPS_AFTER:]
-    return f"{escape(first)}<br />{escape(second)}"
+    """Return a name on its lines: each `・` is a break, else there is one after six characters or at the end."""
+    lines = name.split("・")
+    if len(lines) == 1:
+        lines = [name[:_NAME_WRAPS_AFTER], name[_NAME_WRAPS_AFTER:]]
+    return "<br />".join(escape(line) for line in lines)
