@@ -11,6 +11,7 @@ It has the columns of the readings frame and the key (`time`, `kind`, `name`). N
 | `circuit_daily_total` | the circuit's id | `kWh` | 86400 | a circuit's day |
 | `daily_cost` | one of `SERIES`, or `usage/` and the circuit's id | `yen` | 86400 | a day's cost |
 | `no_data` | `totals` or `circuits` | | 86400 | when (unix s) the device last said that it has nothing of that hour |
+| `no_data` | `circuits/` and the circuit's id | | 86400 | when (unix s) that circuit's page of the day last failed; 0: settled |
 
 `time` is the start of the interval. A circuit is its id, for names change; the name of a time is the store's to know.
 """
@@ -44,6 +45,7 @@ DAILY_TOTAL, CIRCUIT_DAILY_TOTAL, DAILY_COST, NO_DATA = (
     "no_data",
 )
 COST_OF_CIRCUIT = "usage/"
+FAILED_CIRCUIT = "circuits/"
 HOURLY_KINDS = (*SERIES, USAGE)
 HALF_HOUR_S, HOUR_S, DAY_S = 1800, 3600, 86_400
 ENERGY = Shape(
@@ -68,3 +70,8 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 def interval(time: datetime, kind: str, name: str, wh: float, interval_s: int) -> Row:
     """Return the row of a total's (`name` is the kind) or circuit's energy over an hour or a half hour."""
     return Row(time, kind + (HALF if interval_s == HALF_HOUR_S else ""), name, wh, "Wh", interval_s)
+
+
+def circuit_note(day_start: datetime, circuit_id: str, failed_at: float) -> Row:
+    """Return the row that notes when (unix s) a circuit's page of a day failed; 0 once that is settled."""
+    return Row(day_start, NO_DATA, FAILED_CIRCUIT + circuit_id, failed_at, "", DAY_S)

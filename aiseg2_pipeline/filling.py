@@ -11,16 +11,22 @@ from itertools import groupby
 
 import pandas as pd
 
+from aiseg2_pipeline import late_circuits
 from aiseg2_pipeline.energy import HALF_HOUR_S, HOUR_S, USAGE
 from aiseg2_pipeline.fill import Home, filled_frame, known_minutes
 from aiseg2_pipeline.history import CIRCUITS, HOUR, SETTLED_AFTER, TOTALS, History, asked_lately, day_of, day_start
 from aiseg2_pipeline.readings import KEY, TOTAL_GENERATION
 from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline.store_damage import unsalvaged
 
 MINUTES_AN_HOUR = 60
 # Four totals, hot water and gas; and once the circuit list, the login, and looking for a card.
 REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
 DAY = timedelta(days=1)
+NOT_SALVAGED = (
+    "Nothing was filled, because readings of a damaged store may come back first: wait for the job `salvage_the_record`, or run "
+    "`aiseg2-pipeline salvage`."
+)
 
 
 @dataclass(frozen=True)
@@ -70,8 +76,15 @@ def settled(hour: datetime, now: datetime) -> bool:
 def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
     """Return the hours with missing minutes that may be filled.
 
-    Either their energy is known and tells of such a minute, or the device was not asked in vain within a day.
+    Either their energy is known and tells of such a minute, or the device was not asked in vain within a day. Also the
+    filled hours of a day that lacks a circuit whose page failed, a day later.
     """
+    late = late_circuits.days(energy, hours[0].start, hours[-1].start + HOUR, now) if hours else set()
+    chosen = {hour.start for hour in _with_missing(store, energy, hours, now)}
+    return [hour for hour in hours if hour.start in chosen or (hour.filled and day_of(hour.start) in late)]
+
+
+def _with_missing(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
     missing = [hour for hour in hours if hour.missing]
     if not missing:
         return []
@@ -89,6 +102,24 @@ def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: date
             else hour.start not in in_vain
         )
     ]
+
+
+def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[date]:
+    """Return the days since `start` that have settled, and of which an hour's energy or a circuit is to be asked for.
+
+    It never was, or in vain more than a day ago. Without it a day would keep the totals of when it was last asked for.
+    """
+    table = energy.read(day_start(day_of(start)), now)
+    done = _known(table, "consumption") | asked_lately(table, TOTALS, now)
+    days = []
+    begins = day_start(day_of(start))
+    while settled(begins + DAY - HOUR, now):
+        day = day_of(begins)
+        _, due = late_circuits.of_day(energy, day, now)
+        if due or any(begins + n * HOUR not in done for n in range(24)):
+            days.append(day)
+        begins += DAY
+    return days
 
 
 @dataclass(frozen=True)
@@ -158,10 +189,22 @@ def _fill_day(
     start, end = hours[0], hours[-1] + HOUR
     wanted = set(hours)
     before = [hour for hour in hours_between(store, start, end, now) if hour.start in wanted]
+    if unsalvaged(store.path):
+        # What was read live of these hours may be about to come back.
+        return FilledDay(day, tuple(before), 0, (NOT_SALVAGED,))
     missing = [hour for hour in before if hour.missing]
     problems: list[str] = []
+    known, due = late_circuits.of_day(energy, day, now)
     if missing and _must_ask(energy, day, missing, now):
         problems += device().bring(day, circuits=True).problems
+    elif due:
+        brought = device().bring(day, circuits=True, only=due)
+        problems += brought.problems
+        known |= due - brought.failed_circuits
+    if known:
+        # All of the day, whatever was asked for: its other hours were filled without them, too.
+        _refill(store, energy, day, now)
+        late_circuits.settle(energy, day, known)
     table = energy.read(start, end)
     homes = _Homes(store)
     filled: list[pd.DataFrame] = []
@@ -175,6 +218,17 @@ def _fill_day(
     after = tuple(hour for hour in hours_between(store, start, end, now) if hour.start in wanted)
     minutes = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
     return FilledDay(day, after, minutes, tuple(problems))
+
+
+def _refill(store: Store, energy: EnergyStore, day: date, now: datetime) -> None:
+    """Fill the filled minutes of a day again, with what was brought since."""
+    start = day_start(day)
+    table, homes = energy.read(start, start + DAY), _Homes(store)
+    for hour in hours_between(store, start, start + DAY, now):
+        if hour.filled:
+            of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
+            for rows in _filled(store, homes, hour.start, of_hour):
+                store.upsert(rows)
 
 
 def _filled(store: Store, homes: "_Homes", hour: datetime, energy: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -5,7 +5,7 @@ the library's; what is done with the energy, `filling`'s and the assets'.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 
 from aiseg2_pipeline import energy
-from aiseg2_pipeline.aiseg2.circuits import shown_name
+from aiseg2_pipeline.aiseg2.circuits import clean_name, shown_name
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.export import Export
-from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web
+from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, no_energy
 from aiseg2_pipeline.aiseg2.models import Circuit, DayGraph, EnergyRow
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed, load_state, save_state
 from aiseg2_pipeline.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, DAY_S, HOUR_S, NO_DATA, USAGE
@@ -32,10 +32,12 @@ HOUR = timedelta(hours=1)
 SETTLED_AFTER = timedelta(minutes=5)
 EXPORT_LASTS = timedelta(hours=1)
 ASK_AGAIN = timedelta(days=1)
+DAY = timedelta(days=1)
 WH_PER_KWH = 1000
 TOTALS, CIRCUITS = "totals", "circuits"
 # As page 51111 and its like name them, for the card's days.
 TITLES = {"generation": "発電量", "consumption": "使用電力量", "bought": "買電量", "sold": "売電量"}
+SUPPLIES: dict[Series, str] = {"hotwater": "湯", "gas": "ガス"}
 
 
 @dataclass
@@ -47,6 +49,7 @@ class DayEnergy:
     rows: int = 0
     changed: int = 0
     problems: list[str] = field(default_factory=list)
+    failed_circuits: set[str] = field(default_factory=set)
 
 
 class History:
@@ -86,20 +89,28 @@ class History:
         if self._card is not None:
             self._card.__exit__(None, None, None)
 
-    def bring(self, day: date, *, circuits: bool, source: Literal["auto", "web", "sd"] = "auto") -> DayEnergy:
-        """Store what the device knows of a day in Japan, with its circuits if asked for.
+    def bring(
+        self,
+        day: date,
+        *,
+        circuits: bool,
+        only: Collection[str] | None = None,
+        source: Literal["auto", "web", "sd"] = "auto",
+    ) -> DayEnergy:
+        """Store what the device knows of a day in Japan, with its circuits if asked for; of those, `only` some ids.
 
-        Circuits come from the card where there is one: their pages cost a request each. `source` asks for one of the
-        two alone; raise NoData where that is the card and it has nothing of the day.
+        A circuit's page that fails costs that circuit alone, and is noted; two in a row that nobody answers are the
+        device's failure. Circuits come from the card where there is one: their pages cost a request each. `source` asks
+        for one of the two alone; raise NoData where that is the card and it has nothing of the day.
         """
         result = DayEnergy(day)
         export = self._export(result) if (circuits and source == "auto") or source == "sd" else None
         has_day = export is not None and day in export.days()
         if source == "sd" and not has_day:
-            reason = (
-                " ".join(result.problems) or "there is no SD card in the AiSEG2, or it has no file of that day"
+            raise NoData(
+                " ".join(result.problems)
+                or f"There is no SD card in the AiSEG2, or it has no file of {day}: choose --source web, or another day."
             )
-            raise NoData(f"Nothing of {day} can be read from the SD card: {reason}.")
         rows = None
         if export is not None and has_day and (source == "sd" or self._card_is_of_now(day)):
             try:
@@ -109,12 +120,24 @@ class History:
                 if source == "sd":
                     raise
                 result.problems.append(str(error))
+        if rows is not None and any(self._has_total(title, day) for title in SUPPLIES.values()):
+            # They are from the pages, of when the day still ran, and the card does not have them.
+            rows += _totals_of_day(day, self._supplies(day))
         if rows is None:
-            rows = list(self._from_web(day, result, circuits=circuits))
+            asked = [
+                circuit for circuit in self.circuits if circuits and (only is None or circuit.circuit_id in only)
+            ]
+            rows = list(self._from_web(day, result, asked))
             result.source = "web"
         result.rows = len(rows)
+        notes = [*self._no_data(day, rows, circuits=circuits and only is None)]
+        notes += (
+            energy.circuit_note(day_start(day), circuit_id, self._now.timestamp())
+            for circuit_id in result.failed_circuits
+        )
+        # First, so that a run that is killed between the two leaves nothing out that nobody asks for again.
+        self._store.upsert(energy.frame(notes))
         result.changed = self._store.upsert(energy.frame(rows)).changed
-        self._store.upsert(energy.frame(self._no_data(day, rows, circuits=circuits)))
         return result
 
     def _from_card(self, export: Export, day: date) -> Iterator[Row]:
@@ -139,10 +162,10 @@ class History:
                 name = cost.series if cost.circuit_id is None else f"{energy.COST_OF_CIRCUIT}{cost.circuit_id}"
                 yield Row(start, DAILY_COST, name, cost.yen, "yen", DAY_S)
 
-    def _from_web(self, day: date, result: DayEnergy, *, circuits: bool) -> Iterator[Row]:
+    def _from_web(self, day: date, result: DayEnergy, circuits: Sequence[Circuit]) -> Iterator[Row]:
         consumption = self._graph("consumption", day)
         if not consumption.total:
-            result.problems.append(f"The AiSEG2 has no energy of {day}.")
+            result.problems.append(str(no_energy(day)))
             return
         totals: tuple[Series, ...] = ("generation", "bought", "sold")
         generation, bought, sold = (self._graph_if_served(series, day) for series in totals)
@@ -150,17 +173,14 @@ class History:
         of_circuits: list[DayGraph] = []
         if circuits:
             shown += self._supplies(day)
-            of_circuits = list(self._circuit_graphs(day, result))
+            of_circuits = list(self._circuit_graphs(day, result, circuits))
         for row in day_from_web(consumption, generation, bought, sold, of_circuits):
             if _settled(row.time, row.interval_s, self._device_now):
                 yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
-        start = day_start(day)
-        for graph in shown:
-            if graph.total is not None:
-                yield Row(start, DAILY_TOTAL, f"{graph.title}({graph.unit})", graph.total, graph.unit, DAY_S)
+        yield from _totals_of_day(day, shown)
         for graph in of_circuits:
             if graph.total is not None and graph.circuit_id is not None:
-                yield Row(start, CIRCUIT_DAILY_TOTAL, graph.circuit_id, graph.total, "kWh", DAY_S)
+                yield Row(day_start(day), CIRCUIT_DAILY_TOTAL, graph.circuit_id, graph.total, "kWh", DAY_S)
 
     def _graph(self, series: Series, day: date) -> DayGraph:
         return self._client.graph(series, day, Deadline(READING_TIMEOUT_S))
@@ -170,26 +190,48 @@ class History:
         try:
             return self._graph(series, day)
         except NotServed:
+            if self._has_total(TITLES[series], day):
+                raise
             return None
 
     def _supplies(self, day: date) -> Iterator[DayGraph]:
         """Yield hot water and gas, which most homes do not have."""
-        supplies: tuple[Series, ...] = ("hotwater", "gas")
-        for series in supplies:
+        for series, title in SUPPLIES.items():
             try:
                 yield self._graph(series, day)
             except (NotServed, Unreadable):
+                if self._has_total(title, day):
+                    raise
                 continue
 
-    def _circuit_graphs(self, day: date, result: DayEnergy) -> Iterator[DayGraph]:
-        for circuit in self.circuits:
+    def _has_total(self, title: str, day: date) -> bool:
+        """Return whether a total of that day is stored: it may be of when the day still ran, and must not stay so."""
+        start = day_start(day)
+        totals = self._store.read(start, start + DAY, kinds=[DAILY_TOTAL])
+        return bool(totals["name"].str.startswith(f"{title}(").any())
+
+    def _circuit_graphs(self, day: date, result: DayEnergy, circuits: Sequence[Circuit]) -> Iterator[DayGraph]:
+        # Some are asked for alone only where the others were answered; so they were where the day has any.
+        start = day_start(day)
+        kept = self._store.read(start, start + DAY, kinds=[USAGE])
+        answered, away = len(circuits) < len(self.circuits) or not kept.empty, False
+        for n, circuit in enumerate(circuits):
             try:
-                yield self._client.circuit_graph(circuit.circuit_id, day, Deadline(READING_TIMEOUT_S))
-            except NotServed as error:
-                result.problems.append(str(error))
-                return
-            except Unreadable as error:
-                result.problems.append(f"{circuit.name}: {error}")
+                graph = self._client.circuit_graph(circuit.circuit_id, day, Deadline(READING_TIMEOUT_S))
+            except (Unreachable, Unreadable) as error:
+                silent = isinstance(error, Unreachable) and not isinstance(error, NotServed)
+                if silent and away:
+                    raise
+                away = silent
+                result.problems.append(f"{clean_name(circuit.name)}: {error}")
+                result.failed_circuits.add(circuit.circuit_id)
+                if isinstance(error, NotServed) and n and not answered:
+                    # The device has no such page at all, today or tomorrow.
+                    result.failed_circuits.clear()
+                    return
+            else:
+                answered, away = True, False
+                yield graph
 
     def _export(self, result: DayEnergy) -> Export | None:
         """Return the card's export, at most an hour old; None without a card, which is asked for again after a day."""
@@ -202,7 +244,7 @@ class History:
             except (Aiseg2Error, OSError) as error:
                 # The card may be there, so it is tried again, but not at once: it is slow for the device.
                 self._note_export(self._now, EXPORT_LASTS, has_export=False)
-                result.problems.append(f"The card's export could not be read, so the graph pages were. {error}")
+                result.problems.append(f"The card's export could not be read. {error}")
         return self._card
 
     def _exported_at(self) -> datetime | None:
@@ -265,10 +307,10 @@ def day_on_device(
         History(client, store, folder, now, same_clock=False) as history,
     ):
         brought = history.bring(day, circuits=True, source=source)
-        table = store.read(day_start(day), day_start(day) + timedelta(days=1))
+        table = store.read(day_start(day), day_start(day) + DAY)
         hours = table[table["interval_s"] <= HOUR_S]
         if hours.empty:
-            raise NoData(" ".join(brought.problems) or f"The AiSEG2 has no energy of {day}.")
+            raise NoData(" ".join(brought.problems) or str(no_energy(day)))
         # Half hours where there are any: their hours would say the same again.
         halves = hours[hours["interval_s"] < HOUR_S]
         names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
@@ -283,6 +325,14 @@ def day_start(day: date) -> datetime:
 def day_of(moment: datetime) -> date:
     """Return the day in Japan that `moment` lies in."""
     return moment.astimezone(TOKYO).date()
+
+
+def _totals_of_day(day: date, graphs: Iterable[DayGraph]) -> Iterator[Row]:
+    """Yield the days' totals as the device shows them."""
+    for graph in graphs:
+        if graph.total is not None:
+            name = f"{graph.title}({graph.unit})"
+            yield Row(day_start(day), DAILY_TOTAL, name, graph.total, graph.unit, DAY_S)
 
 
 def asked_lately(table: pd.DataFrame, name: str, now: datetime) -> set[datetime]:

@@ -16,7 +16,7 @@ from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from aiseg2_pipeline.aiseg2.graphs import graph_address
+from aiseg2_pipeline.aiseg2.asks import Graph, wire
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 USER, PASSWORD, REALM = "aiseg", "correct horse", "AiSEG2"
@@ -232,7 +232,7 @@ def empty_graph(day: date) -> dict[str, Page]:
 <script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script><div id="val_current">{day:%Y/%m/%d}</div>
 <span id="val_kwh">-</span><span id="unit_kwh">kWh</span>
 <script>var graph_data = {{"total1":[{zeros}],"val2":[],"val3":[],"totalValue":"-"}};</script></body></html>"""
-    return {f"GET {graph_address('consumption', day)}": page.encode()}
+    return {f"GET {wire(Graph('consumption', day)).target}": page.encode()}
 
 
 def household(rows: Sequence[tuple[str, str]]) -> dict[str, Page]:

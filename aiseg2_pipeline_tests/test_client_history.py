@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from aiseg2_pipeline.aiseg2 import client as client_module
+from aiseg2_pipeline.aiseg2.asks import ExportZip
 from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import MAX_ANSWER_BYTES, Deadline, NotServed
@@ -19,8 +20,8 @@ from aiseg2_pipeline_tests.device import CAPTURES, PASSWORD, SERVER_TIME, USER, 
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
 DAY = date(2026, 7, 14)
 EXPORT = "GET /set/exectop2.cgi"
-ZIP = f"{EXPORT}?downType=1&csrftoken=99%2B1"
-FORM = b"""<html><head></head><form name="set" method="post"><input type="hidden" NAME="csrftoken" VALUE="99+1" /></form>
+ZIP = f"{EXPORT}?downType=1&csrftoken=99a1"
+FORM = b"""<html><head></head><form name="set" method="post"><input type="hidden" NAME="csrftoken" VALUE="99a1" /></form>
 <body></body></html>"""
 HOURS = [0.1] * 24
 
@@ -187,5 +188,5 @@ def test_a_disk_that_is_full_is_no_failure_of_the_device(tmp_path: Path) -> None
         pytest.raises(Unreachable, match="No space left"),
     ):
         reader.transport.download(
-            ZIP.removeprefix("GET "), file, Deadline(10), max_bytes=2**30, timeout_s=EXPORT_TIMEOUT_S
+            ExportZip("99a1"), file, Deadline(10), max_bytes=2**30, timeout_s=EXPORT_TIMEOUT_S
         )

@@ -1,11 +1,9 @@
 """The graph pages: a day's hours are readings only where the page itself bears them out."""
 
-import base64
 import contextlib
 import json
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -361,34 +359,3 @@ def test_graphs_of_two_days_are_not_put_together() -> None:
     later = graphs.graph(graph_page(FLAT, day="2026/07/15"), "generation", date(2026, 7, 15))
     with pytest.raises(Unreadable, match="2026-07-14 and 2026-07-15"):
         graphs.day_from_web(consumption, later)
-
-
-# What is asked
-
-
-def asked(address: str) -> Any:
-    """Return what `data` says, as a web server takes it apart."""
-    return json.loads(base64.b64decode(parse_qs(urlsplit(address).query)["data"][0], validate=True))
-
-
-def test_a_day_is_asked_for_as_the_devices_own_pages_do() -> None:
-    address = graphs.graph_address("consumption", DAY)
-    assert address.startswith("/page/graph/52111?data=")
-    assert asked(address) == {"day": [2026, 7, 14], "month_compare": "mon", "day_compare": "day"}
-    assert graphs.graph_address("sold", None) == "/page/graph/54111"
-    circuit = graphs.circuit_graph_address("30", DAY)
-    assert circuit.startswith("/page/graph/584?data=")
-    assert asked(circuit) == {
-        "day": [2026, 7, 14],
-        "term": "2026/07/14",
-        "termStr": "day",
-        "id": "1",
-        "circuitid": "30",
-    }
-    assert asked(graphs.circuit_graph_address("30", None)) == {"circuitid": "30"}
-
-
-def test_an_address_survives_any_day() -> None:
-    for n in range(400):
-        day = DAY + timedelta(days=n)
-        assert asked(graphs.graph_address("gas", day))["day"] == [day.year, day.month, day.day]

@@ -9,11 +9,14 @@ from typing import Any, Literal
 
 import pandas as pd
 import pytest
+import tenacity
+from starlette.exceptions import HTTPException
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import NoData, Unreachable
+from aiseg2_pipeline.aiseg2.graphs import no_energy
 from aiseg2_pipeline.energy import NO_DATA
-from aiseg2_pipeline.filling import fill_hours, find_gaps
+from aiseg2_pipeline.filling import fill_hours, fillable, find_gaps, hours_between
 from aiseg2_pipeline.history import CIRCUITS, TOTALS, History, day_on_device, day_start
 from aiseg2_pipeline.orchestration.live import take_minute
 from aiseg2_pipeline.readings import KEY, Row, frame
@@ -305,7 +308,7 @@ def test_a_day_before_the_devices_memory_costs_one_request_and_is_noted(tmp_path
         before = memory.requests()
         brought = history.bring(TODAY - 4 * DAY, circuits=True)
         assert memory.requests() - before == 1
-        assert brought.problems == ["The AiSEG2 has no energy of 2026-07-10."]
+        assert brought.problems == [str(no_energy(date(2026, 7, 10)))]
         assert brought.rows == 0
         assert memory.noted(TODAY - 4 * DAY, TOTALS) == set(range(24))
 
@@ -327,6 +330,89 @@ def test_one_circuits_page_costs_that_circuit_alone(tmp_path: Path, monkeypatch:
     assert len(usage) == 24 * (len(ALL_CIRCUITS) - 1)
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, status: int, *circuit_ids: str) -> set[str]:
+    """Let these circuits' pages fail; return their ids, to be changed as time goes on."""
+    # Tried once, not for 20 s.
+    monkeypatch.setattr("tenacity.stop_before_delay", lambda _: tenacity.stop_after_attempt(1))
+    shown, ids = graphs.circuit_graph, set(circuit_ids)
+
+    def circuit_graph(circuit_id: str | None, names: Mapping[int, str]) -> graphs.Graph:
+        if circuit_id in ids:
+            raise HTTPException(status)
+        return shown(circuit_id, names)
+
+    monkeypatch.setattr(graphs, "circuit_graph", circuit_graph)
+    return ids
+
+
+IDS = [str(circuit.circuit_id) for circuit in ALL_CIRCUITS]
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_circuits_whose_pages_fail_here_and_there_cost_themselves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    gone = failing(monkeypatch, status, IDS[3], IDS[9], IDS[-1])
+    with remembered(tmp_path) as memory, memory.history() as history:
+        brought = history.bring(YESTERDAY, circuits=True)
+        usage = memory.rows(YESTERDAY).query("kind == 'usage'")
+    assert len(brought.problems) == 3
+    assert all(str(status) in problem for problem in brought.problems)
+    assert set(usage["name"]) == set(IDS) - gone
+
+
+def test_a_device_that_goes_away_between_circuits_is_not_waited_for_at_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, 503, *IDS[3:])
+    with remembered(tmp_path) as memory, memory.history() as history:
+        with pytest.raises(Unreachable, match="503"):
+            history.bring(YESTERDAY, circuits=True)
+        assert memory.asked(OF_CIRCUIT) == 5
+        assert memory.rows(YESTERDAY).empty
+
+
+def test_a_device_without_the_circuits_page_is_asked_for_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, 404, *IDS)
+    with remembered(tmp_path) as memory, memory.history() as history:
+        assert history.bring(YESTERDAY, circuits=True).rows
+        assert memory.asked(OF_CIRCUIT) == 2
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_circuit_that_failed_is_asked_for_again_a_day_later_and_its_minutes_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    gone = failing(monkeypatch, status, IDS[0], IDS[9])
+    hours = [day_start(YESTERDAY) + n * HOUR for n in (12, 13)]
+    with remembered(tmp_path, NOON - DAY) as memory, recorded(memory, tmp_path) as record:
+        record.read_live(NOON - DAY)
+        memory.unit.set_clock(NOON)
+        record.read_live(NOON)
+        assert record.fill(hours) == 119
+        names = record.names(hours[1])
+
+        def to_fill() -> list[datetime]:
+            shown = hours_between(record.store, hours[0], hours[-1] + HOUR, memory.now())
+            return [hour.start for hour in fillable(record.store, memory.energy, shown, memory.now())]
+
+        # At first not again; a day later, for those two alone; then once more for the one that still fails.
+        asked = []
+        for later, still in ((HOUR, gone), (25 * HOUR, {IDS[9]}), (26 * HOUR, {IDS[9]}), (51 * HOUR, ())):
+            gone.intersection_update(still)
+            memory.unit.set_clock(NOON + later)
+            before = memory.asked(OF_CIRCUIT)
+            assert record.fill(to_fill()) == 0
+            asked.append(memory.asked(OF_CIRCUIT) - before)
+            asked_names = len(record.names(hours[1]) - names)
+            assert asked_names == {HOUR: 0, 25 * HOUR: 1, 26 * HOUR: 1, 51 * HOUR: 2}[later]
+        assert asked == [0, 2, 0, 1]
+        assert to_fill() == []
+        assert record.names(hours[1]) == record.names(hours[0])
+
+
 # Requests
 
 
@@ -343,6 +429,12 @@ class Record:
             minute = at.replace(second=0)
             taken = take_minute(client, self.store, minute=minute, samples=1, clock=self.memory.now)
         assert taken.problems == []
+
+    def names(self, hour: datetime) -> set[str]:
+        """Return the circuits that every minute of an hour has."""
+        usage = self.store.read(hour, hour + HOUR, kinds=["usage"])
+        minutes = usage.groupby("name")["time"].nunique()
+        return set(minutes[minutes == 60].index)
 
     def fill(self, hours: list[datetime]) -> int:
         """Fill these hours; return the minutes filled."""

@@ -168,3 +168,28 @@ def test_no_reading_is_taken_where_it_cannot_be_stored(device: Device, store: St
 def test_the_circuits_in_force_are_recorded(device: Device, store: Store) -> None:
     take(device, store, Time(MINUTE))
     assert [circuit.name for circuit in store.circuits_at(MINUTE)] == ["ＬＤ", "ＩＨ"]
+
+
+@pytest.mark.parametrize("samples", [1, 12])
+def test_a_wrong_password_costs_two_requests_a_minute_however_many_readings(
+    device: Device, store: Store, samples: int
+) -> None:
+    for minute in range(3):
+        time = Time(MINUTE + timedelta(seconds=2))
+        asked = device.requests
+        with Aiseg2Client(
+            device.address, USER, "battery staple", state_dir=store.path.parent / "device", clock=time
+        ) as client:
+            taken = take_minute(client, store, minute=MINUTE, samples=samples, clock=time, sleep=time.sleep)
+        (problem,) = taken.problems
+        assert "AISEG2_PASSWORD" in problem
+        assert device.requests - asked == 2, minute
+    assert [status for _, status in device.asked] == [401] * 6
+
+
+def test_a_device_that_refuses_every_login_is_asked_twice_a_reading(device: Device, store: Store) -> None:
+    device.pages = dict.fromkeys(
+        device.pages, Answer(b"no", 401, {"WWW-Authenticate": 'Digest realm="a", nonce="b"'})
+    )
+    assert "AISEG2_PASSWORD" in take(device, store, Time(MINUTE), samples=12).problems[0]
+    assert device.requests == 2

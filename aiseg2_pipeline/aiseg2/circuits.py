@@ -11,11 +11,14 @@ from collections.abc import Iterable
 def clean_name(name: str) -> str:
     """Return `name` as it can be stored: control characters become a space, lone surrogates U+FFFD.
 
-    InfluxDB does not bring control characters back, and UTF-8 cannot carry a lone surrogate. All else stays.
+    InfluxDB does not bring control characters back, and UTF-8 cannot carry a lone surrogate. It takes no series of more
+    than 64 KiB either, so a name ends after `MAX_NAME_CHARS`. All else stays.
     """
-    return "".join(_CLEANED.get(unicodedata.category(char), char) for char in name)
+    return "".join(_CLEANED.get(unicodedata.category(char), char) for char in name[:MAX_NAME_CHARS])
 
 
+# The longest of a real unit has 13.
+MAX_NAME_CHARS = 100
 _CLEANED = {"Cc": " ", "Cs": "\N{REPLACEMENT CHARACTER}"}
 
 
@@ -29,7 +32,7 @@ def circuit_key(name: str) -> str:
 
 def shown_name(name: str) -> str:
     """Return page 734's spelling as page 1113 shows it, for a circuit that has not been seen there yet."""
-    return clean_name(name).replace("・", "")
+    return clean_name(name).replace("・", "").strip(" ")
 
 
 def sum_by_name(values: Iterable[tuple[str, float | None]]) -> dict[str, float | None]:

@@ -13,9 +13,8 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
-from urllib.parse import quote
 
-from aiseg2_pipeline.aiseg2 import climate, graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2 import asks, climate, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, ClimatePage, DayGraph, LiveReading, PowerFlow
 from aiseg2_pipeline.aiseg2.transport import (
@@ -44,7 +43,8 @@ class Aiseg2Client:
     """Reads one AiSEG2. Use it as a context manager; one thread at a time.
 
     `state_dir` keeps the digest challenge, the circuit list and what the last full read showed, so that the next
-    process starts warm. `clock` gives the host's time as an aware datetime. Every method raises an `Aiseg2Error`.
+    process starts warm. `clock` gives the host's time as an aware datetime. `on_retry` is told a sentence when a request
+    is tried again, for a person who waits. Every method raises an `Aiseg2Error`.
     """
 
     def __init__(
@@ -57,9 +57,12 @@ class Aiseg2Client:
         clock: Callable[[], datetime],
         slot: Slot = "live",
         verify: bool | str = True,
+        on_retry: Callable[[str], None] | None = None,
     ) -> None:
         """Open nothing yet: the first request does."""
-        self.transport = Transport(base_url, user, password, state_dir=state_dir, slot=slot, verify=verify)
+        self.transport = Transport(
+            base_url, user, password, state_dir=state_dir, slot=slot, verify=verify, on_retry=on_retry
+        )
         self.clock_offset_s: float | None = None
         self._clock = clock
         self._state_path = state_dir / "device.json"
@@ -85,41 +88,41 @@ class Aiseg2Client:
 
     def flow_json(self, deadline: Deadline) -> PowerFlow:
         """Return the power flow as the device's own page redraws itself with (it changes nothing there)."""
-        return pages.flow_from_json(self.transport.request("POST", pages.FLOW_JSON, deadline, data="data={}"))
+        return pages.flow_from_json(self.transport.request(asks.Page.FLOW_JSON, deadline))
 
     def flow_html(self, deadline: Deadline) -> PowerFlow:
         """Return the power flow from the page that older firmware serves."""
-        return pages.flow_from_html(self.transport.request("GET", pages.FLOW_HTML, deadline))
+        return pages.flow_from_html(self.transport.request(asks.Page.FLOW_HTML, deadline))
 
     def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
         """Return page `page`, from 1, of the circuits."""
-        shown = pages.circuit_page(self.transport.request("GET", f"{pages.CIRCUITS}?id={page}", deadline), page)
+        shown = pages.circuit_page(self.transport.request(asks.CircuitsPage(page), deadline), page)
         self._note_clock(shown.device_time)
         return shown
 
     def circuit_list(self, deadline: Deadline) -> CircuitList:
         """Return the registered circuits."""
-        listed = pages.circuit_list(self.transport.request("GET", pages.CIRCUIT_LIST, deadline))
+        listed = pages.circuit_list(self.transport.request(asks.Page.CIRCUIT_LIST, deadline))
         self._note_clock(listed.device_time)
         return listed
 
     def export_token(self, deadline: Deadline) -> str:
         """Return the token of the SD card's export form; it shows that the device has the page."""
-        return pages.export_token(self.transport.request("GET", pages.EXPORT, deadline))
+        return pages.export_token(self.transport.request(asks.Page.EXPORT_FORM, deadline))
 
     def graph(self, series: graphs.Series, day: date | None, deadline: Deadline) -> DayGraph:
         """Return a day's graph of a series; without a day, today's."""
-        body = self.transport.request("GET", graphs.graph_address(series, day), deadline)
+        body = self.transport.request(asks.Graph(series, day), deadline)
         return self._noted(graphs.graph(body, series, day))
 
     def circuit_graph(self, circuit_id: str, day: date | None, deadline: Deadline) -> DayGraph:
         """Return a day's graph of one circuit (page 734's `strId`); without a day, today's."""
-        body = self.transport.request("GET", graphs.circuit_graph_address(circuit_id, day), deadline)
+        body = self.transport.request(asks.CircuitGraph(circuit_id, day), deadline)
         return self._noted(graphs.circuit_graph(body, circuit_id, day))
 
     def climate_page(self, page: int, deadline: Deadline) -> ClimatePage:
         """Return page `page`, from 1, of the rooms' temperature and humidity."""
-        body = self.transport.request("GET", f"{climate.CLIMATE}?page={page}", deadline)
+        body = self.transport.request(asks.RoomsPage(page), deadline)
         shown = climate.climate_page(body, page)
         self._note_clock(shown.device_time)
         return shown
@@ -131,12 +134,12 @@ class Aiseg2Client:
         NoData where the unit has no card.
         """
         with self.reserve(deadline):
-            address = f"{pages.EXPORT}?downType=1&csrftoken={quote(self.export_token(deadline), safe='')}"
+            ask = asks.ExportZip(self.export_token(deadline))
             asked_at = self._utc_now()
             with _new_file(target) as file:
                 try:
                     self.transport.download(
-                        address, file, deadline, max_bytes=MAX_EXPORT_BYTES, timeout_s=EXPORT_TIMEOUT_S
+                        ask, file, deadline, max_bytes=MAX_EXPORT_BYTES, timeout_s=EXPORT_TIMEOUT_S
                     )
                 except NotServed:
                     raise _no_card() from None
@@ -231,12 +234,16 @@ def _check_zip(file: BinaryIO) -> None:
     file.seek(0)
     if file.read(len(_ZIP)) != _ZIP:
         raise _no_card()
-    if not zipfile.is_zipfile(file):
+    try:
+        is_whole = zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:
+        is_whole = False
+    if not is_whole:
         raise pages.unreadable(pages.EXPORT, "ends in the middle of the zip")
 
 
 def _no_card() -> NoData:
     return NoData(
-        f"{pages.EXPORT} gave no zip: there is no SD card in the AiSEG2, or it is not ready. Without one, the graph "
-        "pages tell the energy of each hour."
+        f"{pages.EXPORT} gave no zip, so there is no SD card in the AiSEG2, or it is not ready: put one in, or go on "
+        "without it (the graph pages tell the energy of each hour)."
     )

@@ -36,7 +36,10 @@ def climate_page(body: bytes, page: int) -> ClimatePage:
             rooms += _room(base, place, problems)
     if problems and all(room.temperature_c is None and room.humidity_percent is None for room in rooms):
         raise unreadable(_address(page), problems[0])
-    sentences = (f"The answer to {_address(page)} {problem}, so it is left out." for problem in problems)
+    sentences = (
+        f"The answer to {_address(page)} {problem}, so it is left out: look at that page in a browser."
+        for problem in problems
+    )
     return ClimatePage(tuple(rooms), tuple(sentences), device_time(body))
 
 

@@ -27,6 +27,8 @@ MAX_MEMBERS = 20_000
 # The largest real file has 20 kB, most of it a header that does not shrink a hundredfold.
 MAX_MEMBER_BYTES = 2**20
 MAX_RATIO = 100
+# A header and 48 half hours are the most.
+_MAX_LINES = 100
 # zipfile takes the zip's directory into memory in one piece; this holds that of the most members.
 MAX_READ_BYTES = 4 * 2**20
 
@@ -226,7 +228,9 @@ def _opened(path: Path) -> io.FileIO:
     try:
         return io.FileIO(path)
     except OSError as error:
-        raise Unreadable(f"Cannot open the AiSEG2's export {path} ({error.strerror}): fetch it again.") from None
+        raise Unreadable(
+            f"Cannot open the AiSEG2's export {path} ({error.strerror}): let this user read it."
+        ) from None
 
 
 def _directory(file: io.FileIO) -> zipfile.ZipFile:
@@ -254,6 +258,8 @@ def _unreadable(what: str) -> Unreadable:
 def _table(name: str, text: str, period: str, step: _Step, made_at: datetime) -> _Table:
     if not text.endswith("\n"):
         raise _unreadable(f"holds a {name} that ends in the middle")
+    if text.count("\n") > _MAX_LINES:
+        raise _unreadable(f"holds a {name} with more rows than such a file can have")
     header, *lines = (line.split(",") for line in text[:-1].split("\n"))
     width = len(lines[0]) if lines else len(header)
     # A circuit's name can hold a comma, and nothing is quoted: the tail is counted from the end.

@@ -5,14 +5,11 @@ from an hour of nothing (both are 0); `day_from_web` puts a day's pages together
 in `export`.
 """
 
-import base64
-import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
-from urllib.parse import quote
 
 import lxml.html
 
@@ -28,6 +25,7 @@ HOURS = range(24)
 
 _ADDRESS = "/page/graph/"
 _CIRCUIT = "584"
+CIRCUIT_GRAPH = _ADDRESS + _CIRCUIT
 _WH_PER_KWH = 1000
 # 24 hours and a total, each rounded to 1 Wh.
 _ROUNDING_WH = 12
@@ -54,20 +52,9 @@ _KINDS: dict[Series, _Kind] = {
 }
 
 
-def graph_address(series: Series, day: date | None) -> str:
-    """Return the path of a day's graph; without a day, of today's."""
-    path = _ADDRESS + _KINDS[series].page_id
-    if day is None:
-        return path
-    return path + _data({"day": _parts_of(day), "month_compare": "mon", "day_compare": "day"})
-
-
-def circuit_graph_address(circuit_id: str, day: date | None) -> str:
-    """Return the path of a circuit's graph of a day; without a day, of today."""
-    asked: dict[str, Any] = {"circuitid": circuit_id}
-    if day is not None:
-        asked = {"day": _parts_of(day), "term": f"{day:%Y/%m/%d}", "termStr": "day", "id": "1"} | asked
-    return _ADDRESS + _CIRCUIT + _data(asked)
+def graph_page(series: Series) -> str:
+    """Return the path of a series' graphs."""
+    return _ADDRESS + _KINDS[series].page_id
 
 
 def graph(body: bytes, series: Series, day: date | None = None) -> DayGraph:
@@ -76,7 +63,7 @@ def graph(body: bytes, series: Series, day: date | None = None) -> DayGraph:
     Raise Unreadable where the page shows another day or another series.
     """
     kind = _KINDS[series]
-    page = _Page(_ADDRESS + kind.page_id, body)
+    page = _Page(graph_page(series), body)
     title = page.text("h_title") or ""
     if title in {other.title for other in _KINDS.values()} - {kind.title}:
         raise unreadable(page.path, f"shows {title}, not {kind.title}")
@@ -85,9 +72,12 @@ def graph(body: bytes, series: Series, day: date | None = None) -> DayGraph:
 
 def circuit_graph(body: bytes, circuit_id: str, day: date | None = None) -> DayGraph:
     """Return a circuit's day, `GET /page/graph/584`; what else than `#val_kwh` it has was never seen."""
-    page = _Page(_ADDRESS + _CIRCUIT, body)
+    page = _Page(CIRCUIT_GRAPH, body)
     kind = _Kind(_CIRCUIT, "", "kWh", has_hours=False)
     title = page.text("h_title") or ""
+    # The home's own pages, in the same unit, would be taken for a circuit of a home's power.
+    if title in {other.title for other in _KINDS.values() if other.unit == kind.unit}:
+        raise unreadable(page.path, f"shows {title}, not a circuit")
     return _day_graph(page, kind, day, series=USAGE, circuit_id=circuit_id, title=title)
 
 
@@ -111,7 +101,7 @@ def day_from_web(
     """
     day = consumption.day
     if not consumption.total:
-        raise NoData(f"The AiSEG2 has no energy of {day}: it was off, or remembers no day so far back.")
+        raise no_energy(day)
     circuits = tuple(circuits)
     for other in (generation, bought, sold, *circuits):
         if other is not None and other.day != day:
@@ -131,6 +121,14 @@ def day_from_web(
         if known[hour]
         for name, circuit_id, hours_wh in series
         if hours_wh is not None and (wh := hours_wh[hour]) is not None
+    )
+
+
+def no_energy(day: date) -> NoData:
+    """Return the error that says that the device has nothing of a day."""
+    return NoData(
+        f"The AiSEG2 has no energy of {day}, because it was off or remembers no day so far back: look at its own graph "
+        "of that day, or ask for a later one."
     )
 
 
@@ -276,13 +274,3 @@ def _names(data: dict[str, Any]) -> tuple[str, ...]:
 
 def _start(day: date, hour: int) -> datetime:
     return datetime(day.year, day.month, day.day, hour, tzinfo=TOKYO).astimezone(UTC)
-
-
-def _parts_of(day: date) -> list[int]:
-    return [day.year, day.month, day.day]
-
-
-def _data(asked: dict[str, Any]) -> str:
-    """Return the query in which the device's own pages ask for a day."""
-    text = json.dumps(asked, separators=(",", ":"))
-    return "?data=" + quote(base64.b64encode(text.encode()).decode(), safe="")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from aiseg2_pipeline.aiseg2.circuits import circuit_key, shown_name
+from aiseg2_pipeline.aiseg2.circuits import circuit_key, clean_name, shown_name
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.aiseg2.models import Circuit, CircuitList, CircuitPage, CircuitPower
 from aiseg2_pipeline.aiseg2.pages import CIRCUIT_LIST, CIRCUITS, CIRCUITS_A_PAGE
@@ -24,6 +24,7 @@ from aiseg2_pipeline.aiseg2.transport import Deadline
 READS_IN_ALL = 3
 LIST_LASTS_S = 86_400
 FULL_READ_LASTS_S = 3_600
+_TOLD_CHARS = 20
 
 
 class CircuitSource(Protocol):
@@ -59,13 +60,15 @@ class Memory:
                 "full_read_at": float() | None as full_read_at,
                 "dash_seen": bool(dash_seen),
                 "shown": dict(shown),
-            } if all(isinstance(pair, list) and len(pair) == len(("id", "name")) for pair in circuits):
+            } if _are_pairs([*circuits, *map(list, shown.items())]) and math.isfinite(
+                listed_at + (full_read_at or 0)
+            ):
                 return cls(
-                    tuple(Circuit(str(circuit_id), str(name)) for circuit_id, name in circuits),
+                    tuple(Circuit(clean_name(circuit_id), clean_name(name)) for circuit_id, name in circuits),
                     listed_at,
                     -math.inf if full_read_at is None else full_read_at,
                     dash_seen,
-                    {str(key): str(name) for key, name in shown.items()},
+                    {clean_name(key): clean_name(name) for key, name in shown.items()},
                 )
         return cls()
 
@@ -121,7 +124,17 @@ def read(source: CircuitSource, memory: Memory, now: datetime, deadline: Deadlin
             memory.shown = {circuit_key(row.name): row.name for row in rows}
             return rows
         before = rows
-    raise Unreadable(f"{problem} in {READS_IN_ALL} reads in a row: if this goes on, restart the AiSEG2.")
+    raise Unreadable(f"{problem}, in {READS_IN_ALL} reads in a row: if this goes on, restart the AiSEG2.")
+
+
+def _are_pairs(values: Sequence[object]) -> bool:
+    """Tell whether each is a list of two texts."""
+    return all(
+        isinstance(value, list)
+        and len(value) == len(("id", "name"))
+        and all(isinstance(part, str) for part in value)
+        for value in values
+    )
 
 
 def _renew(source: CircuitSource, memory: Memory, at: float, deadline: Deadline) -> tuple[Circuit, ...]:
@@ -168,12 +181,14 @@ def _contradiction(rows: Sequence[CircuitPower], circuits: Sequence[Circuit]) ->
     registered = Counter(circuit_key(circuit.name) for circuit in circuits)
     seen = Counter(circuit_key(row.name) for row in rows)
     for name in seen - registered:
-        return f"{CIRCUITS} showed the circuit {name!r} more often than {CIRCUIT_LIST} registers it"
+        return f"{CIRCUITS} showed the circuit {_told(name)} more often than {CIRCUIT_LIST} registers it"
     for name in registered - seen:
-        return f"{CIRCUITS} did not show the circuit {name!r} as often as {CIRCUIT_LIST} registers it"
+        return f"{CIRCUITS} did not show the circuit {_told(name)} as often as {CIRCUIT_LIST} registers it"
     misplaced = _out_of_order(rows)
     return (
-        None if misplaced is None else f"{CIRCUITS} showed the circuit {misplaced!r} out of the order of its watts"
+        None
+        if misplaced is None
+        else f"{CIRCUITS} showed the circuit {_told(misplaced)} out of the order of its watts"
     )
 
 
@@ -191,7 +206,10 @@ def _crossing(shown: Sequence[CircuitPage]) -> str | None:
     for page, following in itertools.pairwise(shown):
         last, first = page.rows[-1], following.rows[0]
         if last.power_w and last == first:
-            return (
-                f"{CIRCUITS} showed the circuit {last.name!r} with the same watts on both sides of a page boundary"
-            )
+            return f"{CIRCUITS} showed the circuit {_told(last.name)} with the same watts on both sides of a page boundary"
     return None
+
+
+def _told(name: str) -> str:
+    """Return a name as a message shows it: on one line, and no longer than names are."""
+    return repr(name if len(name) <= _TOLD_CHARS else f"{name[:_TOLD_CHARS]}…")

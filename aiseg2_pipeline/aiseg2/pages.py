@@ -39,20 +39,24 @@ EXPORT = "/set/exectop2.cgi"
 CIRCUITS_A_PAGE = 10
 GENERATORS = (1, 2, 3)
 MAX_PERCENT = 100
-# The largest page read as HTML has some 10 kB; the parser's time grows with the square of what a hostile page of megabytes holds.
-MAX_HTML_BYTES = 256 * 2**10
+# The largest page of a real unit has 45 kB. A hostile one of megabytes would keep the HTML parser busy with the square of
+# its length, and be two hundred megabytes as JSON values.
+MAX_PAGE_BYTES = 256 * 2**10
 TOKYO = ZoneInfo("Asia/Tokyo")
 
 _EXCHANGES: dict[int | None, Exchange] = {0: Exchange.BUYING, 1: Exchange.SELLING, 2: Exchange.NEITHER}
 _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _TOO_LARGE = 10**9
+_SMALL_INTEGER = re.compile(r"[0-9]{1,2}")
 _SERVER_TIME = re.compile(rb"serverTime\s*=\s*'([^'<]{0,300})'")
 # What libxml2 makes of these in HTML differs by version; a space is what `clean_name` makes of them elsewhere.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _LIST_CALL = re.compile(r"window\.onload\s*=\s*init\(")
 _CIRCUIT_HREF = re.compile(r"/page/electricflow/1113\?(?:[^#?]*&)?id=([0-9]{1,4})(?![0-9])")
 # Found by text: the form stands before <body>, where HTML parsers disagree on what to do with it.
-_CSRF = re.compile(rb"""NAME=["']?csrftoken["']?[^>]{0,100}?VALUE=["']?([^"'>\s]{1,200})""", re.IGNORECASE)
+_CSRF = re.compile(
+    rb"""NAME=["']?csrftoken["']?[^>]{0,100}?VALUE=["']?([^"'>\x00-\x20\x7f-\xff]{1,200})""", re.IGNORECASE
+)
 
 
 def flow_from_json(body: bytes) -> PowerFlow:
@@ -145,6 +149,8 @@ def circuit_page(body: bytes, page: int) -> CircuitPage:
 
 def circuit_list(body: bytes) -> CircuitList:
     """Return the registered circuits of `GET /page/setting/installation/734`: those with `strBtnType` "1"."""
+    if len(body) > MAX_PAGE_BYTES:
+        raise _too_long(CIRCUIT_LIST)
     try:
         text = body.decode()
     except UnicodeDecodeError:
@@ -157,7 +163,7 @@ def circuit_list(body: bytes) -> CircuitList:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise unreadable(CIRCUIT_LIST, "has no `arrayCircuitNameList`")
     circuits = tuple(
-        Circuit(_entry_text(entry, "strId"), clean_name(_entry_text(entry, "strCircuit")))
+        Circuit(_entry_text(entry, "strId"), _entry_text(entry, "strCircuit"))
         for entry in entries
         if _entry_text(entry, "strBtnType") == "1"
     )
@@ -171,7 +177,7 @@ def export_token(body: bytes) -> str:
     found = _CSRF.search(body)
     if found is None:
         raise unreadable(EXPORT, "has no `csrftoken`")
-    return found.group(1).decode("ascii", "replace")
+    return found.group(1).decode("ascii")
 
 
 def device_time(body: bytes) -> datetime | None:
@@ -196,8 +202,14 @@ def unreadable(page: str, what: str) -> Unreadable:
     )
 
 
+def _too_long(page: str) -> Unreadable:
+    return unreadable(page, f"is longer than {MAX_PAGE_BYTES // 2**10} KiB")
+
+
 def json_value(body: bytes | str, page: str, *, rest_allowed: bool = False) -> Any:
     """Return the JSON value of a page, or the one that a script's text begins with (`rest_allowed`)."""
+    if len(body) > MAX_PAGE_BYTES:
+        raise _too_long(page)
     decoder = json.JSONDecoder()
     try:
         text = body.decode() if isinstance(body, bytes) else body
@@ -208,11 +220,11 @@ def json_value(body: bytes | str, page: str, *, rest_allowed: bool = False) -> A
 
 def html(body: bytes, page: str) -> lxml.html.HtmlElement:
     """Return the page's root element; refuse a page that was cut, is too long or not UTF-8."""
+    if len(body) > MAX_PAGE_BYTES:
+        raise _too_long(page)
     # A page that was cut inside a value would show a wrong number, so its end must be there.
     if not body.rstrip().endswith(b">") or b"</html>" not in body.lower():
         raise unreadable(page, "ends in the middle")
-    if len(body) > MAX_HTML_BYTES:
-        raise unreadable(page, f"is longer than {MAX_HTML_BYTES // 2**10} KiB")
     parser = lxml.html.HTMLParser(encoding="utf-8")
     try:
         body.decode()
@@ -253,7 +265,8 @@ def number(value: Any, page: str, element: str) -> float | None:
         if _NUMBER.fullmatch(value):
             return float(value)
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE:
-        return float(value)
+        # JSON can write -0.0.
+        return abs(float(value))
     raise unreadable(page, f"has no number in `{element}`")
 
 
@@ -275,10 +288,9 @@ def _entry_text(entry: dict[str, Any], key: str) -> str:
 
 def _integer(value: Any) -> int | None:
     """Return a mixed-type small integer of the flow; it only describes, so the unknown is None."""
-    try:
+    if isinstance(value, str) and _SMALL_INTEGER.fullmatch(value):
         return int(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
+    return int(value) if isinstance(value, int | float) and value in range(100) else None
 
 
 def _flag(data: dict[str, Any], key: str) -> bool | None:

@@ -1,4 +1,4 @@
-"""One answer from the device: login, pacing, time-outs, retries, size limits. It knows no page.
+"""One answer from the device: login, pacing, retries, size limits. What may be asked, says `asks`; HTTP is `connection`'s.
 
 The device is small: never more than two requests are in flight over all processes. Each process holds one of two
 slots (a lock file in the state folder): `live` or `background`. A slot also owns its digest challenge and counter,
@@ -8,18 +8,20 @@ kept in a file beside the lock, so that a process that starts afresh every minut
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal
 
 import filelock
-import requests
 import tenacity
-import urllib3
 from requests.auth import HTTPDigestAuth
 from requests.utils import parse_dict_header
 
+from aiseg2_pipeline.aiseg2.asks import Ask, wire
+from aiseg2_pipeline.aiseg2.connection import Answer, BrokenError, Connection, DroppedError, UntrustedError
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
 
 Slot = Literal["live", "background"]
@@ -27,7 +29,6 @@ Slot = Literal["live", "background"]
 MAX_ANSWER_BYTES = 8 * 2**20
 REQUEST_TIMEOUT_S = 10.0
 READING_TIMEOUT_S = 20.0
-_CHUNK_BYTES = 64 * 2**10
 _CHECK_SETTINGS = "check AISEG2_HOST and AISEG2_USE_HTTPS"
 
 
@@ -37,17 +38,6 @@ class _Passing(Unreachable):
 
 class NotServed(Unreachable):
     """The device answered that it has no such page (4xx or a redirect)."""
-
-
-class _Ask(NamedTuple):
-    """One request; with a `file`, the body of a 200 goes there as it comes."""
-
-    method: str
-    path: str
-    data: str | None = None
-    max_bytes: int = MAX_ANSWER_BYTES
-    timeout_s: float = REQUEST_TIMEOUT_S
-    file: BinaryIO | None = None
 
 
 class Deadline:
@@ -62,12 +52,16 @@ class Deadline:
         """Return the seconds left, never below 0."""
         return max(0.0, self._end - self._monotonic())
 
+    def part(self, seconds: float) -> "Deadline":
+        """Return the deadline of a part, which has `seconds` at most."""
+        return Deadline(min(seconds, self.left_s()), self._monotonic)
+
 
 class Transport:
     """A connection to the device that is logged in when needed. Use it as a context manager.
 
     `base_url` is `http(s)://host[:port]`; `verify` is True, False or the path of a CA file. `requests` counts the
-    HTTP requests sent, those answered with 401 included.
+    HTTP requests sent, those answered with 401 included. `on_retry` is told why, when a request has to be tried again.
     """
 
     def __init__(
@@ -79,15 +73,13 @@ class Transport:
         state_dir: Path,
         slot: Slot = "live",
         verify: bool | str = True,
+        on_retry: Callable[[str], None] | None = None,
     ) -> None:
         """Open nothing yet: the first request does."""
         self.base_url = base_url
         self.requests = 0
-        self._session = requests.Session()
-        # No proxy and no .netrc from the environment: the device is on the LAN and has its own login.
-        self._session.trust_env = False
-        self._session.verify = verify
-        self._session.headers.update({"User-Agent": "aiseg2-pipeline", "Accept-Encoding": "identity"})
+        self._connection = Connection(base_url, verify)
+        self._on_retry = on_retry
         self._digest = _Digest(user, password, state_dir / f"{slot}-login.json", base_url)
         self._state_dir = state_dir
         self._lock = filelock.FileLock(state_dir / f"{slot}.lock", mode=0o600)
@@ -98,7 +90,7 @@ class Transport:
 
     def close(self) -> None:
         """Close the connection."""
-        self._session.close()
+        self._connection.close()
 
     @contextmanager
     def slot(self, deadline: Deadline) -> Iterator[None]:
@@ -122,108 +114,111 @@ class Transport:
         finally:
             self._lock.release()
 
-    def request(
-        self,
-        method: Literal["GET", "POST"],
-        path: str,
-        deadline: Deadline,
-        *,
-        data: str | None = None,
-        max_bytes: int = MAX_ANSWER_BYTES,
-    ) -> bytes:
+    def request(self, ask: Ask, deadline: Deadline, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the body of a 200. Passing failures are tried again inside the deadline, with growing delay."""
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),
             wait=tenacity.wait_exponential(multiplier=0.5, max=8),
             stop=tenacity.stop_before_delay(deadline.left_s()),
+            before_sleep=self._tell,
             reraise=True,
         )
-        with self.slot(deadline):
-            return retrying(self._once, _Ask(method, path, data, max_bytes), deadline)
 
-    def download(self, path: str, file: BinaryIO, deadline: Deadline, *, max_bytes: int, timeout_s: float) -> None:
+        def once() -> bytes:
+            parts: list[bytes] = []
+            self._once(ask, deadline.part(REQUEST_TIMEOUT_S), max_bytes, parts.append)
+            return b"".join(parts)
+
+        with self.slot(deadline):
+            return retrying(once)
+
+    def download(self, ask: Ask, file: BinaryIO, deadline: Deadline, *, max_bytes: int, timeout_s: float) -> None:
         """Write the body of a 200 into `file` as it comes, asking once: what is worth a file is slow for the device.
 
-        `timeout_s` is how long the device may be silent.
+        `timeout_s` is how long it may take.
         """
         with self.slot(deadline):
-            self._once(_Ask("GET", path, max_bytes=max_bytes, timeout_s=timeout_s, file=file), deadline)
+            self._once(ask, deadline.part(timeout_s), max_bytes, partial(_write, file))
 
-    def _once(self, ask: _Ask, deadline: Deadline) -> bytes:
-        path = ask.path
+    def _tell(self, state: tenacity.RetryCallState) -> None:
+        if self._on_retry and state.attempt_number == 1 and state.outcome:
+            self._on_retry(f"{state.outcome.exception()} It is tried again for up to {READING_TIMEOUT_S:.0f} s.")
+
+    def _once(self, ask: Ask, deadline: Deadline, max_bytes: int, keep: Callable[[bytes], object]) -> None:
+        """Give the body of a 200 to `keep` as it comes; answer one 401."""
+        # Without the query: that of the export holds its token.
+        page = wire(ask).target.partition("?")[0]
         try:
-            status, body = self._send(ask, deadline)
-            if status == requests.codes.unauthorized:
-                status, body = self._send(ask, deadline)
-        except requests.exceptions.SSLError as error:
+            status = self._send(ask, page, deadline, max_bytes, keep)
+            if status == HTTPStatus.UNAUTHORIZED:
+                status = self._send(ask, page, deadline, max_bytes, keep)
+        except UntrustedError as error:
             raise Unreachable(
-                f"No trusted TLS connection to the AiSEG2 at {self.base_url} ({_cause(error)}): check AISEG2_USE_HTTPS, "
+                f"No trusted TLS connection to the AiSEG2 at {self.base_url} ({error}): check AISEG2_USE_HTTPS, "
                 "set AISEG2_CA_FILE to its certificate, or AISEG2_TLS_VERIFY=0 to trust any."
             ) from None
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError) as error:
+        except BrokenError as error:
             raise _Passing(
-                f"The AiSEG2 at {self.base_url} did not answer {path} ({_cause(error)}): {_CHECK_SETTINGS}, and that "
+                f"The AiSEG2 at {self.base_url} did not answer {page} ({error}): {_CHECK_SETTINGS}, and that "
                 "the device is on."
             ) from None
-        if status in (requests.codes.unauthorized, requests.codes.forbidden):
+        if status == HTTPStatus.UNAUTHORIZED and self._digest.is_stale:
+            raise _Passing(
+                f"The AiSEG2 at {self.base_url} called the login for {page} too old twice, though its password is right: "
+                "if this goes on, restart the device."
+            )
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise Refused(
                 f"The AiSEG2 at {self.base_url} refused the login ({status}): check AISEG2_USER and AISEG2_PASSWORD."
             )
-        if status >= requests.codes.server_error:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _Passing(
-                f"The AiSEG2 at {self.base_url} answered {path} with {status}: if this goes on, restart the device."
+                f"The AiSEG2 at {self.base_url} answered {page} with {status}: if this goes on, restart the device."
             )
-        if status != requests.codes.ok:
+        if status != HTTPStatus.OK:
             raise NotServed(
-                f"{self.base_url} answered {path} with {status}, as no AiSEG2 does: {_CHECK_SETTINGS}."
+                f"{self.base_url} answered {page} with {status}, as no AiSEG2 does: {_CHECK_SETTINGS}."
             )
-        return body
 
-    def _send(self, ask: _Ask, deadline: Deadline) -> tuple[int, bytes]:
-        timeout_s = min(ask.timeout_s, deadline.left_s())
-        if timeout_s <= 0:
-            raise requests.Timeout("the reading's time is up")
-        self.requests += 1
-        response = self._session.request(
-            ask.method,
-            self.base_url + ask.path,
-            data=ask.data,
-            headers={"Content-Type": "application/x-www-form-urlencoded"} if ask.data is not None else None,
-            auth=self._digest,
-            timeout=timeout_s,
-            allow_redirects=False,
-            stream=True,
-        )
+    def _send(
+        self, ask: Ask, page: str, deadline: Deadline, max_bytes: int, keep: Callable[[bytes], object]
+    ) -> int:
+        """Ask, and read the answer to its end; return its status."""
+        used = self._connection.is_open
         try:
-            if ask.file is not None and response.status_code == requests.codes.ok:
-                body = _store(self._parts(response, ask.path, deadline, ask.max_bytes), ask.file)
-            else:
-                most = min(ask.max_bytes, MAX_ANSWER_BYTES)
-                body = b"".join(self._parts(response, ask.path, deadline, most))
-        except BaseException:
-            response.close()
-            raise
-        response.raw.release_conn()
-        if response.status_code == requests.codes.unauthorized:
-            self._digest.challenge(response.headers.get("WWW-Authenticate", ""))
+            answer = self._answer(ask, deadline)
+        except DroppedError:
+            # A device may close a connection that it had kept, at any moment: that says nothing about the device.
+            if not used:
+                raise
+            answer = self._answer(ask, deadline)
+        is_page = answer.status == HTTPStatus.OK
+        size, most = 0, max_bytes if is_page else min(max_bytes, MAX_ANSWER_BYTES)
+        with closing(answer.body()) as body:
+            for part in body:
+                size += len(part)
+                if size > most:
+                    raise Unreachable(
+                        f"{self.base_url} answered {page} with more than {most // 2**20} MiB, as no AiSEG2 does: "
+                        f"{_CHECK_SETTINGS}."
+                    )
+                if is_page:
+                    keep(part)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            self._digest.challenge(answer.header("WWW-Authenticate"))
+        elif not is_page:
+            # Nobody knows what comes after it: a redirect's or an error's end is told in many ways.
+            self._connection.close()
         self._digest.save()
-        return response.status_code, body
+        return answer.status
 
-    def _parts(
-        self, response: requests.Response, path: str, deadline: Deadline, max_bytes: int
-    ) -> Iterator[bytes]:
-        size = 0
-        # read1 gives what is there, so a device that sends a byte now and then does not outlive the deadline.
-        while part := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-            size += len(part)
-            if size > max_bytes:
-                raise Unreachable(
-                    f"{self.base_url} answered {path} with more than {max_bytes // 2**20} MiB, as no AiSEG2 does: "
-                    f"{_CHECK_SETTINGS}."
-                )
-            if not deadline.left_s():
-                raise requests.Timeout("the reading's time is up")
-            yield part
+    def _answer(self, ask: Ask, deadline: Deadline) -> Answer:
+        self.requests += 1
+        return self._connection.ask(ask, self._digest.header(ask), deadline.left_s)
+
+
+# It is sent with eight hexadecimal digits.
+_MAX_NONCE_COUNT = 16**8
 
 
 class _Digest(HTTPDigestAuth):
@@ -248,25 +243,30 @@ class _Digest(HTTPDigestAuth):
         """
         state = load_state(self._path)
         challenge, count = state.get("challenge"), state.get("nonce_count")
-        if not (self._known.items() <= state.items() and isinstance(challenge, dict) and isinstance(count, int)):
-            return
-        if {"realm", "nonce"} <= challenge.keys():
-            self._state.chal = {str(key): str(value) for key, value in challenge.items()}
-            self._state.last_nonce = self._state.chal["nonce"]
+        told = _told(challenge) if self._known.items() <= state.items() else {}
+        if told and isinstance(count, int) and 0 <= count < _MAX_NONCE_COUNT:
+            self._state.chal = told
+            self._state.last_nonce = told["nonce"]
             self._state.nonce_count = count
 
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self._state.chal:
-            header: str | None = self.build_digest_header(str(request.method), str(request.url))  # type: ignore[no-untyped-call]  # the stubs leave it out
-            if header:
-                request.headers["Authorization"] = header
-        return request
+    def header(self, ask: Ask) -> str | None:
+        """Return the login for an ask; None where there is no challenge yet, or none that can be met."""
+        if not self._state.chal:
+            return None
+        header: str | None = self.build_digest_header(*wire(ask)[:2])  # type: ignore[no-untyped-call]  # the stubs leave it out
+        # Parts of it come from the device: they must not end the line.
+        return header if header and header.isascii() and header.isprintable() else None
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the newest challenge says that only the one before was too old: the password was right."""
+        return str(self._state.chal.get("stale", "")).lower() == "true"
 
     def challenge(self, header: str) -> None:
         """Take a new challenge from a 401; forget the old one where the header holds none."""
         scheme, _, fields = header.partition(" ")
         told = parse_dict_header(fields) if scheme.lower() == "digest" else {}  # type: ignore[no-untyped-call]  # as above
-        self._state.chal = told if {"realm", "nonce"} <= told.keys() else {}
+        self._state.chal = _told(told)
 
     def save(self) -> None:
         save_state(
@@ -275,22 +275,29 @@ class _Digest(HTTPDigestAuth):
         )
 
 
-def _store(parts: Iterator[bytes], file: BinaryIO) -> bytes:
-    for part in parts:
-        try:
-            file.write(part)
-        except OSError as error:
-            raise Unreachable(
-                f"Cannot keep the AiSEG2's answer on disk ({error.strerror}): free space, or set AISEG2_DATA_DIR to "
-                "another one."
-            ) from None
-    return b""
+def _told(challenge: object) -> dict[str, str]:
+    """Return a challenge as far as it is text; {} where it is none that can be answered."""
+    told = challenge if isinstance(challenge, dict) else {}
+    told = {name: value for name, value in told.items() if isinstance(value, str)}
+    return told if {"realm", "nonce"} <= told.keys() else {}
+
+
+def _write(file: BinaryIO, part: bytes) -> None:
+    try:
+        file.write(part)
+    except OSError as error:
+        raise Unreachable(
+            f"Cannot keep the AiSEG2's answer on disk ({error.strerror}): free space, or set AISEG2_DATA_DIR to "
+            "another one."
+        ) from None
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Return what `save_state` wrote, or {} where there is nothing readable: all of it can be asked again."""
     try:
         state = json.loads(path.read_bytes())
+        # What cannot be written again (a lone surrogate) would end every later reading.
+        json.dumps(state, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
@@ -306,28 +313,3 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         new.replace(path)
     except OSError:
         new.unlink(missing_ok=True)
-
-
-def _cause(error: BaseException) -> str:
-    """Return the shortest true name of a failure, without addresses of objects or text that the peer sent."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for kind, words in _CAUSES:
-            if isinstance(seen, kind):
-                return words
-        inner = getattr(seen, "reason", None) or (seen.args[0] if seen.args else None)
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__ or seen.__context__
-    return type(error).__name__
-
-
-_CAUSES: tuple[tuple[type[BaseException], str], ...] = (
-    (urllib3.exceptions.NameResolutionError, "its name is not known"),
-    # urllib3 calls a refused connection a kind of connect time-out, so it stands first.
-    (urllib3.exceptions.NewConnectionError, "nothing listens there"),
-    (urllib3.exceptions.ConnectTimeoutError, "it took too long to connect"),
-    (urllib3.exceptions.ReadTimeoutError, "it took too long"),
-    (requests.Timeout, "it took too long"),
-    (urllib3.exceptions.IncompleteRead, "the answer was cut short"),
-    (urllib3.exceptions.SSLError, "the certificate or the TLS handshake failed"),
-    (ConnectionError, "the connection was dropped"),
-)

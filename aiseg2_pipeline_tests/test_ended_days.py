@@ -1,0 +1,145 @@
+"""A day that has ended keeps no total of when it still ran, whatever failed or was off at its end. Against the simulator."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from starlette.exceptions import HTTPException
+
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
+from aiseg2_pipeline.energy import DAILY_TOTAL, NO_DATA
+from aiseg2_pipeline.filling import days_to_ask
+from aiseg2_pipeline.history import day_start
+from aiseg2_pipeline.simulator import graphs
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.graphs import Graph
+from aiseg2_pipeline.store import UpsertResult
+from aiseg2_pipeline_tests.simulator_client import JAPAN
+from aiseg2_pipeline_tests.test_history import Memory, remembered
+
+EVENING = datetime(2026, 7, 14, 18, 5, 5, tzinfo=JAPAN)
+TODAY = EVENING.date()
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+IDS = tuple(str(circuit.circuit_id) for circuit in CIRCUITS)
+MORNING = EVENING + 16 * HOUR
+
+
+def totals(memory: Memory) -> dict[str, float]:
+    rows = memory.rows(TODAY)
+    rows = rows[rows["kind"] == DAILY_TOTAL]
+    return dict(zip(rows["name"], rows["value"], strict=True))
+
+
+def bring(memory: Memory, *, circuits: bool = True) -> None:
+    with memory.history() as history:
+        history.bring(TODAY, circuits=circuits)
+
+
+@contextmanager
+def asked_in_the_evening(folder: Path, *, circuits: bool = True, **options: Any) -> Iterator[Memory]:
+    with remembered(folder, EVENING, **options) as memory:
+        bring(memory, circuits=circuits)
+        memory.unit.set_clock(MORNING)
+        yield memory
+
+
+def test_a_day_whose_last_hour_nobody_asked_for_is_asked_for_again(tmp_path: Path) -> None:
+    with asked_in_the_evening(tmp_path) as memory:
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == [TODAY]
+        before = totals(memory)
+        bring(memory)
+        assert totals(memory)["使用電力量(kWh)"] > before["使用電力量(kWh)"]
+        assert days_to_ask(memory.energy, start, now) == []
+
+
+def test_neither_a_day_that_goes_on_nor_one_before_the_record_is_asked_for(tmp_path: Path) -> None:
+    with remembered(tmp_path, EVENING) as memory:
+        assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == []
+        # Its last hour is the device's five minutes past midnight.
+        almost = day_start(TODAY) + DAY + timedelta(minutes=4)
+        assert days_to_ask(memory.energy, day_start(TODAY), almost) == []
+
+
+def test_what_the_device_did_not_have_is_asked_for_a_day_later(tmp_path: Path) -> None:
+    off = ((EVENING + HOUR, EVENING + 3 * HOUR),)
+    with asked_in_the_evening(tmp_path, outages=off) as memory:
+        bring(memory)
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == []
+        assert TODAY in days_to_ask(memory.energy, start, now + DAY)
+
+
+@pytest.mark.parametrize("gone", [{"9"}, set(IDS)], ids=["one", "all"])
+def test_circuits_that_were_not_served_have_their_day_asked_for_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: set[str]
+) -> None:
+    served = graphs.circuit_graph
+
+    def circuit_graph(circuit_id: str | None, names: Mapping[int, str]) -> Graph:
+        if circuit_id in gone:
+            raise HTTPException(404)
+        return served(circuit_id, names)
+
+    with asked_in_the_evening(tmp_path) as memory:
+        monkeypatch.setattr(graphs, "circuit_graph", circuit_graph)
+        bring(memory)
+        monkeypatch.undo()
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == []
+        assert TODAY in days_to_ask(memory.energy, start, now + DAY)
+        memory.unit.set_clock(MORNING + DAY)
+        bring(memory)
+        assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
+
+
+@pytest.mark.parametrize("page", ["51111", "53111", "54111", "55111"])
+def test_a_page_that_was_there_in_the_evening_is_not_missing_in_the_morning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    with asked_in_the_evening(tmp_path) as memory:
+        before = totals(memory)
+        monkeypatch.delitem(graphs.GRAPHS, page)
+        with pytest.raises(NotServed):
+            bring(memory)
+        monkeypatch.undo()
+        # Nothing of it was kept, so it is asked for again.
+        assert totals(memory) == before
+        assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == [TODAY]
+
+
+def test_hot_water_of_the_evening_is_renewed_though_the_card_has_the_day(tmp_path: Path) -> None:
+    with remembered(tmp_path, EVENING - HOUR / 2, sd_card=True) as memory:
+        bring(memory)
+        assert "湯(L)" not in totals(memory)
+        # An hour has settled since the export was made, so the pages are asked.
+        memory.unit.set_clock(EVENING + timedelta(minutes=1))
+        bring(memory)
+        before = totals(memory)["湯(L)"]
+        memory.unit.set_clock(MORNING)
+        with memory.history() as history:
+            assert history.bring(TODAY, circuits=True).source == "sd"
+        with memory.client() as client:
+            shown = client.graph("hotwater", TODAY, Deadline(READING_TIMEOUT_S)).total
+        assert totals(memory)["湯(L)"] == shown != before
+
+
+def test_what_is_left_out_is_noted_before_the_rest_is_kept(tmp_path: Path) -> None:
+    off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
+    with remembered(tmp_path, MORNING, outages=off) as memory:
+        kept: list[set[str]] = []
+        upsert = memory.energy.upsert
+
+        def noting(frame: pd.DataFrame) -> UpsertResult:
+            kept.append(set(frame["kind"]))
+            return upsert(frame)
+
+        memory.energy.upsert = noting  # type: ignore[method-assign] # to see the order
+        bring(memory)
+    notes = [n for n, kinds in enumerate(kept) if kinds == {NO_DATA}]
+    rows = [n for n, kinds in enumerate(kept) if "consumption" in kinds]
+    assert max(notes) < min(rows)
