@@ -8,16 +8,20 @@ point, and talking to a server, belong elsewhere. The clock is never read here.
 Every change is one transaction that is on disk when the call returns; any number of processes may work at once.
 Ranges of time are half open, [start, end). Every method raises StoreError where the file cannot be used, and
 ValueError for a time without a zone. A Store must not be carried over a fork.
+
+Where the file is found damaged, it is replaced by a new one: what changes the store does its work in that, what reads
+raises ReplacedError, because what was read before was of another file.
 """
 
 import contextlib
+import functools
 import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Concatenate, NamedTuple, ParamSpec, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +32,7 @@ from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.climate import CLIMATE
 from aiseg2_pipeline.energy import ENERGY
 from aiseg2_pipeline.readings import COLUMNS, DTYPES, READINGS, TOTAL_EXCHANGE, Shape, checked
-from aiseg2_pipeline.store_file import StoreError, connect, sentences
+from aiseg2_pipeline.store_file import DamageFoundError, ReplacedError, Say, StoreError, StoreFile
 
 __all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
@@ -41,54 +45,69 @@ NO_LIMIT = -1
 # How the columns of a result become arrays.
 ROW = [("series_id", "i8"), ("time", "i8"), ("value", "f8"), ("interval_s", "i4")]
 
+# Where rows are, which is put in the place of {table}, and of {all_rows} where all series are meant. CROSS JOIN keeps SQLite to this order:
+# each series is one seek and one contiguous read.
+BY_SERIES = {"table": "by_series", "all_rows": "series CROSS JOIN by_series ON series_id = id"}
+RECENT = {"table": "recent", "all_rows": "recent"}
+RECENT_ROWS = "SELECT series_id, time, value, interval_s FROM recent WHERE time >= ? AND time < ?"
 READ_SERIES = """
-SELECT series_id, time, value, interval_s FROM readings WHERE series_id = ? AND time >= ? AND time < ?
+SELECT series_id, time, value, interval_s FROM by_series WHERE series_id = ? AND time >= ? AND time < ?
 """
 UPSERT_ROW = """
-INSERT INTO readings (series_id, time, value, interval_s, version) VALUES (?, ?, ?, ?, ?)
+INSERT INTO {table} (series_id, time, value, interval_s, version) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (series_id, time) DO UPDATE
 SET value = excluded.value, interval_s = excluded.interval_s, version = excluded.version
 WHERE value != excluded.value OR interval_s != excluded.interval_s
+"""
+ADD_ROW = """
+INSERT OR IGNORE INTO {table} (series_id, time, value, interval_s, version) VALUES (?, ?, ?, ?, ?)
+"""
+FROM_RECENT = """
+INSERT INTO by_series (series_id, time, value, interval_s, version)
+SELECT series_id, time, value, interval_s, version FROM recent ORDER BY series_id, time
+"""
+TO_RECENT = """
+INSERT INTO recent (series_id, time, value, interval_s, version)
+SELECT series_id, time, value, interval_s, version FROM series CROSS JOIN by_series ON series_id = id
+WHERE time >= :hour AND time < :hour + 3600
 """
 RAISE_HOUR = """
 INSERT INTO hours (hour, max_version) VALUES (?, ?)
 ON CONFLICT (hour) DO UPDATE SET max_version = excluded.max_version
 """
-# CROSS JOIN keeps SQLite to this order: each series is one seek and one contiguous read.
 RECOUNT_HOUR = """
 INSERT INTO hours (hour, max_version)
-SELECT :hour, max(version) FROM series CROSS JOIN readings
-WHERE series_id = id AND time >= :hour AND time < :hour + 3600 HAVING count(*) > 0
+SELECT :hour, max(version) FROM {all_rows} WHERE time >= :hour AND time < :hour + 3600 HAVING count(*) > 0
 """
 TIMES_AFTER = """
-SELECT DISTINCT time FROM series CROSS JOIN readings WHERE series_id = id AND time > ? ORDER BY time LIMIT ?
+SELECT DISTINCT time FROM {all_rows} WHERE time > ? ORDER BY time LIMIT ?
 """
-LAST_LIVE = "SELECT time FROM readings WHERE series_id = ? AND interval_s = 0 ORDER BY time DESC LIMIT 1"
+LAST_LIVE = "SELECT time FROM {table} WHERE series_id = ? AND interval_s = 0 ORDER BY time DESC LIMIT 1"
 LIVE_BEFORE = """
-SELECT time FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?)
+SELECT time FROM {table} WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?)
 AND interval_s = 0 AND time <= ? ORDER BY time DESC LIMIT 1
 """
 LIVE_AFTER = """
-SELECT time FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?)
+SELECT time FROM {table} WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?)
 AND interval_s = 0 AND time > ? ORDER BY time LIMIT 1
 """
 CIRCUITS_AT = """
 SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time) ORDER BY rowid
 """
 MINUTES = """
-SELECT time / 60 * 60 AS minute, min(interval_s) FROM readings
+SELECT time / 60 * 60 AS minute, min(interval_s) FROM {table}
 WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
 GROUP BY minute
 """
 COVERAGE = """
 SELECT minute / 3600 * 3600 AS hour, sum(interval_s = 0), sum(interval_s > 0), sum(interval_s = 3600) FROM (
-    SELECT time / 60 * 60 AS minute, min(interval_s) AS interval_s FROM readings
+    SELECT time / 60 * 60 AS minute, min(interval_s) AS interval_s FROM {table}
     WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
     GROUP BY minute
 ) GROUP BY hour
 """
 OLDEST_ENERGY = (
-    "SELECT min(time) FROM readings WHERE series_id = (SELECT id FROM series WHERE kind = 'consumption')"
+    "SELECT min(time) FROM {table} WHERE series_id = (SELECT id FROM series WHERE kind = 'consumption')"
 )
 PENDING_HOURS = """
 SELECT hours.hour FROM hours LEFT JOIN acknowledged
@@ -97,8 +116,8 @@ WHERE max_version > coalesce(version, 0) AND hours.hour >= ? AND hours.hour < ?
 ORDER BY hours.hour LIMIT ?
 """
 PENDING_ROWS = """
-SELECT series_id, time, value, interval_s, version FROM series CROSS JOIN readings
-WHERE series_id = id AND time >= :hour AND time < :hour + 3600 AND version >
+SELECT series_id, time, value, interval_s, version FROM {all_rows}
+WHERE time >= :hour AND time < :hour + 3600 AND version >
     coalesce((SELECT version FROM acknowledged WHERE destination_id = :destination AND hour = :hour), 0)
 ORDER BY version LIMIT :limit
 """
@@ -110,8 +129,8 @@ DROP_SET_ASIDE = """
 DELETE FROM set_aside WHERE destination_id = ? AND hour = ? AND last_version >= ? AND first_version <= ?
 """
 SET_ASIDE_ROWS = """
-SELECT series_id, time, value, interval_s, reason, at FROM set_aside CROSS JOIN series CROSS JOIN readings
-WHERE destination_id = ? AND series_id = id AND time >= hour AND time < hour + 3600
+SELECT series_id, time, value, interval_s, reason, at FROM set_aside CROSS JOIN {all_rows}
+WHERE destination_id = ? AND time >= hour AND time < hour + 3600
     AND version BETWEEN first_version AND last_version
 ORDER BY hour, version LIMIT ?
 """
@@ -157,6 +176,23 @@ class _Series(NamedTuple):
 
 
 _Execute = Callable[..., sqlite3.Cursor]
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_S = TypeVar("_S", bound="Store")
+
+
+def _again(method: Callable[Concatenate[_S, _P], _R]) -> Callable[Concatenate[_S, _P], _R]:
+    """Let a method, one transaction, do its work in the file that has replaced a damaged one."""
+
+    @functools.wraps(method)
+    def done(self: _S, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        # Once for a file that another process has replaced, once for one that is damaged.
+        for _ in range(2):
+            with contextlib.suppress(ReplacedError):
+                return method(self, *args, **kwargs)
+        return method(self, *args, **kwargs)
+
+    return done
 
 
 class Store:
@@ -164,21 +200,24 @@ class Store:
 
     shape: ClassVar[Shape] = READINGS
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Take over an open connection; use `Store.open`."""
-        self.path = path
-        self._connection = connection
+    def __init__(self, file: StoreFile) -> None:
+        """Take over an open file; use `Store.open`."""
+        self.path = file.path
+        self._file = file
         self._lock = threading.RLock()
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Open the store at `path`; a new file, and a new folder for it, are for this user alone."""
-        return cls(path, connect(path))
+    def open(cls, path: Path, say: Say | None = None) -> Self:
+        """Open the store at `path`; a new file, and a new folder for it, are for this user alone.
+
+        `say` gets a sentence when the file is damaged and a new one takes its place (default: it is logged as a warning).
+        """
+        return cls(StoreFile(path, say))
 
     def close(self) -> None:
         """Close the file; the store cannot be used afterwards."""
-        with self._lock, sentences(self.path):
-            self._connection.close()
+        with self._lock:
+            self._file.close()
 
     def __enter__(self) -> Self:
         """Return the store."""
@@ -190,12 +229,21 @@ class Store:
 
     # Readings
 
+    @_again
     def upsert(self, frame: pd.DataFrame) -> UpsertResult:
         """Store a readings frame; on return its rows are on disk.
 
         A row whose value and interval are stored already keeps its version, so it does not become pending.
         Raises ValueError for what is no readings frame, holds a part of a second, or gives a series a new unit.
         """
+        return self._store(frame, UPSERT_ROW)
+
+    @_again
+    def add(self, frame: pd.DataFrame) -> UpsertResult:
+        """Do as `upsert`, but a row that is there stays as it is."""
+        return self._store(frame, ADD_ROW)
+
+    def _store(self, frame: pd.DataFrame, sql: str) -> UpsertResult:
         times_ns = checked(frame, self.shape)["time"].to_numpy("datetime64[ns]").astype("int64")
         if (times_ns % NS_PER_S).any():
             raise ValueError("the store holds whole seconds: round the times of the frame")
@@ -204,11 +252,15 @@ class Store:
         values, intervals = frame["value"].tolist(), frame["interval_s"].tolist()
         with self._changing() as execute:
             before = version = _meta(execute, "version")
-            hours = {}
+            hours: dict[int, int] = {}
+            recent = _recent_hour(execute, times, intervals)
+            sql_of_recent, sql_of_others = sql.format_map(RECENT), sql.format_map(BY_SERIES)
             for series_id, time, *value in zip(_register(execute, labels), times, values, intervals, strict=True):
-                if execute(UPSERT_ROW, (series_id, time, *value, version + 1)).rowcount:
+                hour = _hour(time)
+                row = (series_id, time, *value, version + 1)
+                if execute(sql_of_recent if hour == recent else sql_of_others, row).rowcount:
                     version += 1
-                    hours[_hour(time)] = version
+                    hours[hour] = version
             for hour, max_version in hours.items():
                 execute(RAISE_HOUR, (hour, max_version))
             if hours:
@@ -229,47 +281,63 @@ class Store:
         start_s, end_s = _unix_s(start), _unix_s(end)
         with self._reading() as execute:
             series = sorted(_series(execute), key=lambda one: self.shape.kinds.index(one.kind))
+            place = {
+                one.id: place
+                for place, one in enumerate(series)
+                if (kinds is None or one.kind in kinds) and (names is None or one.name in names)
+            }
             rows: list[tuple[Any, ...]] = []
-            for one in series:
-                if (kinds is None or one.kind in kinds) and (names is None or one.name in names):
-                    rows += execute(READ_SERIES, (one.id, start_s, end_s)).fetchall()
-        table = np.array(rows, dtype=ROW)
-        return _frame(series, table[np.argsort(table["time"], kind="stable")])
+            for series_id in place:
+                rows += execute(READ_SERIES, (series_id, start_s, end_s)).fetchall()
+            recent = [row for row in execute(RECENT_ROWS, (start_s, end_s)) if row[0] in place]
+            # All rows of a time are of one of the two, so that each may be in the order of the series.
+            table = _table(rows + sorted(recent, key=lambda row: place[row[0]]), ROW)
+            return _frame(series, table[np.argsort(table["time"], kind="stable")])
 
+    @_again
     def delete(self, start: datetime, end: datetime) -> int:
         """Remove the rows of a range; return how many there were. What InfluxDB holds of them stays there."""
         start_s, end_s = _unix_s(start), _unix_s(end)
         with self._changing() as execute:
             deleted = 0
             for one in _series(execute):
-                sql = "DELETE FROM readings WHERE series_id = ? AND time >= ? AND time < ?"
+                sql = "DELETE FROM by_series WHERE series_id = ? AND time >= ? AND time < ?"
                 deleted += execute(sql, (one.id, start_s, end_s)).rowcount
+            deleted += execute("DELETE FROM recent WHERE time >= ? AND time < ?", (start_s, end_s)).rowcount
             # Only the hours at the two ends can have rows left.
             for hour in {_hour(start_s), _hour(end_s)}:
                 execute("DELETE FROM hours WHERE hour = ?", (hour,))
-                execute(RECOUNT_HOUR, {"hour": hour})
+                for rows in (BY_SERIES, RECENT):
+                    execute(RECOUNT_HOUR.format_map(rows), {"hour": hour})
             execute("DELETE FROM hours WHERE hour >= ? AND hour < ?", (start_s, _hour(end_s)))
         return deleted
 
+    def series(self) -> list[tuple[str, str, str]]:
+        """Return kind, name and unit of each series, in order of first sight."""
+        with self._reading() as execute:
+            return [(one.kind, one.name, one.unit) for one in _series(execute)]
+
+    @_again
     def last_time(self) -> datetime | None:
         """Return when the latest live total (or temperature) was read, None where there is none."""
         with self._reading() as execute:
             first = [one.id for one in _series(execute) if one.kind == self.shape.kinds[0]]
-            times = [row[0] for series_id in first for row in execute(LAST_LIVE, (series_id,))]
+            times = [row[0] for series_id in first for row in _of_both(execute, LAST_LIVE, (series_id,))]
         return _datetime(max(times)) if times else None
 
     def live_near(self, moment: datetime) -> datetime | None:
         """Return the time of the last live reading with all totals until then, else of the first one after it."""
         with self._reading() as execute:
-            for sql in (LIVE_BEFORE, LIVE_AFTER):
-                if row := execute(sql, (TOTAL_EXCHANGE, _unix_s(moment))).fetchone():
-                    return _datetime(row[0])
+            for sql, nearest in ((LIVE_BEFORE, max), (LIVE_AFTER, min)):
+                if rows := _of_both(execute, sql, (TOTAL_EXCHANGE, _unix_s(moment))):
+                    return _datetime(nearest(rows)[0])
         return None
 
     def times_after(self, moment: datetime, limit: int = 1000) -> list[datetime]:
         """Return the first `limit` different times of rows later than `moment`, in order."""
         with self._reading() as execute:
-            return [_datetime(time) for (time,) in execute(TIMES_AFTER, (_unix_s(moment), limit))]
+            rows = _of_both(execute, TIMES_AFTER, (_unix_s(moment), limit))
+            return [_datetime(time) for (time,) in sorted(rows)[:limit]]
 
     def hours_with_rows(self, start: datetime, end: datetime) -> list[datetime]:
         """Return the hours (UTC starts) that the range touches and that have rows, in order."""
@@ -280,13 +348,13 @@ class Store:
     def minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
         """Return the covered minutes of the range, each with the interval (s) it is known by: 0 for a live reading."""
         with self._reading() as execute:
-            rows = execute(MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
+            rows = _of_both(execute, MINUTES, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
             return {_datetime(minute): interval_s for minute, interval_s in rows}
 
     def coverage(self, start: datetime, end: datetime) -> dict[datetime, tuple[int, int, int]]:
         """Return by hour (UTC start) how many minutes were read live, were filled, and of those with an hour's mean."""
         with self._reading() as execute:
-            rows = execute(COVERAGE, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
+            rows = _of_both(execute, COVERAGE, (TOTAL_EXCHANGE, _unix_s(start), _unix_s(end)))
             return {_datetime(hour): (live, filled, by_hour) for hour, live, filled, by_hour in rows}
 
     # What a destination owes
@@ -320,10 +388,11 @@ class Store:
             for hour in sorted({_hour(_unix_s(hour)) for hour in hours}):
                 if len(rows) < limit:
                     parameters |= {"hour": hour, "limit": limit - len(rows)}
-                    rows += execute(PENDING_ROWS, parameters).fetchall()
-        table = np.array(rows, dtype=[*ROW, ("version", "i8")])
-        return PendingBatch(_frame(series, table), table["version"], table["time"] // HOUR_S * HOUR_S, resends)
+                    rows += _of_both(execute, PENDING_ROWS, parameters)
+            table = _table(rows, [*ROW, ("version", "i8")])
+            return PendingBatch(_frame(series, table), table["version"], table["time"] // HOUR_S * HOUR_S, resends)
 
+    @_again
     def acknowledge(self, destination: Destination, batch: PendingBatch, upto: int) -> None:
         """Take the first `upto` rows of the batch as settled: written, or set aside.
 
@@ -339,6 +408,7 @@ class Store:
             for hour, version in last.items():
                 execute(ACKNOWLEDGE, (destination_id, hour, version))
 
+    @_again
     def set_aside(
         self, destination: Destination, batch: PendingBatch, start: int, stop: int, reason: str, at: datetime
     ) -> None:
@@ -365,14 +435,16 @@ class Store:
         A readings frame's columns, then `reason` (str) and `at` (datetime64[ns, UTC]).
         """
         with self._reading() as execute:
-            rows = execute(SET_ASIDE_ROWS, (_destination_id(execute, destination), limit)).fetchall()
-            series = _series(execute)
-        table = np.array(rows, dtype=[*ROW, ("reason", "O"), ("at", "i8")])
-        frame = _frame(series, table)
+            rows = _of_both(execute, SET_ASIDE_ROWS, (_destination_id(execute, destination), limit))
+            # By hour again; within one the order is right, because its rows are all of one place.
+            rows = sorted(rows, key=lambda row: _hour(row[1]))[:limit]
+            table = _table(rows, [*ROW, ("reason", "O"), ("at", "i8")])
+            frame = _frame(_series(execute), table)
         frame["reason"] = pd.Series(table["reason"], dtype="str")
         frame["at"] = _times(table["at"])
         return frame
 
+    @_again
     def resend(
         self, start: datetime | None = None, end: datetime | None = None, destination: Destination | None = None
     ) -> int:
@@ -397,6 +469,7 @@ class Store:
 
     # The circuit list
 
+    @_again
     def record_circuits(self, circuits: Collection[Circuit], at: datetime) -> None:
         """Note that `circuits` is the list in force at `at`; nothing is written where it is so already.
 
@@ -426,32 +499,66 @@ class Store:
                 else [Circuit(*row) for row in execute(CIRCUITS_AT, {"time": max(first, _unix_s(time))})]
             )
 
+    @_again
+    def add_circuits(self, past: Collection[tuple[str, str, int, int | None]]) -> None:
+        """Add a past of circuits (id, name, valid from, valid to; unix s) before the first list noted here.
+
+        What was in force until then ends with that list.
+        """
+        with self._changing() as execute:
+            (first,) = execute("SELECT min(valid_from) FROM circuits").fetchone()
+            for circuit_id, name, valid_from, valid_to in past:
+                if first is None or valid_from < first:
+                    ends = [end for end in (valid_to, first) if end is not None]
+                    values = (circuit_id, name, valid_from, min(ends, default=None))
+                    execute("INSERT INTO circuits VALUES (?, ?, ?, ?)", values)
+
     # The file
 
+    @_again
     def check(self) -> None:
         """Raise StoreError unless the store can be read and written now."""
         with self._changing() as execute:
             execute("UPDATE meta SET value = value")
 
+    def look_over(self) -> None:
+        """Read the whole file for damage; raise ReplacedError where there is any.
+
+        It takes as long as reading the file does, seconds for a year; others go on meanwhile.
+        """
+        with self._reading() as execute:
+            (found,) = execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise DamageFoundError(found)
+
     def _reading(self) -> contextlib.AbstractContextManager[_Execute]:
         """One state of the file for everything read inside."""
         return self._transaction("BEGIN")
 
-    def _changing(self) -> contextlib.AbstractContextManager[_Execute]:
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_Execute]:
         """All or nothing of what is written inside, and nobody else writes meanwhile."""
-        return self._transaction("BEGIN IMMEDIATE")
+        with self._transaction("BEGIN IMMEDIATE") as execute:
+            yield execute
+        # Written to a file that was put aside meanwhile, it is not in the record.
+        self._file.follow()
 
     @contextlib.contextmanager
     def _transaction(self, begin: str) -> Iterator[_Execute]:
-        with self._lock, sentences(self.path):
-            self._connection.execute(begin)
-            try:
-                yield self._connection.execute
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors.
-                    self._connection.execute("ROLLBACK")
-                raise
+        with self._lock:
+            self._file.follow()
+            with self._file.guarded():
+                connection = self._file.connection
+                connection.execute(begin)
+                try:
+                    yield connection.execute
+                    connection.execute("COMMIT")
+                except BaseException:
+                    # SQLite has rolled back by itself after some errors; and that this fails too, tells less than the error.
+                    if connection.in_transaction:
+                        with contextlib.suppress(sqlite3.Error):
+                            connection.execute("ROLLBACK")
+                    raise
 
 
 class EnergyStore(Store):
@@ -462,8 +569,8 @@ class EnergyStore(Store):
     def oldest(self) -> datetime | None:
         """Return the first hour whose consumption the device has told, None where there is none."""
         with self._reading() as execute:
-            (time,) = execute(OLDEST_ENERGY).fetchone()
-            return None if time is None else _datetime(time)
+            times = [time for (time,) in _of_both(execute, OLDEST_ENERGY) if time is not None]
+            return _datetime(min(times)) if times else None
 
 
 class ClimateStore(Store):
@@ -474,6 +581,29 @@ class ClimateStore(Store):
 
 def _meta(execute: _Execute, key: str) -> int:
     return int(execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+
+def _of_both(execute: _Execute, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
+    """Return the rows that a question has of both places, those of `recent` last."""
+    return [row for place in (BY_SERIES, RECENT) for row in execute(sql.format_map(place), parameters)]
+
+
+def _recent_hour(execute: _Execute, times: Sequence[int], intervals: Sequence[int]) -> int | None:
+    """Return the hour that `recent` has the rows of; it becomes that of these rows where they are live ones of one hour."""
+    (first,) = execute("SELECT min(time) FROM recent").fetchone()
+    recent = None if first is None else _hour(first)
+    hours = {_hour(time) for time in times}
+    if hours == {recent} or len(hours) != 1 or 0 not in intervals:
+        return recent
+    (hour,) = hours
+    execute(FROM_RECENT)
+    execute("DELETE FROM recent")
+    execute(TO_RECENT, {"hour": hour})
+    for one in _series(execute):
+        execute(
+            "DELETE FROM by_series WHERE series_id = ? AND time >= ? AND time < ?", (one.id, hour, hour + HOUR_S)
+        )
+    return hour
 
 
 def _series(execute: _Execute) -> list[_Series]:
@@ -510,9 +640,20 @@ def _in_force(execute: _Execute) -> set[Circuit]:
     return {Circuit(*row) for row in execute("SELECT circuit_id, name FROM circuits WHERE valid_to IS NULL")}
 
 
+def _table(rows: list[tuple[Any, ...]], dtype: list[tuple[str, str]]) -> npt.NDArray[Any]:
+    """Return a result's rows as an array."""
+    try:
+        return np.array(rows, dtype=dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DamageFoundError(str(error)) from error
+
+
 def _frame(series: Sequence[_Series], table: npt.NDArray[Any]) -> pd.DataFrame:
     """Return a result's rows as a readings frame, in their order."""
-    labels = pd.DataFrame(series, columns=_Series._fields).set_index("id").loc[table["series_id"]]
+    try:
+        labels = pd.DataFrame(series, columns=_Series._fields).set_index("id").loc[table["series_id"]]
+    except KeyError as error:
+        raise DamageFoundError(f"rows of an unknown series, {error}") from error
     columns = {
         "time": _times(table["time"]),
         "kind": labels["kind"].array,

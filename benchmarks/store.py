@@ -28,7 +28,8 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 # As far as `record_complete` looks back every minute.
 RECENT_D = 35
-MINUTES = 30
+# Two hours, because what an hour has brought is put in its place once an hour.
+MINUTES = 120
 REPEATS = 7
 CIRCUIT = str(SERIES["name"].iloc[-1])
 INFLUX = Destination("influx", "home", "power")
@@ -116,7 +117,7 @@ def appended(append: Append, path: Path, start: datetime) -> tuple[float, float]
     """Return the median seconds of appending a minute, and the mean bytes that went to the disk for it."""
     minutes = [readings(start + timedelta(minutes=n), 1) for n in range(MINUTES)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_oublock
-    seconds = median_s(lambda: append(path, minutes.pop()), MINUTES)
+    seconds = median_s(lambda: append(path, minutes.pop(0)), MINUTES)
     return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_oublock - before) * BLOCK / MINUTES
 
 
