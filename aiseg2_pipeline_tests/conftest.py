@@ -6,11 +6,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from aiseg2_pipeline_tests.postgres_server import postgres, postgres_programs
+
+if TYPE_CHECKING:
+    from aiseg2_pipeline_tests.guarded_pipeline import Lived
 
 _bucket_numbers = itertools.count(1)
 
@@ -63,3 +67,32 @@ def bucket(influx: InfluxServer) -> Iterator[str]:
     if not influx.running:
         influx.start()
     influx.drop_bucket(name)
+
+
+@pytest.fixture(scope="session")
+def lives(
+    tmp_path_factory: pytest.TempPathFactory,
+    influx_server: InfluxServer,  # noqa: ARG001 - it tells where no InfluxDB is installed
+    postgres_port: int,
+) -> "tuple[Lived, Lived]":
+    """What two pipelines said and left, after all that can happen to one; the second with its history in PostgreSQL."""
+    from aiseg2_pipeline_tests.guarded_pipeline import live, live_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
+
+    others: list[Lived] = []
+    lived = live(
+        tmp_path_factory.mktemp("lived"),
+        lambda: others.append(live_on_postgres(tmp_path_factory.mktemp("postgres"), postgres_port)),
+    )
+    return lived, others[0]
+
+
+@pytest.fixture(scope="session")
+def lived(lives: "tuple[Lived, Lived]") -> "Lived":
+    """The pipeline that went through everything."""
+    return lives[0]
+
+
+@pytest.fixture(scope="session")
+def lived_on_postgres(lives: "tuple[Lived, Lived]") -> "Lived":
+    """The one with its history in PostgreSQL."""
+    return lives[1]

@@ -194,11 +194,16 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def started(tmp_path: Path, settings: Mapping[str, str], command: str = "run") -> Iterator[Pipeline]:
-    """Give the pipeline (or another command of its kind) that was just started; nothing of it is left afterwards."""
+def started(
+    tmp_path: Path, settings: Mapping[str, str], command: str = "run", umask: int = 0o022
+) -> Iterator[Pipeline]:
+    """Give the pipeline (or another command of its kind) that was just started; nothing of it is left afterwards.
+
+    Where one ran before in this folder, this is its next start.
+    """
     folder, home, log = tmp_path / "a folder", tmp_path / f"home of {command}", tmp_path / f"{command}.log"
     folder.mkdir(exist_ok=True)
-    home.mkdir()
+    home.mkdir(exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own command
             [*COMMAND, command],
@@ -207,7 +212,7 @@ def started(tmp_path: Path, settings: Mapping[str, str], command: str = "run") -
             stdout=output,
             stderr=output,
             start_new_session=True,
-            umask=0o022,
+            umask=umask,
         )
     pipeline = Pipeline(process, folder, home, log, Pages(f"http://127.0.0.1:{settings['AISEG2_UI_PORT']}"))
     try:

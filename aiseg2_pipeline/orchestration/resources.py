@@ -1,8 +1,10 @@
 """The outside world as Dagster resources: the device, the store, InfluxDB. They only open what the rooms below define.
 
-Secrets are environment variables by name in what Dagster shows, and no repr holds them.
+None of them takes configuration from a run: else whoever reaches Dagster's pages could launch one that sends the token
+to another server. So Dagster knows no secret and no name of one, and no repr holds them.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -10,12 +12,23 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
-from dagster import ConfigurableIOManager, ConfigurableResource, EnvVar, Failure, InputContext, OutputContext
+from dagster import (
+    ConfigurableIOManager,
+    ConfigurableResource,
+    Failure,
+    InitResourceContext,
+    InputContext,
+    IOManagerDefinition,
+    OutputContext,
+    ResourceDefinition,
+    mem_io_manager,
+)
 from pydantic import Field, PrivateAttr
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influx import InfluxWriter
+from aiseg2_pipeline.orchestration.logs import log_warning
 from aiseg2_pipeline.readings import frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
@@ -54,17 +67,33 @@ class ReadingsStore(ConfigurableResource[Store]):
     energy_path: str = Field(description="The SQLite file of the device's energy, beside it.")
     climate_path: str = Field(description="The SQLite file of the rooms' climate, beside it.")
 
+    _log: logging.Logger | None = PrivateAttr(default=None)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files of readings, energy and climate."""
+        return [Path(self.path), Path(self.energy_path), Path(self.climate_path)]
+
+    def tell(self, log: logging.Logger) -> None:
+        """Say in a run's log, too, what a store has to say of itself."""
+        self._log = log
+
+    def _say(self, sentence: str) -> None:
+        log_warning(sentence)
+        if self._log is not None:
+            self._log.warning(sentence)
+
     def open(self) -> Store:
         """Return the open store; use it as a context manager. Raise StoreError."""
-        return Store.open(Path(self.path))
+        return Store.open(Path(self.path), self._say)
 
     def open_energy(self) -> EnergyStore:
         """Return the open store of the device's energy, as `open` does."""
-        return EnergyStore.open(Path(self.energy_path))
+        return EnergyStore.open(Path(self.energy_path), self._say)
 
     def open_climate(self) -> ClimateStore:
         """Return the open store of the rooms' climate, as `open` does."""
-        return ClimateStore.open(Path(self.climate_path))
+        return ClimateStore.open(Path(self.climate_path), self._say)
 
 
 class InfluxDB(ConfigurableResource[InfluxWriter]):
@@ -113,7 +142,7 @@ class StoreIOManager(ConfigurableIOManager):
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:  # noqa: ARG002 - Dagster's signature
         """Upsert the frame; rows that are there already and equal keep their version."""
         try:
-            with self._store.open(Path(self.path)) as store:
+            with self._store.open(Path(self.path), log_warning) as store:
                 store.upsert(obj)
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
@@ -124,7 +153,7 @@ class StoreIOManager(ConfigurableIOManager):
             return frame([], self._store.shape)
         window = context.asset_partitions_time_window
         try:
-            with self._store.open(Path(self.path)) as store:
+            with self._store.open(Path(self.path), log_warning) as store:
                 return store.read(window.start, window.end)
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
@@ -142,34 +171,58 @@ class ClimateIOManager(StoreIOManager):
     _store: ClassVar[type[Store]] = ClimateStore
 
 
-def resources(settings: Settings) -> dict[str, Any]:
+def resources(settings: Settings) -> dict[str, ResourceDefinition]:
     """Return the resources of these settings, under the names that the assets ask for."""
-    influx = settings.influx
-    verify = settings.device_verify
+    influx, verify = settings.influx, settings.device_verify
     return {
-        "device": Aiseg2Device(
+        "device": _settled(
+            Aiseg2Device,
+            f"The AiSEG2 at {settings.device_url}, as {settings.device_user}.",
             base_url=settings.device_url,
             user=settings.device_user,
-            password=settings.device_password.get_secret_value() if settings.demo else EnvVar("AISEG2_PASSWORD"),
+            password=settings.device_password.get_secret_value(),
             state_dir=str(settings.device_state_dir),
             verify=verify is not False,
             ca_file=verify if isinstance(verify, str) else "",
         ),
-        "store": ReadingsStore(
+        "store": _settled(
+            ReadingsStore,
+            f"The local stores in {settings.data_dir}.",
             path=str(settings.store_path),
             energy_path=str(settings.energy_path),
             climate_path=str(settings.climate_path),
         ),
-        "readings_io": StoreIOManager(path=str(settings.store_path)),
-        "energy_io": EnergyIOManager(path=str(settings.energy_path)),
-        "climate_io": ClimateIOManager(path=str(settings.climate_path)),
-        "influxdb": InfluxDB(
+        "readings_io": _settled(StoreIOManager, "Keeps readings.", path=str(settings.store_path)),
+        "energy_io": _settled(EnergyIOManager, "Keeps the device's energy.", path=str(settings.energy_path)),
+        "climate_io": _settled(ClimateIOManager, "Keeps the rooms' climate.", path=str(settings.climate_path)),
+        # Nothing else is kept, and Dagster's own would make a folder wherever a run says.
+        "io_manager": mem_io_manager,
+        "influxdb": _settled(
+            InfluxDB,
+            f"The InfluxDB at {influx.url}, bucket {influx.bucket}."
+            if influx
+            else "None is configured (INFLUXDB_HOST).",
             host=influx.host if influx else "",
             url=influx.url if influx else "",
-            token=EnvVar("INFLUXDB_TOKEN") if influx else "",
+            token=influx.token.get_secret_value() if influx else "",
             org=influx.org if influx else "",
             bucket=influx.bucket if influx else "",
             verify=influx is None or influx.verify is not False,
             ca_file=influx.verify if influx and isinstance(influx.verify, str) else "",
         ),
     }
+
+
+def _settled(kind: type[Any], description: str, **fields: str | bool) -> ResourceDefinition:
+    """Return a resource that each run makes anew, and always the same: there is nothing that a run could set."""
+
+    def make(context: InitResourceContext) -> Any:
+        made = kind(**fields)
+        if isinstance(made, ReadingsStore) and context.log is not None:
+            made.tell(context.log)
+        return made
+
+    # Dagster's pages show it.
+    make.__name__ = kind.__name__
+    definition = IOManagerDefinition if issubclass(kind, ConfigurableIOManager) else ResourceDefinition
+    return definition(make, config_schema={}, description=description)
