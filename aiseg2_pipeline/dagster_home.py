@@ -3,6 +3,7 @@
 The storage is SQLite, or the PostgreSQL of AISEG2_POSTGRES_URL (the extra `postgres`).
 """
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +20,8 @@ INSTANCE = "dagster.yaml"
 # Where dagster.yaml below finds the address, which holds a password.
 POSTGRES = {"postgres": {"postgres_url": {"env": "AISEG2_POSTGRES_URL"}}}
 CONNECT_S = 10
+# The line of a traceback that says what it is about, without the names of the errors' kinds.
+_RAISED = re.compile(r"^[\w.]+(?:Error|Exception): (?:\([\w.]+\) |\[Errno \d+\] )?(.+)$", re.MULTILINE)
 
 
 class DagsterHomeError(Exception):
@@ -40,15 +43,18 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
     (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
     # Webserver and daemon would both make the storage, and one of them fail.
     made = subprocess.run(
-        [sys.executable, "-m", "dagster", "instance", "migrate"],
+        [sys.executable, "-m", "aiseg2_pipeline.orchestration.ready"],
         env=variables,
         capture_output=True,
         text=True,
         check=False,
     )
     if made.returncode:
-        last = made.stderr.strip().splitlines()[-1:] or ["no reason given"]
-        raise DagsterHomeError(f"Dagster's storage in {home} cannot be made: {last[0]}")
+        reason = (_RAISED.findall(made.stderr) or ["no reason given"])[-1]
+        raise DagsterHomeError(
+            f"Dagster's storage in {home} cannot be made: free space, or move that folder away, which costs the history of runs "
+            f"but no reading ({reason})."
+        )
     for problem in prepare_storage(home):
         say(problem)
 

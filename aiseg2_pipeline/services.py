@@ -12,16 +12,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import filelock
 from honcho.manager import Manager
 
-from aiseg2_pipeline import dagster_home, notify
+from aiseg2_pipeline import dagster_home, notify, tied
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
 CALM = "aiseg2_pipeline.orchestration.calm"
+WEBSERVER = "aiseg2_pipeline.orchestration.webserver"
+# What services take to end after the process that started them was killed; generous, because they have been told to.
+ENDING_S = 15
 # What means something else in the address of a socket.
 _NO_SOCKET_NAME = re.compile("[%#?,]")
 
@@ -37,25 +41,31 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     folder = _project_folder()
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600):
+        alive = settings.data_dir / "alive.lock"
+        # Services whose starter was killed are ending; their part of this lock goes with the last of them.
+        patience_s = 0 if tied.is_there(alive) else ENDING_S
+        with (
+            filelock.FileLock(settings.data_dir / "run.lock", timeout=patience_s, mode=0o600),
+            tied.starter(alive),
+        ):
             if settings.ui:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
             _check_socket(settings)
-            return _run(settings, folder, say)
+            return _run(settings, folder, alive, say)
     except filelock.Timeout:
         raise ServicesError(
             f"aiseg2-pipeline already runs on the data directory {settings.data_dir}: use that one, stop it, or set "
             "AISEG2_DATA_DIR to another folder."
         ) from None
+    except BlockingIOError:
+        raise ServicesError(_left_running(settings)) from None
     except OSError as error:
-        raise ServicesError(
-            f"The data directory {settings.data_dir} cannot be used ({error.strerror}): free space, or set AISEG2_DATA_DIR."
-        ) from None
+        raise ServicesError(_unusable(settings, error)) from None
 
 
-def _run(settings: Settings, folder: Path, say: Callable[[str], None]) -> int:
+def _run(settings: Settings, folder: Path, alive: Path, say: Callable[[str], None]) -> int:
     variables = _variables(settings)
     workspace = folder / WORKSPACE
     say(f"Readings and run history: {settings.data_dir}")
@@ -75,23 +85,18 @@ def _run(settings: Settings, folder: Path, say: Callable[[str], None]) -> int:
         raise ServicesError(str(error)) from None
     manager = Manager()
     if settings.demo:
-        _add(manager, "simulator", variables, _command("aiseg2_pipeline.cli", "simulate"))
-    _add(manager, "code-server", variables, _code_server(settings))
+        _add(manager, "simulator", variables, alive, ["aiseg2_pipeline.cli", "simulate"])
+    _add(manager, "code-server", variables, alive, _code_server(settings))
     # The socket is there once the code is loaded; the two others would complain until then.
-    loaded = f"until [ -S {shlex.quote(str(settings.code_server_socket))} ]; do sleep 0.2; done; "
-    daemon = _command(
-        *(CALM, "dagster._daemon", "run"), "-w", str(workspace), "--log-format", "json", "--log-level", "warning"
-    )
-    _add(manager, "daemon", variables, daemon, after=loaded)
+    loaded = str(settings.code_server_socket)
+    _add(manager, "daemon", variables, alive, _daemon(workspace), after=loaded)
     if settings.ui:
-        _add(manager, "webserver", variables, _webserver(settings, workspace), after=loaded)
-        say(
-            f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} (the first reading is there within two minutes)."
-        )
+        _add(manager, "webserver", variables, alive, _webserver(settings, workspace), after=loaded)
+        _say_address(settings, "the first reading is there within two minutes", say)
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
-    return _until_stopped(manager)
+    return _until_stopped(manager, say)
 
 
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
@@ -103,19 +108,42 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
         )
     _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
     manager = Manager()
-    _add(manager, "webserver", _variables(settings), _webserver(settings, workspace))
-    say(f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} until Ctrl-C.")
-    return _until_stopped(manager)
+    alive = settings.data_dir / f"ui-{settings.ui_port}.lock"
+    try:
+        with tied.starter(alive):
+            _add(manager, "webserver", _variables(settings), alive, _webserver(settings, workspace))
+            _say_address(settings, "until Ctrl-C", say)
+            return _until_stopped(manager, say)
+    except OSError as error:
+        raise ServicesError(_unusable(settings, error)) from None
 
 
-def _until_stopped(manager: Manager) -> int:
+def _say_address(settings: Settings, more: str, say: Callable[[str], None]) -> None:
+    say(f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} ({more}).")
+    if not _is_loopback(settings.ui_host):
+        say(
+            "Whoever reaches that address may end and delete runs, for these pages have no login (AISEG2_UI_HOST)."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _until_stopped(manager: Manager, say: Callable[[str], None]) -> int:
     """Run the services until one of them ends or a signal asks for it; return the exit code."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
     manager.loop()
     # Ctrl-C and SIGTERM (systemd, Docker) are how it is ended, and no failure.
     asked_to_end = (130, 143)
-    return 0 if manager.returncode in asked_to_end else int(manager.returncode or 0)
+    if manager.returncode in asked_to_end:
+        return 0
+    say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
+    return int(manager.returncode or 0)
 
 
 def _end_without_terminal() -> None:
@@ -136,27 +164,34 @@ def _variables(settings: Settings) -> dict[str, str]:
     }
 
 
-def _add(manager: Manager, name: str, variables: dict[str, str], command: list[str], after: str = "") -> None:
-    manager.add_process(name, f"{after}exec {shlex.join(command)}", env=variables)
+def _add(
+    manager: Manager, name: str, variables: dict[str, str], alive: Path, command: list[str], after: str = ""
+) -> None:
+    # By module, not by script name: this Python's own packages, whatever is on PATH.
+    service = shlex.join([sys.executable, "-m", tied.__name__, str(alive), after, *command])
+    # What a service that was killed has started (runs) would keep its output open, and its end would not be seen.
+    manager.add_process(name, f"trap : TERM; {service}; code=$?; kill 0; exit $code", env=variables)
 
 
 def _code_server(settings: Settings) -> list[str]:
-    return _command(
+    return [
         *("aiseg2_pipeline.orchestration.code_server", "-m", "aiseg2_pipeline.definitions"),
         *("--socket", str(settings.code_server_socket), "--log-format", "json", "--log-level", "warning"),
-    )
+    ]
+
+
+def _daemon(workspace: Path) -> list[str]:
+    return [
+        *(CALM, "dagster._daemon", "run", "-w", str(workspace)),
+        *("--log-format", "json", "--log-level", "warning"),
+    ]
 
 
 def _webserver(settings: Settings, workspace: Path) -> list[str]:
-    return _command(
-        *(CALM, "dagster_webserver", "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
+    return [
+        *(WEBSERVER, "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
         *("--log-format", "json", "--dagster-log-level", "warning"),
-    )
-
-
-def _command(module: str, *arguments: str) -> list[str]:
-    # By module, not by script name: this Python's own packages, whatever is on PATH.
-    return [sys.executable, "-m", module, *arguments]
+    ]
 
 
 def _project_folder() -> Path:
@@ -181,10 +216,7 @@ def _check_socket(settings: Settings) -> None:
     """See that the code server can listen there; what an earlier one left behind is removed."""
     path = settings.code_server_socket
     if _answers(path):
-        raise ServicesError(
-            f"Services of an aiseg2-pipeline that was killed still run on the data directory {settings.data_dir}: end "
-            "them (or restart this machine), or set AISEG2_DATA_DIR to another folder."
-        )
+        raise ServicesError(_left_running(settings))
     path.unlink(missing_ok=True)
     reason = "its path has a comma, %, # or ?" if _NO_SOCKET_NAME.search(str(path)) else ""
     try:
@@ -197,6 +229,20 @@ def _check_socket(settings: Settings) -> None:
         raise ServicesError(
             f"The code server cannot listen at {path} ({reason}): set AISEG2_DATA_DIR to a short path on a disk of this machine."
         )
+
+
+def _unusable(settings: Settings, error: OSError) -> str:
+    return (
+        f"The data directory {settings.data_dir} cannot be used ({error.strerror}): free space, let this user write to it, or set "
+        "AISEG2_DATA_DIR to another folder."
+    )
+
+
+def _left_running(settings: Settings) -> str:
+    return (
+        f"Services of an aiseg2-pipeline that was killed still run on the data directory {settings.data_dir}: end "
+        "them (or restart this machine), or set AISEG2_DATA_DIR to another folder."
+    )
 
 
 def _check_port(host: str, port: int, setting: str) -> None:

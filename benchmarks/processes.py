@@ -24,14 +24,19 @@ STARTS = "code servers that start"
 _START_S = 15
 # What a command line must hold for a role, the first that fits; our own names as well as Dagster's.
 _ROLES = (
+    # It holds the command of the service that it waits for.
+    ("/bin/sh\0-c", "supervisor"),
     ("multiprocessing.forkserver", "forkserver"),
     ("multiprocessing.resource_tracker", "resource tracker"),
     ("multiprocessing.spawn", "run"),
-    ("dagster_webserver", "webserver"),
+    ("webserver", "webserver"),
+    ("orchestration.webserver", "webserver"),
     ("dagster._daemon", "daemon"),
     ("grpc", CODE_SERVER),
     ("code_server", CODE_SERVER),
+    ("aiseg2_pipeline.cli\0simulate", "simulator"),
     ("aiseg2_pipeline.cli", "supervisor"),
+    ("influx", "InfluxDB"),
     ("watch_orphans", "compute logs"),
     ("tail\0", "compute logs"),
 )
@@ -141,6 +146,11 @@ class Tree:
             if role == CODE_SERVER and uptime_s - process.started_at < _START_S:
                 self._starts_s[process.key] = process.own_s
         return list(tree.values())
+
+    def roles(self) -> list[tuple[int, str]]:
+        """Return the process id and the role of each that runs now."""
+        tree = self._now()
+        return [(pid, role) for pid, process in tree.items() if (role := _role(process, tree))]
 
     def ended(self) -> bool:
         """Return whether nothing of it runs any more."""

@@ -1,0 +1,308 @@
+"""An hour of the real thing under faults: memory, files, sockets and disk are flat, and every minute is accounted for.
+
+`aiseg2-pipeline run` as `make run` starts it, a simulated unit and the real InfluxDB, each a process of its own, the
+last two with drawn faults. Every few minutes something worse happens (`soak_parts`): InfluxDB or the unit is gone
+for a while or hangs, a run is killed with `kill -9`, in the first 40 % each service and the main process as well, and somebody
+launches a fill from the pages. This process is the supervisor that starts the pipeline again when it has ended. At
+the end all stops, and the store and InfluxDB are compared with the household (`soak_record`).
+
+Growth is judged from five minutes after the last start on, where that leaves at least a quarter of an hour. Exits with 1
+where something is off. Linux only.
+
+    python -m benchmarks.soak [--minutes 60] [--seed N] [--fault-rate 0.05] [--out DIR]
+"""
+
+import argparse
+import random
+import re
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from aiseg2_pipeline.orchestration.partitions import day_key
+from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
+from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.running_pipeline import Pages
+from benchmarks import vitals
+from benchmarks.minute_run import free_port
+from benchmarks.processes import Tree
+from benchmarks.side import markdown, say
+from benchmarks.soak_parts import Part, Parts, plan
+from benchmarks.soak_record import Account, account
+
+SAMPLE_S = 10
+SAID_S = 300
+FIRST_READING_S = 180
+SETTLE_S = 900
+ASKED_AGAIN_S = 120
+WARM_S = 300
+JUDGED_S = 900
+HOUSEHOLD = 1
+ORG, BUCKET = "home", "soak"
+SERVICES = ("supervisor", "daemon", "code server", "webserver", "forkserver", "resource tracker")
+# What is around the pipeline, and no part of it.
+STAGE = ("simulator", "InfluxDB")
+# What may be more after an hour than before it. Dagster's home and the readings grow by what a minute's run and row take.
+MOST_AN_HOUR = {"own MB": 6.0, "files": 3.0, "sockets": 3.0, "threads": 2.0}
+HOME_KB_A_RUN = 110.0
+DATA_KB_A_MINUTE = 12.0
+MOST_WAL_MB = 30.0
+HANGING_S = 300
+_UNFINISHED = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
+    ... on Runs { results { jobName status creationTime } } } }"""
+_COUNT = "{ runsOrError { ... on Runs { count } } }"
+
+
+def main() -> None:
+    """Soak, print the tables and the verdict, exit with 1 where something is off."""
+    if sys.platform != "linux":
+        raise SystemExit("This benchmark reads processes from Linux's /proc: run it on Linux.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10**6), help="the same seed, the same faults"
+    )
+    parser.add_argument(
+        "--fault-rate", type=float, default=0.05, help="of each request to the unit and to InfluxDB"
+    )
+    parser.add_argument("--every-s", type=float, default=150, help="how often something worse happens")
+    parser.add_argument(
+        "--out", type=Path, help="a folder for logs, samples and a picture (default: none are kept)"
+    )
+    options = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # All that was started is stopped on the way out.
+        signal.signal(number, signal.default_int_handler)
+    with ExitStack() as stack:
+        folder = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        wrong = soak(options, folder.resolve())
+    raise SystemExit(1 if wrong else 0)
+
+
+def soak(options: argparse.Namespace, folder: Path) -> list[str]:
+    """Soak in an empty folder; return a sentence for each thing that is off."""
+    say(f"seed {options.seed}, {options.minutes:g} minutes, faults at {options.fault_rate:g} of all requests")
+    chance = random.Random(options.seed)  # noqa: S311 - dice to be thrown again
+    data, token = folder / "data", secrets.token_hex()
+    samples: list[vitals.Sample] = []
+    with Tree() as tree:
+        parts = prepared(options, folder, token, tree, chance)
+        try:
+            parts.start()
+            began = first_reading(data)
+            parts.began = time.monotonic()
+            parts.starts_s[:] = [0.0]
+            hour(parts, plan(chance, options.minutes, options.every_s), options.minutes * 60, data, samples)
+            settle(parts, data, samples)
+            hanging = unfinished(parts.pages)
+            runs = parts.pages.ask(_COUNT)["runsOrError"]["count"]
+        finally:
+            codes = {part.name: part.stop() for part in (parts.pipeline, parts.unit, parts.influx)}
+        ended = datetime.now(UTC).replace(second=0, microsecond=0)
+        say("everything has stopped; comparing with the household")
+        destination = Destination(parts.influx_host, ORG, BUCKET)
+        with InfluxServer(folder / "influxdb", org=ORG, token=token) as server:
+            record = account(data, Household(HOUSEHOLD), server, destination, began, ended)
+    vitals.save(samples, folder / "samples.csv")
+    vitals.draw(samples, parts.events, folder / "memory.png")
+    log = parts.pipeline.log.read_text(encoding="utf-8", errors="replace")
+    wrong = [*record.wrong, *hanging, *left_over(codes, log), *growth(samples, parts.starts_s[-1], runs)]
+    print("\n".join(report(parts, samples, record, runs, options, wrong)))
+    return wrong
+
+
+def prepared(options: argparse.Namespace, folder: Path, token: str, tree: Tree, chance: random.Random) -> Parts:
+    """Return the three parts, not started."""
+    unit_port, influx_port, ui_port = free_port(), free_port(), free_port()
+    faults = (
+        ["--fault-rate", str(options.fault_rate), "--fault-seed", str(options.seed)] if options.fault_rate else []
+    )
+    unit = Part(
+        "unit",
+        folder,
+        {},
+        *("aiseg2_pipeline.cli", "simulate", "--port", str(unit_port), "--seed", str(HOUSEHOLD)),
+        *("--latency-ms", "50", *faults),
+    )
+    influx = Part(
+        "InfluxDB",
+        folder,
+        {},
+        *("aiseg2_pipeline_tests.influxdb_server", "--port", str(influx_port), "--org", ORG, "--bucket", BUCKET),
+        *("--token", token, "--data", str(folder / "influxdb"), *faults),
+    )
+    # A past to fill, so that there is something to do beside the minute.
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
+    settings = {
+        "AISEG2_HOST": f"127.0.0.1:{unit_port}",
+        "AISEG2_USER": DEFAULT_USER,
+        "AISEG2_PASSWORD": DEFAULT_PASSWORD,
+        "AISEG2_DATA_DIR": str(folder / "data"),
+        "AISEG2_START_DATE": str(yesterday),
+        "AISEG2_UI_PORT": str(ui_port),
+        "INFLUXDB_HOST": f"127.0.0.1:{influx_port}",
+        "INFLUXDB_TOKEN": token,
+        "INFLUXDB_ORG": ORG,
+        "INFLUXDB_BUCKET": BUCKET,
+    }
+    pipeline = Part("pipeline", folder, settings, "aiseg2_pipeline.cli", "run")
+    return Parts(
+        unit, influx, pipeline, tree, Pages(f"http://127.0.0.1:{ui_port}"), chance, settings["INFLUXDB_HOST"]
+    )
+
+
+def first_reading(data: Path) -> datetime:
+    """Return the minute after that of the first reading, with which the record begins, when it has begun."""
+    end = time.monotonic() + FIRST_READING_S
+    while not (data / "readings.sqlite").exists() or not readings_in(data):
+        if time.monotonic() > end:
+            raise SystemExit("No reading has been taken: see pipeline.log.")
+        time.sleep(0.5)
+    return datetime.now(UTC).replace(second=0, microsecond=0) + timedelta(minutes=1)
+
+
+def readings_in(data: Path) -> bool:
+    """Return whether there is a reading."""
+    try:
+        with Store.open(data / "readings.sqlite") as store:
+            return store.last_time() is not None
+    except StoreError:
+        return False
+
+
+def hour(
+    parts: Parts, planned: list[tuple[float, str]], length_s: float, data: Path, samples: list[vitals.Sample]
+) -> None:
+    """Let happen what was planned, and look every ten seconds."""
+    said_s = 0.0
+    while (at_s := parts.at_s) < length_s:
+        while planned and planned[0][0] <= at_s:
+            parts.befall(planned.pop(0)[1])
+        if not samples or at_s >= samples[-1].at_s + SAMPLE_S:
+            samples.append(vitals.look(parts.tree, data, at_s))
+        if at_s >= said_s:
+            said_s += SAID_S
+            total = sum(one.pss_mb for role, one in samples[-1].by_role.items() if role in SERVICES)
+            say(f"{at_s / 60:5.1f} min  {total:.0f} MB in all services, {len(parts.events)} events so far")
+        parts.tend()
+        time.sleep(0.2)
+
+
+def settle(parts: Parts, data: Path, samples: list[vitals.Sample]) -> None:
+    """End what lasts, and return when nothing is owed to InfluxDB; what does not come to that is seen later."""
+    parts.calm()
+    end = time.monotonic() + SETTLE_S
+    destination = Destination(parts.influx_host, ORG, BUCKET)
+    say("waiting until nothing is owed to InfluxDB")
+    asked_s = -float(ASKED_AGAIN_S)
+    while time.monotonic() < end:
+        parts.tend()
+        if not samples or parts.at_s >= samples[-1].at_s + SAMPLE_S:
+            samples.append(vitals.look(parts.tree, data, parts.at_s))
+        with Store.open(data / "readings.sqlite") as store, EnergyStore.open(data / "energy.sqlite") as energy:
+            owed, owed_energy = store.pending_count(destination), energy.pending_count(destination)
+        if owed_energy and parts.at_s >= asked_s + ASKED_AGAIN_S:
+            # Else it goes out with the next hour's run.
+            asked_s = parts.at_s
+            parts.launch("energy_day", day_key(datetime.now(UTC)))
+        # Between two minutes' runs, so that the last one is not cut off.
+        if not owed and not owed_energy and 30 < time.time() % 60 < 55:  # noqa: PLR2004 - seconds of a minute
+            return
+        time.sleep(1)
+
+
+def unfinished(pages: Pages) -> list[str]:
+    """Return a sentence for each run that goes on for longer than any should."""
+    now = time.time()
+    return [
+        f"a run of {run['jobName']} is {run['status']} since {(now - run['creationTime']) / 60:.0f} minutes"
+        for run in pages.ask(_UNFINISHED)["runsOrError"]["results"]
+        if now - run["creationTime"] > HANGING_S
+    ]
+
+
+def left_over(codes: dict[str, int], log: str) -> Iterator[str]:
+    """Yield a sentence where a part did not end well when it was asked to, or said what nobody should have to read."""
+    for name, code in codes.items():
+        if code:
+            yield f"{name} ended with {code} when it was asked to"
+    for line in set(re.findall(r"Traceback.*", log)):
+        yield f"the pipeline's output has a traceback: {line}"
+
+
+def growth(samples: Sequence[vitals.Sample], last_start_s: float, runs: int) -> Iterator[str]:
+    """Yield a sentence for each thing that grows more than it may."""
+    since_s, end_s = last_start_s + WARM_S, samples[-1].at_s
+    hours = end_s / vitals.HOUR_S
+    most = {
+        "data directory": DATA_KB_A_MINUTE * vitals.MINUTE_S / 1000,
+        "Dagster's home": HOME_KB_A_RUN * runs / hours / 1000,
+    }
+    for line in vitals.lines(samples):
+        if line.name == "write-ahead logs" and line.peak > MOST_WAL_MB:
+            yield f"the write-ahead logs reach {line.peak:.0f} MB, and may have {MOST_WAL_MB:.0f}"
+        if end_s - since_s < JUDGED_S:
+            continue
+        may = most.get(line.name, MOST_AN_HOUR.get(line.measure) if line.name in SERVICES else None)
+        grows = line.growth_an_hour(since_s)
+        if may is not None and grows is not None and grows > may:
+            yield f"{line.name}: {line.measure} grow by {grows:.2f} an hour, and may by {may:g}"
+
+
+def report(
+    parts: Parts,
+    samples: Sequence[vitals.Sample],
+    record: Account,
+    runs: int,
+    options: argparse.Namespace,
+    wrong: Sequence[str],
+) -> Iterator[str]:
+    """Yield the lines of the tables and of the verdict, in Markdown."""
+    length_s = options.minutes * vitals.MINUTE_S
+    marks = [vitals.AROUND_S, *(share * length_s / 4 for share in (1, 2, 3, 4))]
+    since_s = parts.starts_s[-1] + WARM_S
+    yield f"Seed {options.seed}, {options.minutes:g} minutes; *an hour* is from minute {since_s / 60:.0f} on."
+    yield ""
+    yield vitals.table([line for line in vitals.lines(samples) if line.name not in STAGE], marks, since_s)
+    yield ""
+    yield markdown(
+        ["minutes", "live", "filled", "told missing", "of the hour that runs, missing", "rows", "rows set aside"],
+        [
+            [
+                "",
+                *map(
+                    str,
+                    (
+                        record.live,
+                        record.filled,
+                        record.missing,
+                        record.running_hour,
+                        record.rows,
+                        record.set_aside,
+                    ),
+                ),
+            ]
+        ],
+    )
+    yield ""
+    yield f"Held against the household: {', '.join(f'{count} {what}' for what, count in record.judged.items())}."
+    yield ""
+    yield f"{runs} runs, {len(parts.starts_s)} starts. What happened:"
+    yield from (f"- {at_s / 60:.1f} min: {what}" for at_s, what in parts.events)
+    yield ""
+    yield "Nothing is off." if not wrong else "Off:"
+    yield from (f"- {sentence}" for sentence in wrong)
+
+
+if __name__ == "__main__":
+    main()
