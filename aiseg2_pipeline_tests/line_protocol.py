@@ -1,0 +1,86 @@
+"""Line protocol as InfluxDB reads it (1.x and 2 alike), to prove that names mean in the points what was meant."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from aiseg2_pipeline import climate, energy, points
+from aiseg2_pipeline.aiseg2.circuits import sum_by_name
+from aiseg2_pipeline.aiseg2.models import CircuitPower, GeneratingDevice, LiveReading, PowerFlow, Room
+from aiseg2_pipeline.readings import live_frame
+
+TIME = datetime(2026, 7, 14, 3, 0, 5, tzinfo=UTC)
+
+
+class Point(NamedTuple):
+    """A line as the server understands it."""
+
+    measurement: str
+    tags: dict[str, str]
+    fields: str
+    time: str
+
+
+def parsed(line: str) -> Point:
+    """Return a line's parts: an escape is a backslash before a comma, a space or an equals sign, and nothing else is."""
+    assert "\n" not in line
+    (key, fields, time) = _split(line, " ")
+    measurement, *tags = _split(key, ",")
+    pairs = [_split(tag, "=") for tag in tags]
+    assert all(len(pair) == len(("key", "value")) and all(pair) for pair in pairs), pairs
+    return Point(measurement, {_plain(name): _plain(value) for name, value in pairs}, fields, time)
+
+
+def read_back(names: Sequence[str]) -> None:
+    """Assert that points of devices, circuits and rooms of these names are those that were meant, and no others."""
+    flow = PowerFlow(1.0, 2.0, tuple(GeneratingDevice(name, 3.0) for name in names))
+    circuits = tuple(CircuitPower(name, float(n)) for n, name in enumerate(names))
+    table = live_frame(LiveReading(TIME, flow, circuits, None, None, None, 0, 0.0))
+    lines = [line for row in points.lines(table) for line in row]
+    told = [parsed(line) for line in lines]
+    sums = sum_by_name((row.name, row.power_w) for row in circuits)
+    assert len(told) == len(table)
+    assert {point.measurement for point in told} == {"power"}
+    assert {point.time for point in told} == {str(int(TIME.timestamp()) * 10**9)}
+    assert [
+        (point.tags["detail-section"], point.fields)
+        for point in told
+        if point.tags.get("detail-type") == "usage" and len(point.tags) == len(("type", "section"))
+    ] == [(f"{name}(W)", f"value={watts}") for name, watts in sums.items()]
+    "\n".join(lines).encode()
+
+    rooms = [Room(name, 20.0, None) for name in names if name.strip()]
+    of_rooms = climate.frame(TIME, rooms)
+    told = [parsed(line) for row in points.climate_lines(of_rooms) for line in row]
+    assert [point.tags for point in told] == [
+        {"detail-type": "temperature", "detail-section": as_written(name)} for name in of_rooms["name"]
+    ]
+
+    ids = [str(number) for number in range(len(names))]
+    hours = energy.frame(energy.interval(TIME, energy.USAGE, circuit_id, 5, energy.HOUR_S) for circuit_id in ids)
+    told = [parsed(line) for (line,) in points.energy_lines(hours, lambda circuit_id, _: names[int(circuit_id)])]
+    assert [point.tags for point in told] == [
+        {"detail-type": "usage", "detail-section": as_written(names[int(n)] or n), "circuit-id": n}
+        for n in hours["name"]
+    ]
+
+
+def as_written(name: str) -> str:
+    """Return a name at the end of a tag's value: there, line protocol has no way to write a backslash."""
+    return f"{name[:-1]} " if name.endswith("\\") else name
+
+
+def _split(text: str, at: str) -> list[str]:
+    parts = [""]
+    for before, char in zip(" " + text, text, strict=False):
+        if char == at and before != "\\":
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts
+
+
+def _plain(text: str) -> str:
+    for char in ", =":
+        text = text.replace(f"\\{char}", char)
+    return text
