@@ -11,6 +11,7 @@ By hand, until Ctrl-C (then set INFLUXDB_HOST=127.0.0.1:8086, INFLUXDB_ORG, INFL
 """
 
 import argparse
+import asyncio
 import csv
 import gzip
 import io
@@ -26,7 +27,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,9 +43,14 @@ from starlette.types import Receive, Scope, Send
 from aiseg2_pipeline import influx
 from aiseg2_pipeline.points import CONSUMPTION_SUMMARY
 from aiseg2_pipeline.readings import KEY, Row, frame
+from aiseg2_pipeline_tests.faulty_influxdb import Exchange, Fault, InfluxFaults
+
+__all__ = ["Exchange", "Fault", "InfluxServer"]
 
 _PRECISIONS = {"ns": "n", "us": "u", "ms": "ms", "s": "s"}
 _CODES = {400: "invalid", 404: "not found", 413: "request too large", 422: "unprocessable entity"}
+# Longer than the pipeline waits for an answer (10 s).
+SLOW_S = 12.0
 _CONFIG = """\
 reporting-disabled = true
 bind-address = "127.0.0.1:0"
@@ -60,27 +65,6 @@ log-enabled = false
 [monitor]
 store-enabled = false
 """
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What to answer instead; `take` hands a write to the server first, `cut` then breaks the connection."""
-
-    status: int = 500
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    take: bool = False
-    cut: bool = False
-
-
-@dataclass
-class Exchange:
-    """One request as the front saw it, and the status that was answered (0: the connection was cut)."""
-
-    path: str
-    params: Mapping[str, str]
-    lines: list[str]
-    status: int = 0
 
 
 class InfluxServer:
@@ -154,6 +138,13 @@ class InfluxServer:
             self._influxd.wait(timeout=30)
             self._influxd = None
 
+    def kill(self) -> None:
+        """End influxd as a power failure does."""
+        if self._influxd is not None:
+            self._influxd.kill()
+            self._influxd.wait(timeout=30)
+            self._influxd = None
+
     @property
     def running(self) -> bool:
         """Whether influxd runs."""
@@ -215,7 +206,13 @@ class InfluxServer:
         if fault is None or fault.take:
             answer = self._refusal(request) or await run_in_threadpool(self._pass_on, exchange.params, body)
         if fault is not None:
-            answer = _Cut() if fault.cut else Response(fault.body, fault.status, dict(fault.headers))
+            if fault.then is not None:
+                fault.then()
+            await asyncio.sleep(fault.delay_s)
+            if fault.cut:
+                answer = _Cut()
+            elif fault.status is not None:
+                answer = Response(fault.body, fault.status, dict(fault.headers))
         assert answer is not None
         exchange.status = 0 if isinstance(answer, _Cut) else answer.status_code
         return answer
@@ -370,6 +367,10 @@ def main() -> None:
     parser.add_argument("--bucket", default="aiseg2")
     parser.add_argument("--token", required=True)
     parser.add_argument("--data", type=Path, help="where its data lives (default: a folder that is removed again)")
+    parser.add_argument(
+        "--fault-rate", type=float, default=0.0, help="how likely a fault is at each write (0 to 1)"
+    )
+    parser.add_argument("--fault-seed", type=int, default=1, help="the same seed draws the same faults")
     options = parser.parse_args()
     # Ended by a supervisor it stops influxd as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -379,6 +380,8 @@ def main() -> None:
             InfluxServer(data, org=options.org, token=options.token, port=options.port) as server,
         ):
             server.create_bucket(options.bucket)
+            if options.fault_rate:
+                server.fault = InfluxFaults(options.fault_seed, options.fault_rate, slow_s=SLOW_S)
             print(f"InfluxDB listens on {server.url}, organization {options.org}, bucket {options.bucket}.")  # noqa: T201 - it is a command
             threading.Event().wait()
     except KeyboardInterrupt:
