@@ -16,6 +16,7 @@ from enum import StrEnum
 
 from aiseg2_pipeline.filling import DAY, Hour
 from aiseg2_pipeline.history import TOKYO
+from aiseg2_pipeline.store_damage import DamagedFile
 from aiseg2_pipeline.troubles import Trouble
 
 # One refused login may be the device's own start.
@@ -38,6 +39,7 @@ class Condition(StrEnum):
     INFLUXDB = "influxdb"
     DISK = "disk"
     HOURS = "hours"
+    DAMAGE = "damage"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Facts:
     `watching_since` is since when there was somebody to see a reading; `device` and `influxdb` are what does not work,
     `store_error` the sentence of a store that cannot be opened, `given_up` the hours that will stay incomplete and
     `complete` whether there is no incomplete hour at all (both None where that was not looked at). `free_bytes` is the
-    room on the disk of `folder`, None where that is not known.
+    room on the disk of `folder`, None where that is not known. `damaged` are the damaged stores that are kept.
     """
 
     now: datetime
@@ -60,6 +62,7 @@ class Facts:
     folder: str
     given_up: Sequence[datetime] | None = None
     complete: bool | None = None
+    damaged: Sequence[DamagedFile] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def judge(facts: Facts, after: timedelta) -> Verdicts:
     verdicts |= _readings(facts, after)
     verdicts |= _influxdb(facts)
     verdicts |= _disk(facts)
+    verdicts |= _damage(facts)
     # While nothing is read, nothing is filled; and then the device needs its time.
     if not (verdicts.get(Condition.NO_READING) or verdicts.get(Condition.LOGIN)):
         verdicts |= _hours(facts)
@@ -166,6 +170,25 @@ def _disk(facts: Facts) -> Verdicts:
     return {Condition.DISK: Verdict(Message(title, body))}
 
 
+def _damage(facts: Facts) -> Verdicts:
+    if not facts.damaged:
+        return {Condition.DAMAGE: None}
+    waiting = [one for one in facts.damaged if one.salvaged is None]
+    newest = max(facts.damaged, key=lambda one: one.path.name.partition("-damaged-")[2])
+    name, stamp = newest.path.name, newest.path.name.partition("-damaged-")[2]
+    if waiting:
+        body = (
+            f"計測は新しいファイルで続いています。壊れたファイル {name} から読み出せる記録は、自動で戻します。"
+            f"くり返すときはディスクの故障かもしれないので、ディスクを交換してください。{_detail(newest.reason)}"
+        )
+        return {Condition.DAMAGE: Verdict(Message("記録ファイルが壊れました", body), stamp)}
+    body = (
+        f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
+    )
+    title = "壊れた記録ファイルから読み出せる記録を戻しました"
+    return {Condition.DAMAGE: Verdict(Message(title, body), f"{stamp} salvaged")}
+
+
 def _hours(facts: Facts) -> Verdicts:
     if facts.complete:
         return {Condition.HOURS: None}
@@ -190,6 +213,7 @@ _OVER = {
     Condition.INFLUXDB: Message("InfluxDB への書き込みが再開しました", "待っていた計測も順に書き込みます。"),
     Condition.DISK: Message("ディスクの空きが増えました", "計測を保存できる状態に戻りました。"),
     Condition.HOURS: Message("記録の抜けがなくなりました", "直近 35 日の記録はすべてそろっています。"),
+    Condition.DAMAGE: Message("壊れた記録ファイルは削除されました", "計測は続いています。"),
 }
 TEST = Message("AiSEG2 の通知テスト", "この通知が届けば、設定（AISEG2_ALERT_URLS）は正しく動いています。")
 

@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 import click
 
 from aiseg2_pipeline import __version__
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from aiseg2_pipeline.simulator.faults import Fault
 
 TOKYO = ZoneInfo("Asia/Tokyo")
 DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
@@ -52,13 +55,33 @@ class Moment(click.ParamType[Span]):
                 return Span(start, start + length)
             except (ValueError, OverflowError):
                 continue
-        self.fail(f"{value!r} is no date like 2026-07-14 and no time like 2026-07-14T08:15.", param, ctx)
+        self.fail(f"{value!r} is no date and no time: write it like 2026-07-14 or 2026-07-14T08:15.", param, ctx)
+
+
+class FaultKinds(click.ParamType["tuple[Fault, ...]"]):
+    """Kinds of faults of the simulated device, with commas between them."""
+
+    name = "KIND[,KIND...]"
+
+    def convert(
+        self, value: "str | tuple[Fault, ...]", param: click.Parameter | None, ctx: click.Context | None
+    ) -> "tuple[Fault, ...]":
+        """Return the kinds that are named."""
+        from aiseg2_pipeline.simulator.faults import Fault
+
+        if isinstance(value, tuple):
+            return value
+        names = [name.strip().lower() for name in value.split(",")]
+        for name in names:
+            if name not in set(Fault):
+                self.fail(f"{name!r} is no kind of fault: choose of {', '.join(Fault)}.", param, ctx)
+        return tuple(Fault(name) for name in names)
 
 
 def check_order(first: Span | None, last: Span | None) -> None:
     """Refuse a range that ends before it begins."""
     if first and last and last.end <= first.start:
-        raise click.UsageError("--to is earlier than --from.")
+        raise click.UsageError("--to is earlier than --from: write the earlier one as --from.")
 
 
 @contextmanager
@@ -219,6 +242,7 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
         from aiseg2_pipeline import printing
         from aiseg2_pipeline.filling import find_gaps
         from aiseg2_pipeline.store import EnergyStore, Store
+        from aiseg2_pipeline.store_damage import unsalvaged
 
         start, end, now = _past(settings, first, last)
         with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
@@ -227,6 +251,37 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
             click.echo(json.dumps(printing.gaps_json(found), ensure_ascii=False, indent=1))
         else:
             printing.gaps_table(found)
+        for damaged in unsalvaged(settings.store_path, settings.energy_path):
+            click.echo(f"Rows of the damaged store {damaged.path} may come back: run `aiseg2-pipeline salvage`.", err=True)
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+def salvage(file: Path | None) -> None:
+    """Bring what can still be read of a damaged store into the one in its place; rows that are there stay.
+
+    FILE is one of the -damaged- files in the data directory; without it, all that nobody has looked at. The pipeline does so by itself.
+    """
+    with one_sentence() as settings:
+        from aiseg2_pipeline import opening
+        from aiseg2_pipeline.salvage import salvage as bring_back
+        from aiseg2_pipeline.store_damage import damaged_files
+
+        found = [
+            (kind, path, damaged)
+            for kind, path in opening.stores(settings)
+            for damaged in damaged_files(path)
+            if (damaged.salvaged is None if file is None else damaged.path.samefile(file))
+        ]
+        if file is not None and not found:
+            raise click.ClickException(
+                f"{file} is no damaged store of {settings.data_dir}: name one like readings-damaged-20261123T071500Z.sqlite in that folder."
+            )
+        if not found:
+            click.echo("There is no damaged store of which nothing was brought back yet.")
+        for kind, path, damaged in found:
+            with kind.open(path) as store:
+                click.echo(f"{damaged.path.name}: {bring_back(damaged, store, click.echo)}")
 
 
 @main.command()
@@ -364,25 +419,49 @@ def health() -> None:
 )
 @click.option("--sd-card", is_flag=True, help="With an SD card in the unit, which has the last 60 days.")
 @click.option("--rooms/--no-rooms", default=True, show_default=True, help="Two rooms with sensors, or none.")
+@click.option("--battery", is_flag=True, help="With a storage battery, on the live page only.")
 @click.option("--start", type=Moment(), help="The time that it shows at first; default: now.")
 @click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How fast its clock runs."
 )
-def simulate(
+@click.option(
+    "--fault-rate",
+    type=click.FloatRange(0, 1),
+    default=0,
+    show_default=True,
+    help="Which part of the requests goes wrong.",
+)
+@click.option("--fault-seed", type=int, default=1, show_default=True, help="Another number, other faults.")
+@click.option(
+    "--faults",
+    "kinds",
+    type=FaultKinds(),
+    help="Only these: unauthorized, not-found, server-error, slow, cut, truncated, unrelated, wrong-day, stale-nonce, "
+    "resorted, rebooted, clock-off, dashes. Default: all.",
+)
+def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
     host: str,
     port: int | None,
     seed: int,
     latency_ms: float,
     start: Span | None,
     speed: float,
+    fault_rate: float,
+    fault_seed: int,
+    kinds: "tuple[Fault, ...] | None",
     *,
     sd_card: bool,
     rooms: bool,
+    battery: bool,
 ) -> None:
     """Be an AiSEG2: a simulated household behind the device's web pages, until Ctrl-C."""
     from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER, server
+    from aiseg2_pipeline.simulator.faults import ALL, Faults
+    from aiseg2_pipeline.simulator.household import Household
     from aiseg2_pipeline.simulator.rooms import ROOMS
 
+    if kinds and not fault_rate:
+        raise click.UsageError("--faults needs --fault-rate: set how many requests go wrong, such as 0.05.")
     if port is None:
         with one_sentence() as settings:
             port = settings.simulator_port
@@ -393,15 +472,16 @@ def simulate(
         server.serve(
             port,
             host,
-            seed=seed,
+            household=Household(seed, battery=battery),
             latency_ms=latency_ms,
             start=start and start.start,
             speed=speed,
             sd_card=sd_card,
             rooms=ROOMS if rooms else (),
+            faults=Faults(fault_seed, fault_rate, kinds or ALL),
         )
     except OSError as error:
-        raise click.ClickException(f"{error} (--port, AISEG2_SIMULATOR_PORT)") from None
+        raise click.ClickException(f"{error} (--port, AISEG2_SIMULATOR_PORT).") from None
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """`aiseg2-pipeline doctor`: one line for each thing the pipeline needs, and what to do where it fails."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -18,6 +20,7 @@ from aiseg2_pipeline.points import series_tags
 from aiseg2_pipeline.readings import live_frame
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
+from aiseg2_pipeline.store_damage import damaged_files
 from aiseg2_pipeline.store_file import StoreError
 
 OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
@@ -56,6 +59,27 @@ def _settings(settings: Settings) -> Iterator[Line]:
         yield HINT, "settings", "no AISEG2_HOST is set, so this is the demo with a simulated home"
     for name in unknown_settings(environment()):
         yield HINT, "settings", f"{name} is no setting of this program: see .env.example for its name"
+    if _others_may_read(Path(".env")):
+        yield HINT, "settings", "others on this machine can read .env, which holds passwords: run chmod 600 .env"
+    kept = (
+        settings.store_path,
+        settings.energy_path,
+        settings.climate_path,
+        settings.device_state_dir,
+        settings.dagster_home,
+    )
+    if _others_may_read(settings.data_dir) and any(map(_others_may_read, kept)):
+        found = (
+            f"others on this machine can read what is kept: run chmod -R go= {shlex.quote(str(settings.data_dir))}"
+        )
+        yield HINT, "settings", found
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except OSError:
+        return False
 
 
 def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveReading]) -> Iterator[Line]:
@@ -129,6 +153,19 @@ def _store(settings: Settings) -> Iterator[Line]:
         yield FAILED, "store", str(error)
         return
     yield OK, "store", f"{settings.store_path}, last reading {_shown(last) if last else 'none yet'}"
+    for kind, path in opening.stores(settings):
+        try:
+            with kind.open(path) as store:
+                store.look_over()
+        except StoreError as error:
+            yield FAILED, "store", str(error)
+        for damaged in damaged_files(path):
+            if damaged.salvaged is None:
+                found = f"{damaged.path} is a damaged store ({damaged.reason}): run `aiseg2-pipeline salvage`, or wait some minutes while the pipeline runs"
+                yield FAILED, "damaged store", found
+            else:
+                found = f"{damaged.path} is kept and may be deleted. {damaged.salvaged}"
+                yield HINT, "damaged store", found
 
 
 def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[LiveReading]) -> Iterator[Line]:
@@ -297,7 +334,7 @@ def _outbox(stores: Sequence[Store], destination: Destination) -> Iterator[Line]
     yield OK, "pending", f"{pending} hours have rows that InfluxDB has not acknowledged yet"
     refused = pd.concat([store.set_aside_rows(destination) for store in stores])
     if len(refused):
-        found = f"{len(refused)} rows were refused by InfluxDB for good; `aiseg2-pipeline resend` tries them again"
+        found = f"{len(refused)} rows were refused by InfluxDB for good: see the reasons below, and when they are gone, run `aiseg2-pipeline resend`"
         yield FAILED, "refused rows", found
         shown = refused.head(SET_ASIDE_SHOWN)
         for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):

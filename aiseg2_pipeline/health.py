@@ -37,7 +37,9 @@ def _code_server(path: Path) -> list[str]:
             # An answer other than "serving" comes as an error, too: the server knows its service only once it serves.
             HealthStub(channel).Check(HealthCheckRequest(service=CODE_SERVER), timeout=ANSWERS_WITHIN_S)
         except grpc.RpcError:
-            return [f"No code server answers at {path}: the pipeline is starting, has stopped, or hangs."]
+            return [
+                f"No code server answers at {path}: wait a minute if the pipeline is starting, or start it again."
+            ]
     return []
 
 
@@ -45,9 +47,13 @@ def _daemon(settings: Settings, now: datetime) -> list[str]:
     try:
         body = _postgres(settings.postgres_url) if settings.postgres_url else _sqlite(settings.dagster_home)
     except OSError as error:
-        return [f"Dagster's run history cannot be read ({error})."]
+        return [
+            f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
+        ]
     if body is None:
-        return ["Dagster's daemon has not shown itself yet: the pipeline is starting, or never ran here."]
+        return [
+            "Dagster's daemon has not shown itself yet: wait two minutes if the pipeline is starting, or start it."
+        ]
     silent_s = now.timestamp() - float(json.loads(body)["timestamp"])
     if silent_s > SILENT_S:
         return [

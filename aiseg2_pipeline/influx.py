@@ -5,6 +5,7 @@ Trying again, splitting and remembering what was sent belong in `outbox`; what a
 No message, log line or repr holds the token.
 """
 
+import csv
 import json
 import re
 import ssl
@@ -16,7 +17,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 import urllib3.exceptions
-from influxdb_client.client.flux_csv_parser import FluxQueryException
+from influxdb_client.client.flux_csv_parser import FluxCsvParserException, FluxQueryException
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
@@ -43,6 +44,11 @@ from(bucket: fromBucket)
 Tags = frozenset[tuple[str, str]]
 
 _REASON_CHARS = 300
+# What the libraries come upon in an answer that is none of InfluxDB's: a table without columns, a length that no memory has.
+_GARBAGE = (
+    *(LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
+    *(csv.Error, FluxCsvParserException),
+)
 _OWN_PROBLEM = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
@@ -73,7 +79,7 @@ class Rejected(InfluxError):  # noqa: N818 - as above
 
     def __init__(self, reason: str) -> None:
         """Take what the server says."""
-        super().__init__(f"InfluxDB refuses a point: {reason}")
+        super().__init__(f"InfluxDB refuses what it was sent ({reason}): check INFLUXDB_HOST and INFLUXDB_BUCKET.")
         self.reason = reason
 
 
@@ -156,7 +162,10 @@ class InfluxWriter:
         `own_times` are the times that we wrote. None when the token may not read the bucket.
         """
         records = self._records(OTHER_WRITERS_FLUX, since)
-        return None if records is None else sorted({record["_time"] for record in records} - set(own_times))
+        if records is None:
+            return None
+        times = {record.get("_time") for record in records} - set(own_times)
+        return sorted(time for time in times if isinstance(time, datetime) and time.tzinfo)
 
     def power_series(self, since: datetime) -> set[Tags] | None:
         """Return the tags of each series of `power` that got a point since `since`; None when the token may not read."""
@@ -210,7 +219,7 @@ class InfluxWriter:
             failure = Misconfigured(f"{self.url} is no address of a server: correct INFLUXDB_HOST (host:port).")
         except urllib3.exceptions.HTTPError as error:
             failure = self._of_connection(error)
-        except UnicodeDecodeError:
+        except (UnicodeDecodeError, *_GARBAGE):
             failure = self._not_influxdb(HTTPStatus.OK)
         except ValueError:
             # http.client refuses the header and repeats it, token included, in its message.
@@ -223,11 +232,15 @@ class InfluxWriter:
             return Unavailable(f"The name in {self.url} cannot be found: check INFLUXDB_HOST and the network.")
         if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
             return Unavailable(
-                f"InfluxDB at {self.url} cannot be reached: is it running, and is INFLUXDB_HOST right?"
+                f"InfluxDB at {self.url} cannot be reached: see that it is running, and check INFLUXDB_HOST."
             )
         if isinstance(error, urllib3.exceptions.TimeoutError):
-            return Unavailable(f"InfluxDB at {self.url} did not answer in time.")
-        return Unavailable(f"InfluxDB at {self.url} broke off the connection.")
+            return Unavailable(
+                f"InfluxDB at {self.url} did not answer in time: see that it is running and not overloaded."
+            )
+        return Unavailable(
+            f"InfluxDB at {self.url} broke off the connection: see that it is running, and check INFLUXDB_USE_HTTPS."
+        )
 
     def _of_answer(self, error: ApiException) -> InfluxError:
         """Say what an answer other than 2xx, or a failed TLS handshake (status 0), means for a person."""
@@ -254,12 +267,17 @@ class InfluxWriter:
                 f"InfluxDB has no bucket {self.bucket}: create it, or set INFLUXDB_BUCKET to an existing one."
             )
         elif status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            failure = TooLarge(f"InfluxDB at {self.url} takes smaller requests only.")
+            failure = TooLarge(
+                f"InfluxDB at {self.url} takes smaller requests only: raise the limit of what stands in front of it (INFLUXDB_HOST)."
+            )
         elif status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY) and message:
             beyond = "unable to parse" not in message and re.search("(beyond|outside) retention policy", message)
             failure = (BeyondRetention if beyond else Rejected)(_shortened(message))
         elif status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS) or status >= _OWN_PROBLEM:
-            failure = Unavailable(f"InfluxDB at {self.url} cannot take it now ({status}).", _retry_after_s(error))
+            failure = Unavailable(
+                f"InfluxDB at {self.url} cannot take it now ({status}): wait, and if this goes on, look at its log.",
+                _retry_after_s(error),
+            )
         return failure
 
     def _of_tls(self, reason: str) -> InfluxError:
@@ -270,7 +288,9 @@ class InfluxWriter:
             )
         if "WRONG_VERSION_NUMBER" in reason or "record layer failure" in reason:
             return Misconfigured(f"{self.url} does not speak https: set INFLUXDB_USE_HTTPS=0.")
-        return Unavailable(f"The secure connection to {self.url} could not be made.")
+        return Unavailable(
+            f"The secure connection to {self.url} could not be made: check INFLUXDB_HOST and INFLUXDB_USE_HTTPS."
+        )
 
     def _not_influxdb(self, status: int) -> Misconfigured:
         return Misconfigured(
@@ -292,7 +312,7 @@ def _server_message(error: ApiException) -> str | None:
     """Return InfluxDB's own words (2: `message`, 1.8: `error`), None when something else answered."""
     try:
         answer = json.loads(error.body or "")
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     message = (answer.get("message") or answer.get("error")) if isinstance(answer, dict) else None
     return message if isinstance(message, str) else None
@@ -300,19 +320,19 @@ def _server_message(error: ApiException) -> str | None:
 
 def _retry_after_s(error: ApiException) -> float | None:
     value = str(error.retry_after or "").strip()
-    if value.isdecimal():
+    if re.fullmatch("[0-9]{1,9}", value):
         return float(value)
     try:
         # A date: the server's own clock measures the distance.
         headers: Mapping[str, str] = error.headers or {}
         until = parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return max(0.0, until.total_seconds())
 
 
 def _shortened(message: str) -> str:
-    text = " ".join(message.split())
+    text = " ".join("".join(char if char.isprintable() else " " for char in message).split())
     return text if len(text) <= _REASON_CHARS else f"{text[: _REASON_CHARS - 1]}…"
 
 

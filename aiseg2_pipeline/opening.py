@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
+
+import click
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.settings import InfluxSettings, Settings
-from aiseg2_pipeline.store import Destination
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 
 
 def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live") -> Aiseg2Client:
-    """Return a client of the device; use it as a context manager."""
+    """Return a client of the device, which says on stderr when it tries again; use it as a context manager."""
     return Aiseg2Client(
         settings.device_url,
         settings.device_user,
@@ -20,7 +23,17 @@ def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live
         clock=clock,
         slot=slot,
         verify=settings.device_verify,
+        on_retry=lambda sentence: click.echo(sentence, err=True),
     )
+
+
+def stores(settings: Settings) -> list[tuple[type[Store], Path]]:
+    """Return the stores, each with its file: readings, energy, climate."""
+    return [
+        (Store, settings.store_path),
+        (EnergyStore, settings.energy_path),
+        (ClimateStore, settings.climate_path),
+    ]
 
 
 def writer(influx: InfluxSettings) -> InfluxWriter:

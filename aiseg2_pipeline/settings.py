@@ -12,17 +12,35 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from dotenv import dotenv_values
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
+_UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
 _MAX_PORT = 65535
 _ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
 # Taken as they stand: a space in quotes belongs to the password.
 _SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
+# Pydantic's own words for what can be wrong with a value, as a person would say them.
+_WORDS = {
+    "bool_parsing": "must be 0 or 1",
+    "int_parsing": "must be a whole number",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "date_from_datetime_parsing": "must be a date like 2024-01-01",
+}
 
 
 class SettingsError(Exception):
@@ -42,6 +60,13 @@ def _ui_host(value: str) -> str:
     if not _UI_HOST.fullmatch(value):
         raise ValueError("must be a name or an address of this machine, without http:// and without a port")
     return value
+
+
+def _ui_names(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    names = tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
+    if not all(_UI_NAME.fullmatch(name) for name in names):
+        raise ValueError("must be names of this server, separated by spaces, without https:// and without a port")
+    return names
 
 
 def _expanded(value: Path) -> Path:
@@ -123,6 +148,7 @@ class Settings(BaseModel):
     ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
     ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
+    ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
 
     @classmethod
@@ -139,11 +165,14 @@ class Settings(BaseModel):
         except ValidationError as error:
             # The value itself is left out: it may be a password in the wrong line.
             first = error.errors(include_input=False, include_url=False)[0]
-            name = ".".join(str(part) for part in first["loc"][:1])
             what = (
-                "must be 0 or 1" if first["type"] == "bool_parsing" else first["msg"].removeprefix("Value error, ")
+                _WORDS.get(first["type"], first["msg"])
+                .format(**first.get("ctx", {}))
+                .removeprefix("Value error, ")
             )
-            raise SettingsError(f"{name}: {what}." if name else f"{what}.") from None
+            if not first["loc"]:
+                raise SettingsError(f"{what}.") from None
+            raise SettingsError(f"{first['loc'][0]} {what}: correct it in .env or in the environment.") from None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -153,7 +182,7 @@ class Settings(BaseModel):
                 "INFLUXDB_HOST for the demo, whose simulated readings never go to an InfluxDB)"
             )
         if self.aiseg2_host and not self.aiseg2_password:
-            raise ValueError("AISEG2_PASSWORD is not set: the AiSEG2's web pages need it")
+            raise ValueError("AISEG2_PASSWORD is not set: set it to the password of the AiSEG2's web pages")
         if self.influxdb_host:
             for name, value in (
                 ("INFLUXDB_TOKEN", self.influxdb_token),
@@ -161,7 +190,9 @@ class Settings(BaseModel):
                 ("INFLUXDB_BUCKET", self.influxdb_bucket),
             ):
                 if not value:
-                    raise ValueError(f"{name} is not set: InfluxDB at INFLUXDB_HOST needs it")
+                    raise ValueError(
+                        f"{name} is not set: set it, or leave INFLUXDB_HOST empty to keep readings on this machine"
+                    )
         for name, path in (("AISEG2_CA_FILE", self.aiseg2_ca_file), ("INFLUXDB_CA_FILE", self.influxdb_ca_file)):
             if path is not None and not path.is_file():
                 raise ValueError(f"{name} is not a file: set it to the certificate's path")

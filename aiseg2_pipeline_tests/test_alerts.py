@@ -440,7 +440,7 @@ def test_no_address_shows_anywhere(
 
 @pytest.mark.parametrize("wrong", [SECRET, f"discord:/{SECRET}", f"{SECRET} json://a"])
 def test_what_is_no_address_is_named_without_its_value(settings: dict[str, str], wrong: str) -> None:
-    with pytest.raises(SettingsError, match="AISEG2_ALERT_URLS: must be addresses") as error:
+    with pytest.raises(SettingsError, match="AISEG2_ALERT_URLS must be addresses") as error:
         Settings.from_environment(settings | {"AISEG2_ALERT_URLS": wrong})
     assert SECRET not in str(error.value)
 

@@ -226,13 +226,25 @@ def test_an_unrelated_page_is_one_sentence_and_no_number(pages: dict[str, Page])
 
 
 def test_nothing_listening_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    # The device has 20 s to come back; this test has not.
-    monkeypatch.setattr(Aiseg2Client.live, "__defaults__", (0.6,))
+    # The device has 20 s to come back; this test has not, and tries once.
+    monkeypatch.setattr(Aiseg2Client.live, "__defaults__", (0.4,))
     port = str(free_port())
     sentence = fail({"AISEG2_HOST": f"127.0.0.1:{port}", "AISEG2_PASSWORD": PASSWORD}, "read")
     assert "nothing listens there): check AISEG2_HOST" in sentence
     assert "demo" not in sentence
     assert "this is the demo" in fail({"AISEG2_SIMULATOR_PORT": port}, "read")
+
+
+def test_a_person_is_told_that_the_device_is_asked_again() -> None:
+    answers = [Answer(b"busy", 503), Answer(b"busy", 503)]
+    pages = household(FEW) | {FLOW: lambda: answers.pop() if answers else flow_json()}
+    with serving(pages) as device:
+        result = invoke(of(device), "read")
+    assert result.exit_code == 0
+    assert "洋室１エアコン" in result.stdout
+    (notice,) = result.stderr.splitlines()
+    assert "503" in notice
+    assert "tried again for up to 20 s" in notice
 
 
 @pytest.mark.parametrize("command", ["read", "resend", "doctor", "run", "simulate"])
@@ -455,11 +467,12 @@ def test_simulate_is_read_like_a_device_and_ends_quietly(here: Path) -> None:
     ) as process:
         assert process.stdout is not None
         assert f"http://127.0.0.1:{port}" in process.stdout.readline()
-        # The transport tries again until it listens.
-        rows = json.loads(succeed({"AISEG2_SIMULATOR_PORT": str(port)}, "read", "--format", "json"))
+        # The transport tries again until it listens, and says so.
+        result = invoke({"AISEG2_SIMULATOR_PORT": str(port)}, "read", "--format", "json")
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")
+    rows = json.loads(result.stdout)
     assert [row["name"] for row in rows if row["kind"] == "total"] == ["総発電電力", "総消費電力", "売買電力"]
     assert [path.name for path in here.iterdir()] == ["data"]
 
@@ -470,6 +483,6 @@ def test_simulate_says_when_its_port_is_taken() -> None:
         for settings, arguments in (({}, ["--port", port]), ({"AISEG2_SIMULATOR_PORT": port}, [])):
             result = invoke(settings, "simulate", *arguments)
             assert result.exit_code == 1
-            assert result.stderr.startswith(f"Error: the simulator cannot listen on 127.0.0.1:{port} ")
+            assert result.stderr.startswith(f"Error: The simulator cannot listen on 127.0.0.1:{port} ")
             assert "AISEG2_SIMULATOR_PORT" in result.stderr
             assert result.stderr.count("\n") == 1

@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
+from aiseg2_pipeline.aiseg2.asks import Graph, wire
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.aiseg2.graphs import graph_address
 from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.orchestration.live import take_minute
 from aiseg2_pipeline.readings import KEY
@@ -344,8 +344,8 @@ def test_the_captured_day_is_shown_as_the_device_had_it(tmp_path: Path) -> None:
     day = date(2026, 7, 14)
     pages: dict[str, Page] = {
         LIST: (CAPTURES / "installation_734.html").read_bytes(),
-        f"GET {graph_address('generation', day)}": (CAPTURES / "graph_51111.html").read_bytes(),
-        f"GET {graph_address('consumption', day)}": (CAPTURES / "graph_52111.html").read_bytes(),
+        f"GET {wire(Graph('generation', day)).target}": (CAPTURES / "graph_51111.html").read_bytes(),
+        f"GET {wire(Graph('consumption', day)).target}": (CAPTURES / "graph_52111.html").read_bytes(),
     }
     with serving(pages) as device:
         given = {

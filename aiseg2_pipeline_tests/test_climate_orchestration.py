@@ -42,23 +42,23 @@ def to_influx(influx: InfluxServer, bucket: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_influx: dict[str, str]) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path, to_influx: dict[str, str]) -> Iterator[Pipeline]:
     """A home with four rooms, two pages, that writes to an empty bucket of the real server."""
-    with piped(tmp_path, monkeypatch, to_influx, rooms=ROOMS) as writing:
+    with piped(tmp_path, to_influx, rooms=ROOMS) as writing:
         yield writing
 
 
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+def alone(tmp_path: Path) -> Iterator[Pipeline]:
     """The same home without an InfluxDB."""
-    with piped(tmp_path, monkeypatch, {}, rooms=ROOMS) as pipeline:
+    with piped(tmp_path, {}, rooms=ROOMS) as pipeline:
         yield pipeline
 
 
 @pytest.fixture
-def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+def bare(tmp_path: Path) -> Iterator[Pipeline]:
     """A home without sensors."""
-    with piped(tmp_path, monkeypatch, {}, rooms=()) as pipeline:
+    with piped(tmp_path, {}, rooms=()) as pipeline:
         yield pipeline
 
 
@@ -76,8 +76,6 @@ def aging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aging]:
             "AISEG2_PASSWORD": unit.served.password,
             "AISEG2_DATA_DIR": str(tmp_path / "data"),
         }
-        for name, value in given.items():
-            monkeypatch.setenv(name, value)
         yield Aging(given, unit, instance)
 
 
@@ -150,9 +148,9 @@ def test_each_reading_adds_rows_at_its_own_time(pipeline: Pipeline, influx: Infl
 
 
 def test_names_come_back_whatever_they_hold(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to_influx: dict[str, str], influx: InfluxServer, bucket: str
+    tmp_path: Path, to_influx: dict[str, str], influx: InfluxServer, bucket: str
 ) -> None:
-    with piped(tmp_path, monkeypatch, to_influx, rooms=AWKWARD) as pipeline:
+    with piped(tmp_path, to_influx, rooms=AWKWARD) as pipeline:
         assert read(pipeline).success
         assert set(kept(pipeline)["name"]) == set(AWKWARD)
         assert in_influx(influx, bucket) == as_points(kept(pipeline))
@@ -178,7 +176,7 @@ def test_a_bucket_that_was_emptied_is_filled_again_after_resend(
     assert read(pipeline).success
     influx.drop_bucket(bucket)
     influx.create_bucket(bucket)
-    told = CliRunner().invoke(main, ["resend"])
+    told = CliRunner().invoke(main, ["resend"], env=pipeline.environment)
     assert told.exit_code == 0, told.output
     assert read(pipeline, NOW + 5 * MINUTE).success
     assert in_influx(influx, bucket) == as_points(kept(pipeline))
@@ -210,9 +208,9 @@ def test_a_reading_does_not_wait_behind_background_work_and_a_hung_one_ends_befo
     assert int(tags["dagster/max_runtime"]) < 5 * 60
 
 
-def test_a_device_that_refuses_the_login_is_one_sentence(alone: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AISEG2_PASSWORD", "wrong")
-    result = read(alone)
+def test_a_device_that_refuses_the_login_is_one_sentence(alone: Pipeline) -> None:
+    with alone.refused():
+        result = read(alone)
     assert "AISEG2_PASSWORD" in failure(result)
     assert "Traceback" not in failure(result)
     assert alone.green(CLIMATE) == set()
@@ -294,7 +292,7 @@ def test_an_ended_day_is_closed_and_its_runs_may_go(aging: Aging) -> None:
 
 
 def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(
-    alone: Pipeline, to_influx: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    alone: Pipeline, to_influx: dict[str, str]
 ) -> None:
     assert read(alone, NOW - DAY).success
     environment = {
@@ -302,8 +300,6 @@ def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(
         "AISEG2_PASSWORD": alone.unit.served.password,
         "AISEG2_DATA_DIR": str(alone.settings.base_data_dir),
     } | to_influx
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
     writing = Pipeline(environment, alone.unit, alone.instance)
     assert writing.execute("close_the_day", None, {}).success
     assert writing.green(INFLUXDB_CLIMATE) == set()

@@ -300,8 +300,8 @@ def test_each_thing_that_is_broken_fails_on_its_line_and_the_others_are_told(
 def test_a_device_that_is_off_is_told_once_and_the_rest_is_looked_at(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The device has 20 s to come back; this test has not.
-    monkeypatch.setattr(doctor, "READING_TIMEOUT_S", 0.6)
+    # The device has 20 s to come back; this test has not, and tries once.
+    monkeypatch.setattr(doctor, "READING_TIMEOUT_S", 0.4)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         setup.changed["AISEG2_HOST"] = f"127.0.0.1:{probe.getsockname()[1]}"
     code, told = ask(setup.settings)
@@ -340,11 +340,29 @@ def test_a_home_without_a_generating_device_is_no_failure(setup: Setup) -> None:
 
 def test_a_misspelt_setting_is_a_hint(setup: Setup) -> None:
     (setup.folder / ".env").write_text("AISEG2_PASWD=x\n")
+    (setup.folder / ".env").chmod(0o600)
     code, told = examine(setup)
     assert code == 0
     assert [found for mark, found in told["settings"] if mark == "--"] == [
         "AISEG2_PASWD is no setting of this program: see .env.example for its name"
     ]
+
+
+def test_what_others_can_read_is_a_hint(setup: Setup) -> None:
+    data = setup.folder / "data"
+    (setup.folder / ".env").touch(0o600)
+    setup.store.close()
+    data.chmod(0o755)
+    assert [mark for mark, _ in examine(setup)[1]["settings"]] == ["ok"]
+    (setup.folder / ".env").chmod(0o640)
+    (data / "readings.sqlite").chmod(0o644)
+    code, told = examine(setup)
+    assert code == 0
+    env, kept = (found for mark, found in told["settings"] if mark == "--")
+    assert env == "others on this machine can read .env, which holds passwords: run chmod 600 .env"
+    assert kept == f"others on this machine can read what is kept: run chmod -R go= {data}"
+    data.chmod(0o700)
+    assert [found for mark, found in examine(setup)[1]["settings"] if mark == "--"] == [env]
 
 
 def consumption(time: datetime) -> list[Row]:

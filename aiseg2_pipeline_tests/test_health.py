@@ -88,7 +88,7 @@ def history(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Se
 def test_the_daemon_is_asked_for_by_the_history_it_writes(history: tuple[Settings, RunStorage]) -> None:
     settings, storage = history
     assert daemon_problems(settings) == [
-        "Dagster's daemon has not shown itself yet: the pipeline is starting, or never ran here."
+        "Dagster's daemon has not shown itself yet: wait two minutes if the pipeline is starting, or start it."
     ]
     note(storage, ago_s=5, kind="SENSOR")
     assert len(daemon_problems(settings)) == 1

@@ -24,7 +24,7 @@ from aiseg2_pipeline.history import day_start
 from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.orchestration.partitions import day_key, first_hour, hour_from_key, hour_key
 from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG, MINUTE_TAG
-from aiseg2_pipeline.readings import KEY, Row
+from aiseg2_pipeline.readings import KEY, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
@@ -45,12 +45,22 @@ class Pipeline:
     """The definitions on a data directory, run in this process; the device shows the same time."""
 
     def __init__(self, environment: dict[str, str], unit: Unit, instance: DagsterInstance) -> None:
+        self.environment = environment
         self.settings = Settings.from_environment(environment)
         self.unit = unit
         self.instance = instance
         self.set_clock(NOW)
         first_hour(self.settings.data_dir, NOW - 40 * DAY)
         self.definitions = build_definitions(self.settings, lambda: self.now)
+
+    @contextmanager
+    def refused(self) -> Iterator[None]:
+        """Have a password that the device refuses."""
+        right = self.definitions
+        wrong = Settings.from_environment(self.environment | {"AISEG2_PASSWORD": "wrong"})
+        self.definitions = build_definitions(wrong, lambda: self.now)
+        yield
+        self.definitions = right
 
     def set_clock(self, now: datetime) -> None:
         self.now = now
@@ -132,9 +142,7 @@ class Pipeline:
 
 
 @contextmanager
-def piped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, str], **options: Any
-) -> Iterator[Pipeline]:
+def piped(tmp_path: Path, more: dict[str, str], **options: Any) -> Iterator[Pipeline]:
     with simulated(NOW, **options) as unit, DagsterInstance.ephemeral() as instance:
         given = {
             "AISEG2_HOST": unit.served.address,
@@ -142,23 +150,19 @@ def piped(
             "AISEG2_PASSWORD": unit.served.password,
             "AISEG2_DATA_DIR": str(tmp_path / "data"),
         } | more
-        for name, value in given.items():
-            monkeypatch.setenv(name, value)
         yield Pipeline(given, unit, instance)
 
 
 @pytest.fixture
-def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipeline]:
+def alone(tmp_path: Path) -> Iterator[Pipeline]:
     """A pipeline without an InfluxDB, and a device that was off for three hours of yesterday's night."""
     off = (TODAY - DAY + 2 * HOUR, TODAY - DAY + 5 * HOUR)
-    with piped(tmp_path, monkeypatch, {}, outages=[off], memory_days=10) as pipeline:
+    with piped(tmp_path, {}, outages=[off], memory_days=10) as pipeline:
         yield pipeline
 
 
 @pytest.fixture
-def pipeline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, influx: InfluxServer, bucket: str
-) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path, influx: InfluxServer, bucket: str) -> Iterator[Pipeline]:
     """A pipeline that writes to an empty bucket of the real server."""
     more = {
         "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
@@ -166,7 +170,7 @@ def pipeline(
         "INFLUXDB_ORG": influx.org,
         "INFLUXDB_BUCKET": bucket,
     }
-    with piped(tmp_path, monkeypatch, more, memory_days=10) as writing:
+    with piped(tmp_path, more, memory_days=10) as writing:
         yield writing
 
 
@@ -451,11 +455,9 @@ def test_what_the_sensor_asks_for_heals_the_record(alone: Pipeline) -> None:
     assert hour_key(TODAY - DAY + 2 * HOUR) in starts
 
 
-def test_a_half_hour_that_the_card_does_not_have_is_not_asked_for_again_and_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_half_hour_that_the_card_does_not_have_is_not_asked_for_again_and_again(tmp_path: Path) -> None:
     off = (TODAY + 3.5 * HOUR, TODAY + 4 * HOUR)
-    with piped(tmp_path, monkeypatch, {}, outages=[off], sd_card=True) as pipeline:
+    with piped(tmp_path, {}, outages=[off], sd_card=True) as pipeline:
         pipeline.minute(TODAY + 2 * HOUR)
         pipeline.set_clock(NOW)
         assert pipeline.run("power_fill", hour_key(TODAY + 2 * HOUR), hour_key(NOW - HOUR)).success
@@ -492,6 +494,27 @@ def test_the_hour_that_is_being_settled_is_left_to_its_run(alone: Pipeline) -> N
     assert isinstance(alone.heal(), str)
     alone.set_clock(TODAY + 11 * HOUR + 25 * MINUTE)
     assert isinstance(alone.heal(), list)
+
+
+def test_the_energy_of_a_day_that_nobody_asked_for_at_its_end_is_asked_for(alone: Pipeline) -> None:
+    yesterday = TODAY - DAY
+    minutes = [yesterday + n * MINUTE for n in range(36 * 60)]
+    names = ("総発電電力", "総消費電力", "売買電力")
+    rows = (Row(minute, "total", name, 1.0, "kW", 0) for minute in minutes for name in names)
+    with Store.open(alone.settings.store_path) as store:
+        store.upsert(frame(rows))
+    alone.set_clock(TODAY - 2 * HOUR)
+    assert alone.run("energy_day", day_key(yesterday)).success
+    alone.set_clock(TODAY + 15 * MINUTE)
+    # The night's own run comes first.
+    assert isinstance(alone.heal(), str)
+    alone.set_clock(TODAY + 12 * HOUR)
+    requests = alone.heal()
+    assert isinstance(requests, list)
+    (request,) = requests
+    assert (request.job_name, request.partition_key) == ("energy_day", day_key(yesterday))
+    assert alone.run("energy_day", day_key(yesterday)).success
+    assert isinstance(alone.heal(), str)
 
 
 def test_what_many_hours_owe_to_influxdb_is_written_out(
@@ -546,10 +569,10 @@ def locked_after(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
     monkeypatch.setattr(DigestLogin, "check", counting)
 
 
-def test_a_start_date_brings_the_past_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_date_brings_the_past_once(tmp_path: Path) -> None:
     start = (TODAY - 50 * DAY).astimezone(JAPAN).date()
     known = hour_key(TODAY - 44 * DAY)
-    with piped(tmp_path, monkeypatch, {"AISEG2_START_DATE": str(start)}, memory_days=45) as pipeline:
+    with piped(tmp_path, {"AISEG2_START_DATE": str(start)}, memory_days=45) as pipeline:
         assert isinstance(pipeline.heal(), str)
         pipeline.minute(NOW - HOUR)
         pipeline.set_clock(NOW)

@@ -31,6 +31,7 @@ from aiseg2_pipeline.orchestration.coordinator import MinuteFirstRunCoordinator
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
 from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
+from aiseg2_pipeline.outbox import LEAST_REQUEST_S
 from aiseg2_pipeline.readings import KEY
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.household import Household
@@ -134,16 +135,13 @@ def device() -> Iterator[Device]:
 
 
 @pytest.fixture
-def environment(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    given = {
+def environment(device: Device, tmp_path: Path) -> dict[str, str]:
+    return {
         "AISEG2_HOST": device.address.removeprefix("http://"),
         "AISEG2_USER": USER,
         "AISEG2_PASSWORD": PASSWORD,
         "AISEG2_DATA_DIR": str(tmp_path / "data"),
     }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    return given
 
 
 @pytest.fixture
@@ -155,11 +153,9 @@ def alone(environment: dict[str, str]) -> Iterator[Pipeline]:
 
 
 @pytest.fixture
-def pipeline(
-    environment: dict[str, str], influx: InfluxServer, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Pipeline]:
+def pipeline(environment: dict[str, str], influx: InfluxServer, bucket: str) -> Iterator[Pipeline]:
     """A pipeline that writes to an empty bucket of the real server."""
-    with _writing_to(environment, influx, bucket, monkeypatch) as writing:
+    with _writing_to(environment, influx, bucket) as writing:
         yield writing
 
 
@@ -168,7 +164,6 @@ def _writing_to(
     environment: dict[str, str],
     influx: InfluxServer,
     bucket: str,
-    monkeypatch: pytest.MonkeyPatch,
     home: Path | None = None,
 ) -> Iterator[Pipeline]:
     given = {
@@ -177,8 +172,6 @@ def _writing_to(
         "INFLUXDB_ORG": influx.org,
         "INFLUXDB_BUCKET": bucket,
     }
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
     pipeline = Pipeline(environment | given, home)
     with pipeline.instance:
         yield pipeline
@@ -371,6 +364,24 @@ def test_the_write_out_is_tried_again_within_its_ten_seconds(pipeline: Pipeline,
     assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
 
 
+def test_the_waits_of_a_write_out_end_before_its_time_does(
+    pipeline: Pipeline, influx: InfluxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.resources.WRITE_OUT_S", 3.0)
+    influx.fault = lambda _: Fault(503)
+    result = pipeline.minute()
+    assert not result.success
+    waits_s = [
+        event.step_retry_data.seconds_to_wait or 0
+        for event in result.all_events
+        if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY
+    ]
+    # The policy's own are 0.5, 1.5 and 3.5 s, more or less.
+    assert len(waits_s) >= 2
+    assert sum(waits_s) <= 3.0 - LEAST_REQUEST_S
+    assert "kept" in failure(result)
+
+
 @pytest.mark.parametrize(("fault", "setting"), [(Fault(401), "INFLUXDB_TOKEN"), (Fault(403), "INFLUXDB_TOKEN")])
 def test_a_wrong_setting_is_not_tried_again_and_says_what_to_set(
     pipeline: Pipeline, influx: InfluxServer, fault: Fault, setting: str
@@ -389,13 +400,12 @@ def test_a_bucket_of_another_name_gets_everything_by_itself(
     pipeline: Pipeline,
     environment: dict[str, str],
     influx: InfluxServer,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline.minute(NOW - 2 * HOUR)
     pipeline.minute(NOW - HOUR)
     influx.create_bucket("another")
     try:
-        with _writing_to(environment, influx, "another", monkeypatch) as moved:
+        with _writing_to(environment, influx, "another") as moved:
             assert moved.minute().success
             pd.testing.assert_frame_equal(
                 influx.readings("another").sort_values(KEY, ignore_index=True), pipeline.rows()
@@ -466,12 +476,11 @@ def test_secrets_are_nowhere_in_what_dagster_keeps(
     bucket: str,
     device: Device,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with _writing_to(environment, influx, bucket, monkeypatch, home) as pipeline:
+    with _writing_to(environment, influx, bucket, home) as pipeline:
         pipeline.minute()
         influx.fault = lambda _: Fault(401)
         pipeline.minute(NOW + timedelta(minutes=1))

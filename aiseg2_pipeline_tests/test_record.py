@@ -185,14 +185,14 @@ def record(
                 with pytest.raises(Unavailable):
                     record.write_out()
         record.unit.set_clock(END)
-        _heal_in_dagster(record, patch)
+        _heal_in_dagster(record)
         record.fill()
         record.write_out()
         yield record
     influx_server.drop_bucket("record")
 
 
-def _heal_in_dagster(record: Record, patch: pytest.MonkeyPatch) -> None:
+def _heal_in_dagster(record: Record) -> None:
     """Run what the sensor asks for."""
     served = record.unit.served
     environment = {
@@ -201,8 +201,6 @@ def _heal_in_dagster(record: Record, patch: pytest.MonkeyPatch) -> None:
         "AISEG2_PASSWORD": served.password,
         "AISEG2_DATA_DIR": str(record.folder),
     }
-    for name, value in environment.items():
-        patch.setenv(name, value)
     with DagsterInstance.ephemeral() as instance:
         pipeline = Pipeline(environment, record.unit, instance)
         pipeline.set_clock(END)

@@ -185,7 +185,7 @@ def test_a_day_without_readings_says_so_and_is_not_green(home: Home) -> None:
     assert home.green() == set()
     assert not (home.settings.data_dir / "reports").exists()
     said = [entry.user_message for entry in home.instance.all_logs(result.run_id) if entry.level == 30]
-    assert said == [f"There is no reading of {NEXT_DAY}, so no picture of it is drawn."]
+    assert said == [f"There is no reading of {NEXT_DAY}, so no picture of it is drawn: choose another day."]
 
 
 def test_a_range_is_drawn_day_by_day(home: Home) -> None:

@@ -94,10 +94,9 @@ class Aging(Pipeline):
     def prune(self, now: datetime) -> None:
         self.night("prune_history", now)
 
-    def failing_minute(self, now: datetime, monkeypatch: pytest.MonkeyPatch) -> str:
+    def failing_minute(self, now: datetime) -> str:
         """A run of the minute that finds no device."""
-        with monkeypatch.context() as patch:
-            patch.setenv("AISEG2_PASSWORD", "wrong")
+        with self.refused():
             self.set_clock(now)
             result = self.run("power_minute", hour_key(now))
         assert not result.success
@@ -158,7 +157,7 @@ def home(new_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def pipeline(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aging]:
+def pipeline(home: Path, tmp_path: Path) -> Iterator[Aging]:
     """A pipeline without an InfluxDB, whose device has its whole memory."""
     with simulated(NOW, memory_days=10) as unit, DagsterInstance.from_config(str(home)) as instance:
         given = {
@@ -167,8 +166,6 @@ def pipeline(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             "AISEG2_PASSWORD": unit.served.password,
             "AISEG2_DATA_DIR": str(tmp_path / "data"),
         }
-        for name, value in (given | IN_INFLUXDB).items():
-            monkeypatch.setenv(name, value)
         yield Aging(given, unit, instance)
 
 
@@ -272,13 +269,10 @@ def test_all_hours_are_green_again_after_the_dagster_home_was_deleted(
         assert pipeline.green_pages(POWER_READINGS) == keys(*hours)
 
 
-def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_closing(
-    pipeline: Aging, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_closing(pipeline: Aging) -> None:
     pipeline.store_rows(YESTERDAY)
     pipeline.close()
-    with monkeypatch.context() as patch:
-        patch.setenv("AISEG2_PASSWORD", "wrong")
+    with pipeline.refused():
         assert not pipeline.run("power_fill", hour_key(YESTERDAY)).success
     assert pipeline.green_pages(POWER_READINGS) == set()
     pipeline.close(NIGHT + DAY)
@@ -288,13 +282,11 @@ def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_cl
 # Deleting
 
 
-def test_hours_stay_green_when_the_runs_that_read_them_are_deleted(
-    pipeline: Aging, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hours_stay_green_when_the_runs_that_read_them_are_deleted(pipeline: Aging) -> None:
     read = [YESTERDAY + 3 * HOUR + n * MINUTE for n in range(2)] + [YESTERDAY + 4 * HOUR]
     for minute in read:
         pipeline.minute(minute)
-    failed = pipeline.failing_minute(YESTERDAY + 5 * HOUR, monkeypatch)
+    failed = pipeline.failing_minute(YESTERDAY + 5 * HOUR)
     assert failed in pipeline.runs("power_minute")
     pipeline.close()
     assert len(pipeline.runs("power_minute")) == 4

@@ -63,6 +63,9 @@ WRONG = [
     ("AISEG2_UI", SECRET),
     ("AISEG2_UI_HOST", "http://127.0.0.1"),
     ("AISEG2_UI_HOST", SECRET),
+    ("AISEG2_UI_NAMES", "https://power.example.org"),
+    ("AISEG2_UI_NAMES", "nas.local power.example.org:443"),
+    ("AISEG2_UI_NAMES", SECRET),
     ("AISEG2_UI_PORT", "0"),
     ("AISEG2_UI_PORT", SECRET),
     ("AISEG2_SIMULATOR_PORT", "65536"),
@@ -219,6 +222,11 @@ def test_names_and_addresses_with_and_without_a_port_are_hosts(host: str) -> Non
     assert Settings.from_environment(TODAY | {"AISEG2_HOST": host}).device_url == f"http://{host}"
 
 
+@pytest.mark.parametrize("given", ["nas.local power.example.org", "nas.local, power.example.org"])
+def test_the_pages_can_have_several_names(given: str) -> None:
+    assert Settings.from_environment({"AISEG2_UI_NAMES": given}).ui_names == ("nas.local", "power.example.org")
+
+
 @pytest.mark.parametrize("samples", [1, 12])
 def test_one_to_twelve_readings_a_minute_can_be_had(samples: int) -> None:
     settings = Settings.from_environment({"AISEG2_SAMPLES_PER_MINUTE": str(samples)})
@@ -251,7 +259,7 @@ def test_every_setting_that_can_be_wrong_is_among_the_wrong_ones() -> None:
 def test_several_wrong_values_are_told_one_at_a_time() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.from_environment(TODAY | {"AISEG2_UI_PORT": "x", "AISEG2_HOST": "http://x"})
-    assert str(raised.value).startswith("AISEG2_HOST: ")
+    assert str(raised.value).startswith("AISEG2_HOST must ")
     assert "AISEG2_UI_PORT" not in str(raised.value)
 
 

@@ -371,16 +371,36 @@ def test_what_the_dockerfile_copies_is_all_that_the_image_is_built_from() -> Non
         assert (PROJECT / name).exists(), name
 
 
-def test_the_lock_holds_all_that_the_pyproject_asks_for_else_run_ci_lock() -> None:
+def locked(name: str) -> dict[str, set[str]]:
+    """Return the versions of each package in a lock: several where Pythons differ, and each with a hash."""
+    pinned: dict[str, set[str]] = {}
+    text = (PROJECT / name).read_text(encoding="utf-8")
+    for package, version, hashes in re.findall(
+        r"^([a-z0-9-]+)==(\S+)(?: ;.*)? \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.MULTILINE
+    ):
+        assert hashes
+        pinned.setdefault(package, set()).add(version)
+    assert sum(map(len, pinned.values())) == len(re.findall(r"^[^ #\n]", text, re.MULTILINE))
+    return pinned
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("requirements.lock", ("alerts", "postgres", "report")), ("requirements-core.lock", ())]
+)
+def test_a_lock_holds_all_that_the_pyproject_asks_for_else_run_ci_lock(lock: str, extras: tuple[str, ...]) -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    extras = project["project"]["optional-dependencies"]
+    optional = project["project"]["optional-dependencies"]
     asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    asked += [line for name in ("alerts", "postgres", "report") for line in extras[name]]
-    lock = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
-    pinned = dict(re.findall(r"^([a-z0-9-]+)==(\S+)(?: ;.*)? \\$", lock, re.MULTILINE))
-    assert len(pinned) == len(re.findall(r"^[a-z]", lock, re.MULTILINE))
+    asked += [line for name in extras for line in optional[name]]
+    pinned = locked(lock)
     for line in asked:
         requirement = Requirement(line)
-        version = pinned.get(canonicalize_name(requirement.name))
-        assert version is not None, line
-        assert requirement.specifier.contains(version), line
+        versions = pinned.get(canonicalize_name(requirement.name))
+        assert versions, line
+        assert all(map(requirement.specifier.contains, versions)), line
+
+
+def test_a_clone_runs_what_the_image_runs() -> None:
+    image, clone = locked("requirements.lock"), locked("requirements-core.lock")
+    assert clone == {name: image[name] for name in clone}
+    assert not {"apprise", "matplotlib", "psycopg2-binary"} & set(clone)

@@ -21,6 +21,7 @@ from aiseg2_pipeline.orchestration.logs import log_line, log_warning
 from aiseg2_pipeline.orchestration.partitions import TOKYO
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store_damage import damaged_files
 from aiseg2_pipeline.store_file import StoreError
 
 INTERVAL_S = 60
@@ -108,7 +109,7 @@ def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool)
         folder=str(folder),
     )
     try:
-        with Store.open(settings.store_path) as store:
+        with Store.open(settings.store_path, log_warning) as store:
             facts = replace(facts, last_reading=_last_reading(store, now))
             if with_hours:
                 hours = recent_hours(store, now)
@@ -116,6 +117,10 @@ def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool)
                 facts = replace(facts, given_up=given_up(hours, now), complete=not missing)
     except StoreError as error:
         facts = replace(facts, store_error=str(error))
+    # After the store was opened, which may find the damage.
+    with contextlib.suppress(OSError):
+        paths = (settings.store_path, settings.energy_path, settings.climate_path)
+        facts = replace(facts, damaged=[one for path in paths for one in damaged_files(path)])
     with contextlib.suppress(OSError):
         facts = replace(facts, free_bytes=shutil.disk_usage(folder).free)
     return facts
@@ -146,7 +151,7 @@ def _send(
                 service.retry_at = now + TRY_AGAIN
                 log_warning(
                     f"Service {number} of AISEG2_ALERT_URLS did not take a message, which is sent again in five minutes: "
-                    "`aiseg2-pipeline doctor --alert` tries all services."
+                    "run `aiseg2-pipeline doctor --alert`, which tries all services."
                 )
                 waiting += 1
                 break

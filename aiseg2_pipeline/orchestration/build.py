@@ -31,6 +31,7 @@ from aiseg2_pipeline.orchestration.power_readings import power_readings_asset
 from aiseg2_pipeline.orchestration.report import daily_report_asset, report_job, report_schedule
 from aiseg2_pipeline.orchestration.resources import resources
 from aiseg2_pipeline.orchestration.retention import prune_job
+from aiseg2_pipeline.orchestration.salvaging import salvage_job
 from aiseg2_pipeline.room_sensors import Sensors
 from aiseg2_pipeline.settings import Settings
 
@@ -54,6 +55,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
     minute, energy, fill, pending = minute_job(), energy_job(), fill_job(), pending_job()
     close, prune = close_job(first, clock), prune_job(settings.keep_runs_days, clock)
     climate, sensors = climate_job(), Sensors(settings.device_state_dir, settings.device_url)
+    salvage = salvage_job()
     alerts, report = alert_sensor(settings, clock), report_job()
     return Definitions(
         assets=[
@@ -66,7 +68,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
         ],
         asset_checks=[newest_reading_check(clock), record_check(clock)],
-        jobs=[minute, energy, fill, pending, climate, close, prune, report],
+        jobs=[minute, energy, fill, pending, climate, close, prune, report, salvage],
         schedules=[
             every_minute(minute),
             *background_schedules(energy, fill),
@@ -74,7 +76,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             *history_schedules(close, prune),
             report_schedule(report),
         ],
-        sensors=[healing_sensor(fill, pending, first, settings.start_date, clock), *([alerts] if alerts else [])],
+        sensors=[healing_sensor(fill, energy, pending, salvage, first, settings.start_date, clock), *([alerts] if alerts else [])],
         resources=resources(settings),
         # One process for a run: a second one for each step costs more than the step.
         executor=in_process_executor,

@@ -96,7 +96,9 @@ def evaluate(
             check_name=ALL_CIRCUITS.name,
             passed=not missing,
             severity=AssetCheckSeverity.WARN,
-            description=f"Without a reading: {', '.join(missing)}." if missing else "All are there.",
+            description=f"Without a reading are {', '.join(missing)}: look whether the AiSEG2's own page of circuits shows them."
+            if missing
+            else "All are there.",
             metadata={"registered": len(circuits), "missing": MetadataValue.json(missing)},
         )
     yield _no_future(future)
@@ -146,7 +148,7 @@ def newest_reading_check(clock: Callable[[], datetime]) -> AssetChecksDefinition
                 check_name=key.name,
                 passed=False,
                 severity=AssetCheckSeverity.WARN,
-                description="Cannot be judged now: there is no reading, or the device does not answer.",
+                description="Cannot be judged now, because there is no reading or the device does not answer: run `aiseg2-pipeline doctor`.",
             )
 
     return newest_reading
@@ -170,7 +172,7 @@ def _within_total(usage: pd.DataFrame, consumption_kw: float) -> AssetCheckResul
         + (
             ""
             if circuits_w <= allowed_w
-            else " Once is a change between the two pages; again and again, a generating device may be registered as a circuit."
+            else " Once is a change between the two pages; if it goes on, look whether a generating device is registered as a circuit."
         ),
         metadata={"circuits_w": circuits_w, "total_w": total_w, "allowed_w": allowed_w},
     )

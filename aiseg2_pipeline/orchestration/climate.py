@@ -123,7 +123,9 @@ def _take(
     problems = list(reading.problems)
     table = frame(reading.answered_at, reading.rooms)
     if table.empty:
-        problems.append(f"The AiSEG2 shows {len(reading.rooms)} rooms, but no temperature and no humidity.")
+        problems.append(
+            f"The AiSEG2 shows {len(reading.rooms)} rooms, but no temperature and no humidity: look at its own page."
+        )
     elif refusal := _refusal(reading, kept.last_time()):
         problems.append(refusal)
     else:

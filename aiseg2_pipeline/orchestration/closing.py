@@ -62,6 +62,9 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
             with store.open() as readings, store.open_energy() as energy, store.open_climate() as climate:
                 due = _due(context.instance, readings, energy, climate, influxdb.destination, first, today)
                 _close(context, readings, due)
+                for store_of_a_kind in (readings, energy, climate):
+                    store_of_a_kind.look_over()
+                context.log.info("All files were read over: none is damaged.")
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
 

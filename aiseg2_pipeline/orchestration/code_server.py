@@ -43,7 +43,9 @@ def _warm_context() -> BaseContext:
         trial.start()
         trial.join()
     except (OSError, EOFError) as error:
-        raise WarmRunsError(f"the warm process does not start ({error or type(error).__name__})") from None
+        raise WarmRunsError(
+            f"the warm process does not start ({getattr(error, 'strerror', None) or 'it ended at once'})"
+        ) from None
     if trial.exitcode:
         raise WarmRunsError(f"a process forked from the warm one ended with exit code {trial.exitcode}")
     return context
@@ -67,7 +69,9 @@ def main() -> None:
         try:
             start_runs_warm()
         except WarmRunsError as error:
-            log_warning(f"Every run starts in a new Python, which costs some seconds each time: {error}.")
+            log_warning(
+                f"Every run starts in a new Python, which costs some seconds each time, because {error}: start the pipeline again, or set AISEG2_WARM_RUNS=0 to choose that."
+            )
     grpc_command()
 
 

@@ -83,7 +83,7 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
         asset=INFLUXDB_ENERGY,
         upstream="energy_history",
         open=lambda store: store.open_energy(),
-        lines=_lines,
+        lines=lines,
         key=day_key,
         start=day_from_key,
         length=DAY,
@@ -99,7 +99,7 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
     )
 
 
-def _lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
+def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return the points of an energy frame; a circuit has the name that it had at that time."""
     names: dict[datetime, dict[str, str]] = {}
 

@@ -60,7 +60,7 @@ def completeness(hours: Sequence[Hour]) -> AssetCheckResult:
         check_name=COMPLETE.name,
         passed=not missing,
         severity=AssetCheckSeverity.WARN,
-        description=f"Minutes are missing in the hours {named}{more}. `aiseg2-pipeline gaps` says what can be filled."
+        description=f"Minutes are missing in the hours {named}{more}: run `aiseg2-pipeline gaps`, which says what can be filled."
         if missing
         else "Nothing is missing.",
         metadata={
@@ -95,7 +95,7 @@ def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
         check_name=BALANCED.name,
         passed=wrong.empty,
         severity=AssetCheckSeverity.WARN,
-        description=f"These hours do not add up: {named}. A device that is not measured may feed the home."
+        description=f"These hours do not add up: {named}; look whether a device that is not measured feeds the home."
         if len(wrong)
         else "All hours add up.",
         metadata={"hours": len(difference_wh), "largest_difference_wh": float(difference_wh.max())},

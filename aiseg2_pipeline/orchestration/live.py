@@ -13,7 +13,7 @@ import pandas as pd
 
 from aiseg2_pipeline import troubles
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S
 from aiseg2_pipeline.orchestration.logs import log_line
@@ -45,8 +45,8 @@ def take_minute(
 ) -> LiveMinute:
     """Take `samples` readings spread from now to second 50 of `minute`; what does not fit is counted as left out.
 
-    The first is always tried: a single reading has its own 20 s. Raises StoreError, for without the store no
-    reading may be taken.
+    The first is always tried: a single reading has its own 20 s. A refused login ends the minute. Raises StoreError,
+    for without the store no reading may be taken.
     """
     result = LiveMinute()
     started = clock()
@@ -65,6 +65,9 @@ def take_minute(
         except Aiseg2Error as error:
             result.problems.append(str(error))
             troubles.note(store.path.parent, troubles.DEVICE, error, clock())
+            if isinstance(error, Refused):
+                # A device may lock out who tries a wrong password again and again.
+                break
             continue
         _keep(result, store, reading)
     if result.left_out:

@@ -46,7 +46,11 @@ class _ErrorLines(logging.Handler):
             return
         data = event.step_failure_data
         if data.error.cls_name == DagsterExecutionInterruptedError.__name__:
-            log_warning("The run was stopped before its end.", run_id=meta.get("run_id"), step=event.step_key)
+            log_warning(
+                "The run was stopped before its end, by a person or because it took too long: look at it in Dagster's pages.",
+                run_id=meta.get("run_id"),
+                step=event.step_key,
+            )
             return
         told = data.user_failure_data.description if data.user_failure_data else None
         log_error(told or _root(data.error), run_id=meta.get("run_id"), step=event.step_key)

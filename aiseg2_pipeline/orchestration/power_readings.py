@@ -67,8 +67,8 @@ def power_readings_asset(
             with store.open() as opened:
                 if now >= minute + MINUTE:
                     context.log.warning(
-                        f"No reading was taken: the run for {minute.astimezone(TOKYO):%H:%M} began after that minute had ended. If this "
-                        "goes on, the machine is too busy."
+                        f"No reading was taken: the run for {minute.astimezone(TOKYO):%H:%M} began after that minute had ended; if this "
+                        "goes on, see what keeps this machine so busy."
                     )
                 elif hour_of(now) in asked:
                     with device.client(clock) as client:

@@ -45,11 +45,15 @@ def preload() -> None:
         try:
             import_module(name)
         except Exception as error:  # noqa: BLE001 - any other than ImportError would end the warm process
-            log_warning(f"{name} is not preloaded ({type(error).__name__}: {error}).")
+            log_warning(
+                f"{name} is not preloaded, so every run takes longer ({error}): install the pipeline's own versions again."
+            )
     try:
         import_module("aiseg2_pipeline.definitions").defs.get_repository_def().get_all_jobs()
-    except Exception as error:  # noqa: BLE001 - as above
-        log_warning(f"The definitions are not preloaded ({type(error).__name__}).")
+    except Exception:  # noqa: BLE001 - as above
+        log_warning(
+            "The definitions are not preloaded, so every run takes longer: look at what the first run says."
+        )
     # Objects that the collector does not touch stay shared with the runs.
     gc.freeze()
 

@@ -48,7 +48,7 @@ from aiseg2_pipeline.store_file import StoreError
 
 OLDER_ROWS_A_MINUTE = 10_000
 KEPT = "The rows are kept and go out with a later run."
-# Waits of about 0.5, 1, 2 and 4 s fit the ten seconds of a minute's write-out.
+# Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_try_again`.
 RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
 
 
@@ -122,14 +122,18 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
             troubles.note(folder, troubles.INFLUXDB, error, clock())
             with rows.open(store) as opened:
                 _materialize(context, rows, _settled_keys(rows, opened, influxdb, error.delivery))
-            raise _after(error, context, deadline) from None
+            _try_again(error, context, deadline)
+            raise Failure(f"{error} {KEPT}", allow_retries=False) from None
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
         if delivery.requests and not delivery.stopped:
             troubles.clear(folder, troubles.INFLUXDB)
         _report(context, rows, delivery)
         if delivery.stopped and not delivery.rows and context.retry_number:
-            raise Failure(f"InfluxDB did not come back within {WRITE_OUT_S:.0f} s. {KEPT}", allow_retries=False)
+            raise Failure(
+                f"InfluxDB did not come back within {WRITE_OUT_S:.0f} s: see that it is running. {KEPT}",
+                allow_retries=False,
+            )
         if _materialize(context, rows, keys):
             yield Output(None, metadata=_metadata(delivery))
 
@@ -193,19 +197,20 @@ def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bo
     return own in keys
 
 
-def _after(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> Exception:
-    """Return what makes Dagster try again; or give up, where that is hopeless or would take too long."""
-    left_s = math.inf if deadline is None else deadline - time.monotonic()
-    if (
-        not isinstance(error, Unavailable)
-        or context.retry_number >= RETRIES.max_retries
-        or left_s < LEAST_REQUEST_S
-        or (error.retry_after_s or 0) > left_s
-    ):
-        return Failure(f"{error} {KEPT}", allow_retries=False)
-    if error.retry_after_s is not None:
-        return RetryRequested(max_retries=RETRIES.max_retries, seconds_to_wait=error.retry_after_s)
-    return Failure(f"{error} {KEPT}")
+def _try_again(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> None:
+    """Raise what makes Dagster try again, unless that is hopeless.
+
+    The wait is the policy's, but its end leaves time for a request: Dagster itself knows no deadline.
+    """
+    if not isinstance(error, Unavailable) or context.retry_number >= RETRIES.max_retries:
+        return
+    left_s = math.inf if deadline is None else deadline - time.monotonic() - LEAST_REQUEST_S
+    if left_s <= 0 or (error.retry_after_s or 0) > left_s:
+        return
+    wait_s = error.retry_after_s
+    if wait_s is None:
+        wait_s = min(RETRIES.calculate_delay(context.retry_number + 1), left_s)
+    raise RetryRequested(RETRIES.max_retries, wait_s) from Failure(f"{error} {KEPT}")
 
 
 def _report(context: OpExecutionContext, rows: Rows, delivery: Delivery) -> None:
@@ -213,7 +218,7 @@ def _report(context: OpExecutionContext, rows: Rows, delivery: Delivery) -> None
         context.log.warning(delivery.stopped)
     if delivery.set_aside:
         context.log.warning(
-            f"{delivery.set_aside} rows were refused by InfluxDB for good and set aside: `aiseg2-pipeline doctor` lists them with the reason."
+            f"{delivery.set_aside} rows were refused by InfluxDB for good and set aside: run `aiseg2-pipeline doctor`, which lists them with the reason."
         )
     log_line("write_out", asset=rows.asset, **_metadata(delivery), stopped=delivery.stopped)
 

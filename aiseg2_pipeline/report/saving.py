@@ -50,7 +50,7 @@ def save_report(store: Store, energy: EnergyStore, day: date, now: datetime, pat
     hours = [start + n * HOUR for n in range(HOURS_A_DAY)]
     minutes = pd.concat([by_minute(store.read(hour, hour + HOUR)) for hour in hours], ignore_index=True)
     if minutes.empty:
-        raise NoReadings(f"There is no reading of {day}, so no picture of it is drawn.")
+        raise NoReadings(f"There is no reading of {day}, so no picture of it is drawn: choose another day.")
     known = day_of_frames(day, minutes, energy.read(start, start + timedelta(days=1)), now)
     png = _drawn(known, store.path.parent, demo=demo)
     _write(png, path)
@@ -76,4 +76,6 @@ def _write(png: bytes, path: Path) -> None:
             part.write_bytes(png)
             part.replace(path)
     except OSError as error:
-        raise ReportError(f"The picture cannot be written to {path} ({error.strerror}).") from None
+        raise ReportError(
+            f"The picture cannot be written to {path} ({error.strerror}): free space, or let this user write there."
+        ) from None
