@@ -252,7 +252,9 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
         else:
             printing.gaps_table(found)
         for damaged in unsalvaged(settings.store_path, settings.energy_path):
-            click.echo(f"Rows of the damaged store {damaged.path} may come back: run `aiseg2-pipeline salvage`.", err=True)
+            click.echo(
+                f"Rows of the damaged store {damaged.path} may come back: run `aiseg2-pipeline salvage`.", err=True
+            )
 
 
 @main.command()

@@ -76,7 +76,10 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             *history_schedules(close, prune),
             report_schedule(report),
         ],
-        sensors=[healing_sensor(fill, energy, pending, salvage, first, settings.start_date, clock), *([alerts] if alerts else [])],
+        sensors=[
+            healing_sensor(fill, energy, pending, salvage, first, settings.start_date, clock),
+            *([alerts] if alerts else []),
+        ],
         resources=resources(settings),
         # One process for a run: a second one for each step costs more than the step.
         executor=in_process_executor,

@@ -81,7 +81,9 @@ def healing_sensor(
             return
         if damaged := unsalvaged(*store.paths):
             names = ":".join(one.path.stem for one in damaged)
-            yield RunRequest(run_key=f"{salvage.name}:{names}:{hour_key(now)}", job_name=salvage.name, run_config=LOGGED)
+            yield RunRequest(
+                run_key=f"{salvage.name}:{names}:{hour_key(now)}", job_name=salvage.name, run_config=LOGGED
+            )
             return
         try:
             with store.open() as readings, store.open_energy() as known:
