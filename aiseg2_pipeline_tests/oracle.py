@@ -16,6 +16,7 @@ Where the device itself cannot be known to lie, it is believed:
 - Where the warm reading knows a circuit from the list alone, because it takes nothing, a new name is noticed with the
   next full read, an hour later at most. So 0 W under a name that was right within the last hour is true; and a fill
   may use the names that the record knew for that time, which may be as much behind.
+- The day's total of a circuit that was removed is what the device last told of it.
 - A reading that the host's clock dated wrongly is judged where the clock put it.
 """
 
@@ -367,11 +368,19 @@ class Oracle:
             verdict.counts["energy rows"] += 1
             start = datetime.fromtimestamp(time, UTC)
             measured = self._measured(start, kind.removesuffix(energy.HALF), name, interval_s)
-            if interval_s == energy.DAY_S and measured is not None and day_of(start) == day_of(self._now):
-                # The day goes on: it was so much when it was asked for.
+            goes_on = day_of(start) == day_of(self._now)
+            if measured is not None and interval_s == energy.DAY_S and (goes_on or self._was_removed(name, start)):
+                # It was so much when it was asked for.
                 measured = min(value, measured)
             if measured is None or abs(measured - value) > 1e-6:
                 verdict.false.append(f"energy {_told((time, kind, name))} = {value}, measured {measured}")
+
+    def _was_removed(self, circuit_id: str, since: datetime) -> bool:
+        """Return whether a circuit was not registered at some time since then, so that nobody could ask for it."""
+        moments = [since, *(change for change in self._changes if change > since), self._now]
+        return circuit_id in _INDEXES and any(
+            int(circuit_id) not in self._household.names(moment) for moment in moments
+        )
 
     def _measured(self, start: datetime, kind: str, name: str, interval_s: int) -> float | None:
         if interval_s == energy.DAY_S:

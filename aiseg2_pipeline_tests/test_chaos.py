@@ -22,6 +22,7 @@ from aiseg2_pipeline_tests.chaos import Report, Scenario
 from aiseg2_pipeline_tests.chaos_plan import MINUTE, WEATHERS, Event, Plan, Weather
 from aiseg2_pipeline_tests.chaos_pool import Lot, memory_folder, outcomes
 from aiseg2_pipeline_tests.chaos_world import KILL_POINTS, Prefork
+from aiseg2_pipeline_tests.faulty_influxdb import Exchange, InfluxFaults
 from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from benchmarks.chaos import replay
 
@@ -48,6 +49,31 @@ def test_thousands_of_drawn_faults_lose_nothing_and_make_nothing_false(influx_se
     assert faults.total() > 2000, faults
     assert counts["minutes live"] > 0
     assert counts["minutes filled"] > 0
+
+
+# The faults of InfluxDB
+
+
+def test_the_same_seed_draws_the_same_faults_of_influxdb() -> None:
+    write = Exchange("/api/v2/write", {"bucket": "b"}, ["m value=1 1", "m value=1 2"])
+    one, other = (InfluxFaults(7, 0.5) for _ in range(2))
+    assert [one(write) for _ in range(200)] == [other(write) for _ in range(200)]
+    assert one.tally == other.tally
+    assert 0 < one.tally.total() <= 200
+
+
+def test_a_refused_line_is_refused_until_faults_stop() -> None:
+    write = Exchange("/api/v2/write", {"bucket": "b"}, ["m value=1 1"])
+    faults = InfluxFaults(7, 1.0, ("refused",))
+    assert [(fault := faults(write)) and fault.status for _ in range(3)] == [422] * 3
+    assert faults.poisoned == set(write.lines)
+    faults.stop()
+    assert faults(write) is None
+
+
+def test_an_unknown_kind_of_fault_is_a_sentence() -> None:
+    with pytest.raises(ValueError, match="choose from unavailable"):
+        InfluxFaults(7, 1.0, ("flood",))
 
 
 # One thing at a time
