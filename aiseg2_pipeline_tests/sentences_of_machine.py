@@ -15,8 +15,9 @@ import filelock
 from dagster import DagsterInstance
 from dagster._daemon.types import DaemonHeartbeat
 
-from aiseg2_pipeline import dagster_home, health, services
+from aiseg2_pipeline import dagster_home, energy, health, services
 from aiseg2_pipeline.filling import fill_hours
+from aiseg2_pipeline.orchestration.energy_history import lines
 from aiseg2_pipeline.orchestration.sqlite_files import prepare_storage
 from aiseg2_pipeline.report.font import find_font
 from aiseg2_pipeline.salvage import salvage
@@ -165,6 +166,12 @@ def _store_damaged(harm: Callable[[Path], None]) -> Callable[[Stage], str]:
     return said
 
 
+def _without_a_table(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE meta")
+    connection.close()
+
+
 def _copy_damaged(stage: Stage) -> str:
     path = _store_to_be_damaged(stage)
     overwrite(path, 100, b"\xff" * 3996)
@@ -237,6 +244,11 @@ def _fill(stage: Stage) -> str:
         return day.problems[0]
 
 
+def _energy_out(stage: Stage) -> str:
+    with stage.store() as store:
+        return told_by(lambda: lines(store, energy.frame([])))
+
+
 def _not_damaged(stage: Stage) -> str:
     path = _store_to_be_damaged(stage)
     return stage.command("salvage", str(path))
@@ -293,6 +305,7 @@ STORE = [
     Sentence("store: held", _store_held, (FILE, "another process")),
     Sentence("store: damaged", _store_damaged(garble_all_but_the_beginning), (FILE, "malformed", "aiseg2-pipeline salvage")),
     Sentence("store: a damaged copy", _copy_damaged, (FILE, "damaged"), "AISEG2_DATA_DIR"),
+    Sentence("store: without a table", _store_damaged(_without_a_table), (FILE, "tables are gone", "aiseg2-pipeline salvage")),
     Sentence("store: emptied", _store_damaged(empty), (FILE, "empty", "aiseg2-pipeline salvage")),
     Sentence("store: damaged again", _damaged_again, (FILE, "disk is failing"), "AISEG2_DATA_DIR"),
     Sentence("store: replaced", _store_replaced, (FILE, "another process")),
@@ -303,6 +316,7 @@ STORE = [
     Sentence("salvage: still to come, by `gaps`", lambda stage: _after_damage(stage, lambda: stage.command("gaps")), ("-damaged-", "aiseg2-pipeline salvage")),
     Sentence("salvage: still to come, by the doctor", lambda stage: _after_damage(stage, lambda: stage.examined("damaged store")), ("-damaged-", "aiseg2-pipeline salvage"), line=True),
     Sentence("salvage: still to come, by a fill", lambda stage: _after_damage(stage, lambda: _fill(stage)), ("damaged", "salvage_the_record")),
+    Sentence("salvage: still to come, by energy", lambda stage: _after_damage(stage, lambda: _energy_out(stage)), (FILE, "salvage_the_record")),
     Sentence("salvage: closed", _salvage_what_is_closed, ("-damaged-", "Permission denied")),
     Sentence("store: newer", _store_of("PRAGMA user_version = 99"), (FILE, "version 99"), "AISEG2_DATA_DIR"),
     Sentence("store: another program's", _store_of("CREATE TABLE a (b)"), (FILE, "not a store"), "AISEG2_DATA_DIR"),

@@ -9,12 +9,16 @@ import pytest
 from click.testing import CliRunner
 from dagster import RunRequest, build_sensor_context
 
+from aiseg2_pipeline import energy
 from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.filling import NOT_SALVAGED
+from aiseg2_pipeline.orchestration.energy_history import lines
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.readings import Row, frame
+from aiseg2_pipeline.salvage import salvage
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store_damage import DamagedFile, damaged_files
+from aiseg2_pipeline.store_file import StoreError
 from aiseg2_pipeline.store_schema import VERSION
 from aiseg2_pipeline_tests.test_alerts import Telephone, Watch, phone, settings, watch
 from aiseg2_pipeline_tests.test_orchestration import NOW, POWER_READINGS, Pipeline, alone, device, environment
@@ -75,6 +79,18 @@ def test_nothing_is_filled_before_what_can_be_read_came_back_by_itself(alone: Pi
     assert kept.salvaged is not None
     assert "all of it could be read" in kept.salvaged
     assert "salvage_the_record" not in {request.job_name for request in heal(alone)}
+
+
+def test_no_energy_goes_out_before_the_circuits_names_came_back(alone: Pipeline) -> None:
+    a_damaged_hour_ago(alone)
+    told = energy.frame([energy.interval(NOW - 3 * HOUR, energy.USAGE, "10", 5.0, energy.HOUR_S)])
+    with Store.open(alone.settings.store_path) as readings:
+        with pytest.raises(StoreError, match="names of the circuits may come back"):
+            lines(readings, told)
+        (kept,) = damaged_files(alone.settings.store_path)
+        salvage(kept, readings, lambda _: None)
+        ((line,),) = lines(readings, told)
+    assert "detail-section=ＩＨ," in line
 
 
 def test_the_night_reads_all_files_over(alone: Pipeline) -> None:

@@ -28,6 +28,7 @@ from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key,
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.orchestration.write_out import Rows, influxdb_asset
 from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store_damage import unsalvaged
 from aiseg2_pipeline.store_file import StoreError
 
 INFLUXDB_ENERGY = "influxdb_energy"
@@ -100,7 +101,15 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
 
 
 def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
-    """Return the points of an energy frame; a circuit has the name that it had at that time."""
+    """Return the points of an energy frame; a circuit has the name that it had at that time.
+
+    Raise StoreError while the names may still come back from a damaged store: other ones would be another series.
+    """
+    if unsalvaged(readings.path):
+        raise StoreError(
+            f"The names of the circuits may come back from a damaged file of {readings.path}, so no energy is written out before: wait for "
+            "the job `salvage_the_record`, or run `aiseg2-pipeline salvage`."
+        )
     names: dict[datetime, dict[str, str]] = {}
 
     def name_of(circuit_id: str, time: datetime) -> str | None:
