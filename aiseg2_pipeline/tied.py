@@ -9,6 +9,7 @@ after `kill -9`, and where it is out of memory. So nothing goes on unseen, and w
 SOCKET is what must be there before the module starts; nothing where it needs none.
 """
 
+import errno
 import fcntl
 import os
 import runpy
@@ -19,32 +20,34 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 LOOK_S = 0.2
 
 
 @contextmanager
-def starter(path: Path) -> Iterator[None]:
+def starter(path: Path, patience_s: float = 0) -> Iterator[None]:
     """Be the process that the services are tied to while the `with` block runs, or until it ends in any other way.
 
-    Raise OSError where another one is.
+    `patience_s` is how long to wait for services of a starter that has gone: they hold the lock until they have
+    ended. Raise BlockingIOError where they have not, or another starter lives.
     """
+    end = time.monotonic() + patience_s
     # Not filelock's kind of lock: processes that are forked from this one must not hold it.
     with path.open("w") as file:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while not _taken(file):
+            if time.monotonic() >= end:
+                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
+            time.sleep(LOOK_S)
         yield
 
 
-def is_there(path: Path) -> bool:
-    """Return whether the starter lives."""
+def _taken(file: TextIO) -> bool:
     try:
-        with path.open() as file:
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except OSError:
-        return True
-    return False
+    return True
 
 
 def main() -> None:
@@ -60,8 +63,10 @@ def main() -> None:
 def _end_with_the_starter(lock: Path) -> None:
     with lock.open() as file:
         fcntl.lockf(file, fcntl.LOCK_SH)
-    # The whole group: what this service has started as well.
-    os.killpg(0, signal.SIGTERM)
+        # The whole group: what this service has started as well.
+        os.killpg(0, signal.SIGTERM)
+        # The next starter waits for this lock, and so for the end of this service.
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

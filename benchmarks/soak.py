@@ -276,23 +276,8 @@ def report(
     yield vitals.table([line for line in vitals.lines(samples) if line.name not in STAGE], marks, since_s)
     yield ""
     yield markdown(
-        ["minutes", "live", "filled", "told missing", "of the hour that runs, missing", "rows", "rows set aside"],
-        [
-            [
-                "",
-                *map(
-                    str,
-                    (
-                        record.live,
-                        record.filled,
-                        record.missing,
-                        record.running_hour,
-                        record.rows,
-                        record.set_aside,
-                    ),
-                ),
-            ]
-        ],
+        ["minutes", "live", "filled", "told missing", "of the hour that runs, missing"],
+        [["", *map(str, (record.live, record.filled, record.missing, record.running_hour))]],
     )
     yield ""
     yield f"Held against the household: {', '.join(f'{count} {what}' for what, count in record.judged.items())}."
