@@ -21,8 +21,10 @@ from aiseg2_pipeline.simulator.server import Running, running
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
+EVENING = datetime(2026, 7, 14, 20, 30, tzinfo=JAPAN)
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 FLOW = "/data/electricflow/111/update"
+FLOW_HTML = "/page/electricflow/111"
 CIRCUITS_PAGE = "/page/electricflow/1113"
 CIRCUIT_LIST = "/page/setting/installation/734"
 CARD_PAGE = "/set/exectop2.cgi"

@@ -32,7 +32,9 @@ from aiseg2_pipeline_tests.simulator_client import (
     CARD_PAGE,
     CIRCUIT_LIST,
     CIRCUITS_PAGE,
+    EVENING,
     FLOW,
+    FLOW_HTML,
     JAPAN,
     NOON,
     Unit,
@@ -41,8 +43,6 @@ from aiseg2_pipeline_tests.simulator_client import (
     simulated,
 )
 
-EVENING = datetime(2026, 7, 14, 20, 30, tzinfo=JAPAN)
-FLOW_HTML = "/page/electricflow/111"
 ALL_PATHS = (
     FLOW_HTML,
     CIRCUITS_PAGE,

@@ -25,7 +25,9 @@ from aiseg2_pipeline_tests.simulator_client import (
     CARD_PAGE,
     CIRCUIT_LIST,
     CIRCUITS_PAGE,
+    EVENING,
     FLOW,
+    FLOW_HTML,
     JAPAN,
     NOON,
     Unit,
@@ -33,8 +35,6 @@ from aiseg2_pipeline_tests.simulator_client import (
     simulated,
 )
 
-EVENING = datetime(2026, 7, 14, 20, 30, tzinfo=JAPAN)
-FLOW_HTML = "/page/electricflow/111"
 GRAPH = "/page/graph/52111"
 PAGES = (FLOW_HTML, CIRCUITS_PAGE, CIRCUIT_LIST, GRAPH, "/page/airenvironment/41", CARD_PAGE)
 
