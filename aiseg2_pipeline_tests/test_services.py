@@ -1,8 +1,10 @@
 """`aiseg2-pipeline run` and `ui` as real processes: what keeps them from starting, that they work, and that they end."""
 
+import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -94,17 +96,36 @@ def test_storage_that_cannot_be_made_is_told_before_any_service_starts(tmp_path:
         assert pipeline.services() == set()
 
 
+@contextmanager
+def at_a_closed_terminal(what: signal.Handlers) -> Iterator[None]:
+    """Have programs that are started meanwhile inherit this; `nohup`, perhaps before these tests, has them ignore it."""
+    before = signal.signal(signal.SIGHUP, what)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_service_manager_or_a_closed_terminal_ends_it_without_a_failure(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with listening(tmp_path / "a folder"):
         pass
-    with started(tmp_path, two_free_ports()) as pipeline:
+    with at_a_closed_terminal(signal.SIG_DFL), started(tmp_path, two_free_ports()) as pipeline:
         # What a killed pipeline left of its socket does not hinder this one.
         pipeline.wait(lambda: code_server_listens(pipeline), STARTED_WITHIN_S)
         assert pipeline.stop(number) == 0
         assert "Traceback" not in pipeline.output
+
+
+def test_a_closed_terminal_does_not_end_what_nohup_started(tmp_path: Path) -> None:
+    with at_a_closed_terminal(signal.SIG_IGN), started(tmp_path, two_free_ports()) as pipeline:
+        pipeline.wait(lambda: code_server_listens(pipeline), STARTED_WITHIN_S)
+        os.killpg(pipeline.process.pid, signal.SIGHUP)
+        time.sleep(1)
+        assert pipeline.process.poll() is None
+        assert pipeline.stop(signal.SIGTERM) == 0
 
 
 def code_server_listens(pipeline: Pipeline) -> bool:
@@ -153,7 +174,8 @@ def test_the_demo_takes_a_reading_shows_its_run_and_stops_at_one_ctrl_c(tmp_path
 
         assert pipeline.stop(signal.SIGINT) == 0
         assert pipeline.processes() == []
-        assert "Traceback" not in pipeline.output
+        for unwanted in ("Traceback", "Warning"):
+            assert unwanted not in pipeline.output
 
         kept = [demo, *demo.rglob("*")]
         assert {stat.S_IMODE(path.stat().st_mode) for path in kept if path.is_dir()} == {0o700}

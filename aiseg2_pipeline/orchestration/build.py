@@ -44,9 +44,12 @@ def utc_now() -> datetime:
 def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Definitions:
     """Return everything that Dagster runs and shows."""
     with warnings.catch_warnings():
-        # One run for a range of partitions has been beta since 2023; people cannot do anything about the warning.
+        # Runs for a range of partitions are beta, and people cannot do anything about what Dagster says of it.
         warnings.simplefilter("ignore", BetaWarning)
-        return _build(settings, clock)
+        definitions = _build(settings, clock)
+        # Dagster keeps what it makes of them; it would warn as well when it makes that.
+        definitions.get_repository_def()
+    return definitions
 
 
 def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
