@@ -283,6 +283,12 @@ def test_storages_that_are_made_again_and_again_leave_nothing_to_be_closed_at_ex
     assert atexit._ncallbacks() == before  # noqa: SLF001 - as above
 
 
+def test_an_alembic_that_looks_up_files_in_another_way_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(alembic.util, "coerce_resource_to_filename")
+    code_server.keep_memory_flat()
+    assert not hasattr(alembic.util, "coerce_resource_to_filename")
+
+
 def renamed(code: CodeType) -> CodeType:
     """Return code in which the attribute has another name."""
     return code.replace(co_names=tuple("_context" if name == ATTRIBUTE else name for name in code.co_names))

@@ -60,7 +60,9 @@ def keep_memory_flat() -> None:
     """
     from alembic import util  # noqa: PLC0415 - as above
 
-    util.coerce_resource_to_filename = functools.cache(util.coerce_resource_to_filename)
+    # An alembic without it is left as it is: growing memory is better than no start.
+    if look_up := getattr(util, "coerce_resource_to_filename", None):
+        util.coerce_resource_to_filename = functools.cache(look_up)
 
 
 def _nothing() -> None:
