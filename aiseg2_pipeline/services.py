@@ -11,12 +11,13 @@ import shlex
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 
 import filelock
-from honcho.manager import Manager
+from honcho.manager import KILL_WAIT, Manager
 
 from aiseg2_pipeline import dagster_home, notify, tied
 from aiseg2_pipeline.settings import Settings, environment
@@ -32,6 +33,17 @@ _NO_SOCKET_NAME = re.compile("[%#?,]")
 
 class ServicesError(Exception):
     """Why the services cannot be started, in one sentence."""
+
+
+class _Services(Manager):  # type: ignore[misc]  # honcho has no types
+    """Honcho's manager, which kills what does not end when told to, even where nothing else has ended."""
+
+    def terminate(self) -> None:
+        """Tell all to end, and see that they do."""
+        super().terminate()
+        killer = threading.Timer(KILL_WAIT, self.kill)
+        killer.daemon = True
+        killer.start()
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> int:
@@ -81,7 +93,7 @@ def _run(settings: Settings, folder: Path, alive: Path, say: Callable[[str], Non
         dagster_home.make(settings, folder, variables, say)
     except dagster_home.DagsterHomeError as error:
         raise ServicesError(str(error)) from None
-    manager = Manager()
+    manager = _Services()
     if settings.demo:
         _add(manager, "simulator", variables, alive, ["aiseg2_pipeline.cli", "simulate"])
     _add(manager, "code-server", variables, alive, _code_server(settings))
@@ -105,7 +117,7 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
             f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
         )
     _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
-    manager = Manager()
+    manager = _Services()
     alive = settings.data_dir / f"ui-{settings.ui_port}.lock"
     try:
         with tied.starter(alive):
