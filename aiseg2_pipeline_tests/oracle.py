@@ -17,7 +17,8 @@ Where the device itself cannot be known to lie, it is believed:
   next full read, an hour later at most. So 0 W under a name that was right within the last hour is true; and a fill
   may use the names that the record knew for that time, which may be as much behind.
 - The day's total of a circuit that was removed is what the device last told of it.
-- A reading that the host's clock dated wrongly is judged where the clock put it.
+- A reading that the host's clock dated wrongly is judged where the clock put it. So are the names that it showed: a
+  fill uses those that the record knew for that time by the host's clock.
 """
 
 import itertools
@@ -283,10 +284,11 @@ class Oracle:
             if not consumption > 0 or np.isnan(consumption):
                 continue
             if kind == "usage":
-                moment = datetime.fromtimestamp(time, UTC)
+                # The record has names by the host's clock, too.
+                moments = [datetime.fromtimestamp(time, UTC), *self._true_times(time)]
                 told = {
                     tuple(self._indexes(when).get(name, ()))
-                    for when in [moment, *(change for change in self._changes if change <= moment)]
+                    for when in [*moments, *(change for change in self._changes if change <= max(moments))]
                 }
                 wh = [float(np.sum(circuits[list(indexes)])) for indexes in told if indexes]
             else:
