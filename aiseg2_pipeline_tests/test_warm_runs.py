@@ -1,6 +1,5 @@
 """Runs as real processes of a real Dagster: forked from a warm process, or each in a Python of its own."""
 
-import atexit
 import inspect
 import json
 import os
@@ -11,12 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import CodeType
 
-import alembic.util
 import dagster._cli.api
-import dagster._core.storage.sql
 import pytest
-from alembic.script import ScriptDirectory
-from dagster._core.storage.sql import get_alembic_config
 from dagster._grpc import server_watcher
 from dagster._grpc.server import DagsterApiServer
 
@@ -268,25 +263,6 @@ def test_dagster_still_has_the_attribute_of_its_runs_context_else_set_its_new_na
     """Where this fails, runs still work but are slow: look in `DagsterApiServer` for what `StartRun` makes processes with."""
     for method in (DagsterApiServer.__init__, DagsterApiServer.StartRun):
         assert ATTRIBUTE in method.__code__.co_names, f"DagsterApiServer.{method.__name__} has no {ATTRIBUTE}"
-
-
-def test_storages_that_are_made_again_and_again_leave_nothing_to_be_closed_at_exit(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Afterwards it is as it was.
-    monkeypatch.setattr(alembic.util, "coerce_resource_to_filename", alembic.util.coerce_resource_to_filename)
-    code_server.keep_memory_flat()
-    config = get_alembic_config(dagster._core.storage.sql.__file__)  # noqa: SLF001 - Dagster's own
-    ScriptDirectory.from_config(config)
-    before = atexit._ncallbacks()  # noqa: SLF001 - nothing else tells
-    ScriptDirectory.from_config(config)
-    assert atexit._ncallbacks() == before  # noqa: SLF001 - as above
-
-
-def test_an_alembic_that_looks_up_files_in_another_way_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(alembic.util, "coerce_resource_to_filename")
-    code_server.keep_memory_flat()
-    assert not hasattr(alembic.util, "coerce_resource_to_filename")
 
 
 def renamed(code: CodeType) -> CodeType:

@@ -15,9 +15,12 @@ import re
 import runpy
 import sys
 import time
+from importlib import import_module
 from typing import ClassVar
 
 from dagster._grpc import server_watcher
+
+from aiseg2_pipeline.orchestration.memory import leave_what_is_there_alone
 
 ATTRIBUTE = "WATCH_INTERVAL"
 WATCH_S = 20
@@ -55,6 +58,9 @@ def main() -> None:
         setattr(server_watcher, ATTRIBUTE, WATCH_S)
     logging.setLoggerClass(CalmLogger)
     del sys.argv[0]
+    # What its `__main__` imports.
+    import_module(f"{sys.argv[0]}.cli")
+    leave_what_is_there_alone()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

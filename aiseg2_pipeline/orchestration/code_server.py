@@ -8,11 +8,13 @@ slower, and right. `AISEG2_WARM_RUNS=0` chooses that.
     python -m aiseg2_pipeline.orchestration.code_server <arguments of `dagster api grpc`>
 """
 
-import functools
+import contextlib
 import multiprocessing
 import sys
+from importlib import import_module
 from multiprocessing.context import BaseContext
 
+from aiseg2_pipeline.orchestration.memory import leave_what_is_there_alone, look_up_files_once
 from aiseg2_pipeline.settings import SettingsError, load_settings
 
 ATTRIBUTE = "_mp_ctx"
@@ -52,19 +54,6 @@ def _warm_context() -> BaseContext:
     return context
 
 
-def keep_memory_flat() -> None:
-    """Have alembic look up Dagster's files once.
-
-    Dagster makes its storages anew for each tick, and for each of them alembic keeps something to be closed at
-    exit: 5 MB a day.
-    """
-    from alembic import util  # noqa: PLC0415 - as above
-
-    # An alembic without it is left as it is: growing memory is better than no start.
-    if look_up := getattr(util, "coerce_resource_to_filename", None):
-        util.coerce_resource_to_filename = functools.cache(look_up)
-
-
 def _nothing() -> None:
     """Do nothing: what a trial process runs."""
 
@@ -86,7 +75,11 @@ def main() -> None:
             log_warning(
                 f"Every run starts in a new Python, which costs some seconds each time, because {error}: start the pipeline again, or set AISEG2_WARM_RUNS=0 to choose that."
             )
-    keep_memory_flat()
+    look_up_files_once()
+    with contextlib.suppress(Exception):
+        # Dagster imports them next, and says what is wrong with them.
+        import_module("aiseg2_pipeline.definitions")
+    leave_what_is_there_alone()
     grpc_command()
 
 
