@@ -111,11 +111,11 @@ def soak(options: argparse.Namespace, folder: Path) -> list[str]:
         ended = datetime.now(UTC).replace(second=0, microsecond=0)
         say("everything has stopped; comparing with the household")
         destination = Destination(parts.influx_host, ORG, BUCKET)
+        log = parts.pipeline.log.read_text(encoding="utf-8", errors="replace")
         with InfluxServer(folder / "influxdb", org=ORG, token=token) as server:
-            record = account(data, Household(HOUSEHOLD), server, destination, began, ended)
+            record = account(data, Household(HOUSEHOLD), server, destination, began, ended, log)
     vitals.save(samples, folder / "samples.csv")
     vitals.draw(samples, parts.events, folder / "memory.png")
-    log = parts.pipeline.log.read_text(encoding="utf-8", errors="replace")
     wrong = [*record.wrong, *hanging, *left_over(codes, log), *growth(samples, parts.starts_s[-1], runs)]
     print("\n".join(report(parts, samples, record, runs, options, wrong)))
     return wrong
@@ -280,6 +280,7 @@ def report(
         [["", *map(str, (record.live, record.filled, record.missing, record.running_hour))]],
     )
     yield ""
+    yield f"{record.reported} readings were reported as taken, and looked up."
     yield f"Held against the household: {', '.join(f'{count} {what}' for what, count in record.judged.items())}."
     yield ""
     yield f"{runs} runs, {len(parts.starts_s)} starts. What happened:"

@@ -1,8 +1,12 @@
 """What a soak leaves: every minute live and true, filled and marked, or told as missing; in the store and in InfluxDB alike.
 
-Whether values are true, and the two sides the same, is the oracle's to say; here minutes are counted.
+Whether values are true, and the two sides the same, is the oracle's to say; here minutes are counted, and the readings
+that the pipeline's output reports are looked up.
 """
 
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +21,7 @@ from aiseg2_pipeline_tests.oracle import Acknowledged, Offset, Oracle
 MINUTE = timedelta(minutes=1)
 NAMED = 5
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_READING = re.compile(r'{"time": .*"event": "reading".*}')
 
 
 @dataclass
@@ -27,6 +32,7 @@ class Account:
     filled: int = 0
     missing: int = 0
     running_hour: int = 0
+    reported: int = 0
     judged: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
 
@@ -38,8 +44,9 @@ def account(
     destination: Destination,
     start: datetime,
     end: datetime,
+    log: str,
 ) -> Account:
-    """Compare the store and the bucket with the household; minutes from `start` to `end`."""
+    """Compare the store and the bucket with the household and with the pipeline's output; minutes from `start` to `end`."""
     result = Account()
     # When all of it is in the past and may have been filled.
     later = hour_of(end) + 2 * HOUR
@@ -54,7 +61,15 @@ def account(
             end=hour_of(end) + HOUR,
             now=later,
         )
-    result.judged = dict(verdict.counts)
+        for time, rows in reported(log):
+            result.reported += 1
+            kept = store.read(time, time + timedelta(seconds=1))
+            if int((kept["interval_s"] == 0).sum()) != rows:
+                result.wrong.append(
+                    f"the reading of {time:%H:%M:%S} was reported with {rows} rows, and {len(kept)} are there"
+                )
+    # It was not told of any: what was reported is above.
+    result.judged = {what: count for what, count in verdict.counts.items() if what != "rows acknowledged"}
     if owed:
         result.wrong.append(f"{owed} hours are still owed to InfluxDB")
     for kind, sentences in verdict.wrong.items():
@@ -72,3 +87,10 @@ def account(
             result.missing += hour + HOUR <= end
         minute += MINUTE
     return result
+
+
+def reported(log: str) -> Iterator[tuple[datetime, int]]:
+    """Yield the time (UTC) and the number of rows of each reading that the pipeline's output reports as taken."""
+    for line in _READING.findall(log):
+        told = json.loads(line)
+        yield datetime.fromisoformat(told["time"]), told["rows"]
