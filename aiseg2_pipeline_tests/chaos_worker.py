@@ -193,7 +193,7 @@ class Worker:
         with self._readings() as store, self._energy() as energy, ExitStack() as stack:
 
             def history() -> History:
-                client = stack.enter_context(self._device("background", now))
+                client = stack.enter_context(self._device("background"))
                 return stack.enter_context(History(client, energy, self._home.device, now))
 
             for day in fill_hours(store, energy, ended, now=now, history=history):
@@ -281,11 +281,10 @@ class Worker:
     def _tell(self, kind: str, frame: pd.DataFrame) -> None:
         self._socket.send(Stored(self._job, kind, self.now(), frame))
 
-    def _device(self, slot: Slot, now: datetime | None = None) -> Aiseg2Client:
+    def _device(self, slot: Slot) -> Aiseg2Client:
         home = self._home
-        clock = self.now if now is None else lambda: now
         return Aiseg2Client(
-            home.device_url, home.user, home.password, state_dir=home.device, clock=clock, slot=slot
+            home.device_url, home.user, home.password, state_dir=home.device, clock=self.now, slot=slot
         )
 
     def _power_out(self, deadline: float | None) -> list[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,21 @@ def test_while_the_clocks_differ_nothing_is_kept_and_the_run_says_so(alone: Pipe
         assert "180 s ahead" in failure(result)
     assert alone.energy().empty
     assert set(alone.readings()["interval_s"]) == {0}
+
+
+@pytest.mark.parametrize(("unit_ahead", "agree"), [(timedelta(), True), (-2 * MINUTE, False)])
+def test_clocks_are_compared_when_the_device_is_asked_however_long_the_run_goes(
+    alone: Pipeline, *, unit_ahead: timedelta, agree: bool
+) -> None:
+    alone.minute(NOW - 3 * HOUR)
+    times: Iterator[datetime] = repeat(NOW)
+    alone.definitions = build_definitions(alone.settings, lambda: next(times))
+    # The run looks at its clock twice before it asks the device, two minutes later.
+    times = chain([NOW, NOW], repeat(NOW + 2 * MINUTE))
+    alone.unit.set_clock(NOW + 2 * MINUTE + unit_ahead)
+    result = alone.run("power_fill", hour_key(NOW - 3 * HOUR))
+    assert result.success == agree
+    assert alone.energy().empty == (not agree)
 
 
 # Filling

@@ -3,7 +3,7 @@
 What is missing and how it is filled belongs in `filling`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -31,14 +31,14 @@ def fill_ended(
     store: Store,
     *,
     hours: Sequence[datetime],
-    now: datetime,
+    clock: Callable[[], datetime],
 ) -> None:
     """Fill these hours (UTC starts) and turn those that have rows green. Raises an Aiseg2Error and StoreError."""
-    done = 0
+    now, done = clock(), 0
     with stores.open_energy() as energy, ExitStack() as stack:
 
         def history() -> History:
-            client = stack.enter_context(device.client(lambda: now, slot="background"))
+            client = stack.enter_context(device.client(clock, slot="background"))
             return stack.enter_context(History(client, energy, Path(device.state_dir), now))
 
         for day in fill_hours(store, energy, hours, now=now, history=history):

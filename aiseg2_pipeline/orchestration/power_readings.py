@@ -88,7 +88,7 @@ def power_readings_asset(
                 if not ended:
                     context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
                 else:
-                    fill_ended(context, device, store, opened, hours=ended, now=clock())
+                    fill_ended(context, device, store, opened, hours=ended, clock=clock)
         except (Aiseg2Error, StoreError) as error:
             raise Failure(str(error), allow_retries=False) from None
 
