@@ -55,6 +55,8 @@ STAGE = ("simulator", "InfluxDB")
 MOST_AN_HOUR = {"own MB": 6.0, "files": 3.0, "sockets": 3.0, "threads": 2.0}
 HOME_KB_A_RUN = 110.0
 DATA_KB_A_MINUTE = 12.0
+# A fill may bring days at once, at any time of the hour.
+DATA_KB_A_FILLED_ROW = 0.04
 MOST_WAL_MB = 30.0
 HANGING_S = 300
 _UNFINISHED = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED, CANCELING]}) {
@@ -116,7 +118,7 @@ def soak(options: argparse.Namespace, folder: Path) -> list[str]:
             record = account(data, Household(HOUSEHOLD), server, destination, began, ended, log)
     vitals.save(samples, folder / "samples.csv")
     vitals.draw(samples, parts.events, folder / "memory.png")
-    wrong = [*record.wrong, *hanging, *left_over(codes, log), *growth(samples, parts.starts_s[-1], runs)]
+    wrong = [*record.wrong, *hanging, *left_over(codes, log), *growth(samples, parts.starts_s[-1], runs, record)]
     print("\n".join(report(parts, samples, record, runs, options, wrong)))
     return wrong
 
@@ -240,12 +242,13 @@ def left_over(codes: dict[str, int], log: str) -> Iterator[str]:
         yield f"the pipeline's output has a traceback: {line}"
 
 
-def growth(samples: Sequence[vitals.Sample], last_start_s: float, runs: int) -> Iterator[str]:
+def growth(samples: Sequence[vitals.Sample], last_start_s: float, runs: int, record: Account) -> Iterator[str]:
     """Yield a sentence for each thing that grows more than it may."""
     since_s, end_s = last_start_s + WARM_S, samples[-1].at_s
     hours = end_s / vitals.HOUR_S
+    filled_kb = DATA_KB_A_FILLED_ROW * record.judged.get("filled rows", 0)
     most = {
-        "data directory": DATA_KB_A_MINUTE * vitals.MINUTE_S / 1000,
+        "data directory": (DATA_KB_A_MINUTE * vitals.MINUTE_S + filled_kb / hours) / 1000,
         "Dagster's home": HOME_KB_A_RUN * runs / hours / 1000,
     }
     for line in vitals.lines(samples):
