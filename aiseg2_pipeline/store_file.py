@@ -1,6 +1,6 @@
 """The store's file: how it is opened, replaced when it is damaged, and SQLite's errors as sentences that a person can act on.
 
-What is asked of the tables belongs in `store.py`, the tables in `store_schema.py`, the names of a damaged file in
+What is asked of the tables belongs in `store.py` and its rooms, the tables in `store_schema.py`, the names of a damaged file in
 `store_damage.py`. Everything here is about the file: that it is ours, that only its owner may read it, that several
 processes can use it at once, that a commit is on disk when it returns, and that all of them use the same file.
 

@@ -297,7 +297,7 @@ def test_errors_that_are_no_damage_put_nothing_aside(filled: Path, monkeypatch: 
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("aiseg2_pipeline.store._series", broken)
+            patch.setattr("aiseg2_pipeline.store.all_series", broken)
             with pytest.raises(StoreError, match="SQLITE_IOERR_READ"):
                 store.read(START, LATER)
         store.look_over()

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 
 from aiseg2_pipeline.readings import COLUMNS, DTYPES
-from aiseg2_pipeline.store import ROW, Destination, Store
+from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.store_rows import ROW
 from benchmarks.home import SERIES, readings
 from benchmarks.side import markdown, median_s, say
 
