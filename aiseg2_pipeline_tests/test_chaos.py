@@ -241,6 +241,33 @@ def test_of_what_is_refused_only_those_rows_are_set_aside(bench: Bench) -> None:
     assert afterwards.verdict.counts["rows set aside"] == 0
 
 
+def test_what_is_refused_in_the_place_of_an_older_value_is_set_aside(bench: Bench) -> None:
+    # With the clock an hour ahead in the first hour, the second hour has some of its seconds once more.
+    scenario = bench.scenario(
+        Event(1, 58, "host's clock", 3600.0), hours=2, weather=Weather(unit=0, influx=0.5, kill=0)
+    )
+    scenario.rain.kinds = ("refused",)
+    with scenario.opened():
+        scenario.play()
+        scenario.heal()
+        report = scenario.judged()
+        set_aside, in_bucket = _values_of_refused(bench.influx, scenario)
+        scenario.send_again()
+        afterwards = scenario.judged()
+    assert set_aside != in_bucket
+    assert not report.verdict.wrong, str(report.verdict)
+    assert not afterwards.verdict.wrong, str(afterwards.verdict)
+
+
+def _values_of_refused(influx: InfluxServer, scenario: Scenario) -> tuple[list[float], list[float]]:
+    """Return the values of the rows set aside that the bucket has other points of, and the values of those."""
+    shown = influx.readings(scenario.bucket)
+    with Store.open(scenario.home.readings) as store:
+        refused = store.set_aside_rows(scenario.home.destination)
+    both = refused.merge(shown, on=["time", "kind", "name"])
+    return both["value_x"].tolist(), both["value_y"].tolist()
+
+
 def test_a_bucket_that_is_missing_for_hours_gets_everything_afterwards(bench: Bench) -> None:
     report = bench.whole(Event(3, 200, "influxdb only", "no_bucket"), hours=4)
     assert report.verdict.counts["minutes live"] >= 240 - MISSED
