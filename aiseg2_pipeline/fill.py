@@ -53,7 +53,7 @@ def filled_frame(hour: datetime, energy: pd.DataFrame, live: Collection[datetime
     """Return rows for the minutes of `hour` (UTC start) that are not in `live`, as far as the energy tells.
 
     `energy` is the hour's energy frame; half hours are preferred. A minute is filled when its totals are known:
-    without the consumption, or without the generation where a generating device is registered, it stays missing.
+    without any consumption, or without the generation where a generating device is registered, it stays missing.
     """
     return frame(
         Row(minute, kind, name, value, unit, half.interval_s)
@@ -108,7 +108,8 @@ def _power(half: _Half, home: Home) -> list[tuple[str, str, float, str]]:
     power_w = {key: wh / hours for key, wh in half.wh.items()}
     consumption_w = power_w.get(CONSUMPTION)
     generation_w = power_w.get(GENERATION) if home.generating else 0.0
-    if consumption_w is None or generation_w is None:
+    # A home always consumes something: where it is nothing, the device was off for all of the interval, or nearly.
+    if not consumption_w or generation_w is None:
         return []
     values = [
         ("total", TOTAL_CONSUMPTION, consumption_w / W_PER_KW, "kW"),

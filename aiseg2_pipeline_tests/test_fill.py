@@ -105,6 +105,13 @@ def test_a_half_hour_in_which_the_device_was_off_stays_missing() -> None:
     assert known_minutes(HOUR, frame(hour + half), HOME) == set(MINUTES[30:])
 
 
+def test_a_half_hour_at_the_end_of_which_the_device_came_back_is_no_mean_of_it() -> None:
+    # As on the card after 13 s of sunshine: 7 Wh were sold, and what was consumed rounds to nothing.
+    half = [total("consumption", 0, half=0), total("generation", 7, half=0)]
+    other = [total("consumption", 100, half=1), total("generation", 500, half=1)]
+    assert set(fill(half + other)["time"]) == {pd.Timestamp(minute) for minute in MINUTES[30:]}
+
+
 @pytest.mark.parametrize(
     "rows",
     [
@@ -112,8 +119,9 @@ def test_a_half_hour_in_which_the_device_was_off_stays_missing() -> None:
         [total("generation", 500)],
         [total("consumption", 500)],
         [circuit("8", 240), total("bought", 500), total("sold", 0)],
+        [total("consumption", 0), total("generation", 7)],
     ],
-    ids=["nothing", "no consumption", "no generation", "neither"],
+    ids=["nothing", "no consumption", "no generation", "neither", "nothing consumed"],
 )
 def test_a_minute_whose_totals_are_not_known_stays_missing(rows: list[Row]) -> None:
     assert fill(rows).empty
