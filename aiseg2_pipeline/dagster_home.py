@@ -36,8 +36,8 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
     home = settings.dagster_home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     instance = yaml.safe_load((folder / INSTANCE).read_text(encoding="utf-8"))
-    if settings.postgres_url:
-        _check_postgres(settings.postgres_url.get_secret_value())
+    if settings.run_history:
+        _check_postgres(settings.run_history.get_secret_value())
         del instance["event_log_storage"]
         instance["storage"] = POSTGRES
     (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
@@ -70,7 +70,7 @@ def _check_postgres(url: str) -> None:
     engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": CONNECT_S})
     try:
         engine.connect().close()
-    except sqlalchemy.exc.OperationalError as error:
+    except sqlalchemy.exc.DBAPIError as error:
         # The server's own words, without SQLAlchemy's; they do not hold the password.
         reason = " ".join(str(error.orig).split())
         raise DagsterHomeError(

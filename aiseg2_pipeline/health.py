@@ -45,7 +45,7 @@ def _code_server(path: Path) -> list[str]:
 
 def _daemon(settings: Settings, now: datetime) -> list[str]:
     try:
-        body = _postgres(settings.postgres_url) if settings.postgres_url else _sqlite(settings.dagster_home)
+        body = _postgres(settings.run_history) if settings.run_history else _sqlite(settings.dagster_home)
     except OSError as error:
         return [
             f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
@@ -72,8 +72,10 @@ def _sqlite(home: Path) -> str | None:
 
 
 def _postgres(url: SecretStr) -> str | None:
-    import psycopg2  # noqa: PLC0415 - the extra `postgres`
-
+    try:
+        import psycopg2  # noqa: PLC0415 - the extra `postgres`
+    except ImportError:
+        raise OSError("the extra `postgres` is not installed") from None
     try:
         with (
             contextlib.closing(

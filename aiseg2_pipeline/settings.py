@@ -30,6 +30,8 @@ _UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
 _UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
 _MAX_PORT = 65535
+# Before the first AiSEG was sold.
+EARLIEST = date(2010, 1, 1)
 _ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
 # Taken as they stand: a space in quotes belongs to the password.
 _SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
@@ -40,6 +42,7 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "date_from_datetime_parsing": "must be a date like 2024-01-01",
+    "date_from_datetime_inexact": "must be a date like 2024-01-01",
 }
 
 
@@ -83,9 +86,14 @@ def _header_text(value: str) -> str:
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
-    parts = _POSTGRES_URL.fullmatch(value.get_secret_value().strip())
-    if not parts:
-        raise ValueError("must be an address like postgresql://user:password@host:5432/database")
+    address = value.get_secret_value().strip()
+    parts = _POSTGRES_URL.fullmatch(address)
+    # Who connects would take all after the first @ for the host, and say so with half of the password.
+    login, _, server = parts[1].rpartition("@") if parts else ("", "", "")
+    if not parts or "@" in login or not _HOST.fullmatch(server.partition("/")[0]):
+        raise ValueError(
+            "must be an address like postgresql://user:password@host:5432/database, with @ and % of the password as %40 and %25"
+        )
     # Dagster's own driver; another SQLAlchemy would choose another one.
     return SecretStr(f"postgresql+psycopg2://{parts[1]}")
 
@@ -138,7 +146,7 @@ class Settings(BaseModel):
     influxdb_ca_file: Annotated[LocalPath | None, Field(alias="INFLUXDB_CA_FILE")] = None
     influxdb_tls_verify: Annotated[bool, Field(alias="INFLUXDB_TLS_VERIFY")] = True
     base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
-    start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE")] = None
+    start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE", ge=EARLIEST)] = None
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
     warm_runs: Annotated[bool, Field(alias="AISEG2_WARM_RUNS")] = True
     keep_runs_days: Annotated[int, Field(alias="AISEG2_KEEP_RUNS_DAYS", ge=1, le=3650)] = 3
@@ -237,6 +245,11 @@ class Settings(BaseModel):
     def dagster_home(self) -> Path:
         """Dagster's own folder: run history and schedules."""
         return self.data_dir / "dagster"
+
+    @property
+    def run_history(self) -> SecretStr | None:
+        """The PostgreSQL of Dagster's run history; None: SQLite, as always in the demo, which never meets what is real."""
+        return None if self.demo else self.postgres_url
 
     @property
     def code_server_socket(self) -> Path:

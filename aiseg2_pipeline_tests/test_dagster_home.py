@@ -21,12 +21,15 @@ from aiseg2_pipeline_tests.postgres_server import PASSWORD, address
 PROJECT = Path(__file__).parents[1]
 
 
+UNIT = {"AISEG2_HOST": "unit", "AISEG2_PASSWORD": "p"}
+
+
 def made(folder: Path, monkeypatch: pytest.MonkeyPatch, **given: str) -> Settings:
     """Make the home of these settings, and leave the environment as what starts then will have it."""
-    settings = Settings.from_environment({"AISEG2_DATA_DIR": str(folder)} | given)
+    settings = Settings.from_environment(UNIT | {"AISEG2_DATA_DIR": str(folder)} | given)
     monkeypatch.setenv("DAGSTER_HOME", str(settings.dagster_home))
-    if settings.postgres_url:
-        monkeypatch.setenv("AISEG2_POSTGRES_URL", settings.postgres_url.get_secret_value())
+    if settings.run_history:
+        monkeypatch.setenv("AISEG2_POSTGRES_URL", settings.run_history.get_secret_value())
     said: list[str] = []
     make(settings, PROJECT, environment(folder), said.append)
     assert said == []
@@ -92,6 +95,20 @@ def test_a_postgres_that_cannot_be_used_is_told_with_its_setting_and_no_secret(
         assert secret not in repr(caught.value.__context__)
 
 
+def test_an_option_that_postgres_does_not_know_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_port: int
+) -> None:
+    with pytest.raises(DagsterHomeError, match=r"AISEG2_POSTGRES_URL cannot be used .*colour"):
+        made(tmp_path, monkeypatch, AISEG2_POSTGRES_URL=f"{address(postgres_port)}?colour=red")
+
+
+def test_the_demo_keeps_its_history_to_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nothing listens there.
+    home = made(tmp_path, monkeypatch, AISEG2_HOST="", AISEG2_POSTGRES_URL=address(1)).dagster_home
+    assert (home / "history" / "runs.db").exists()
+    assert "POSTGRES" not in (home / "dagster.yaml").read_text(encoding="utf-8")
+
+
 def test_without_the_extra_the_sentence_names_it(tmp_path: Path) -> None:
     without = (
         "import sys; sys.modules['dagster_postgres'] = None\n"
@@ -100,7 +117,7 @@ def test_without_the_extra_the_sentence_names_it(tmp_path: Path) -> None:
         "from aiseg2_pipeline.settings import load_settings\n"
         f"dagster_home.make(load_settings(), Path({str(PROJECT)!r}), {{}}, print)\n"
     )
-    given = {"AISEG2_DATA_DIR": str(tmp_path), "AISEG2_POSTGRES_URL": "postgresql://a:b@127.0.0.1:1/c"}
+    given = UNIT | {"AISEG2_DATA_DIR": str(tmp_path), "AISEG2_POSTGRES_URL": "postgresql://a:b@127.0.0.1:1/c"}
     ended = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", without],
         cwd=tmp_path,
