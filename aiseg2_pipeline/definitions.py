@@ -3,10 +3,12 @@
 import os
 
 from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.orchestration.logs import print_errors_alone
 from aiseg2_pipeline.settings import environment, load_settings
 
 # The resources' secrets are read from the environment by name, so what `.env` says must be there.
 os.environ.update(environment())
 # What is kept is the household's own.
 os.umask(0o077)
+print_errors_alone()
 defs = build_definitions(load_settings())

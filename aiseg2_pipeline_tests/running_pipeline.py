@@ -36,6 +36,9 @@ _RUN = """query ($id: ID!) { runOrError(runId: $id) { ... on Run {
 _RUNS = "{ runsOrError { ... on Runs { results { jobName status tags { key value } } } } }"
 _LAUNCH = """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_EXECUTE_AGAIN = """mutation ($parameters: ReexecutionParams!) {
+    launchRunReexecution(reexecutionParams: $parameters) {
+        __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 _TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 
 
@@ -77,10 +80,25 @@ class Pages:
                 ]
             },
         }
-        told = self.ask(_LAUNCH, parameters=parameters)["launchRun"]
-        assert told["__typename"] == "LaunchRunSuccess", told
-        run_id: str = told["run"]["runId"]
-        return run_id
+        return _launched(self.ask(_LAUNCH, parameters=parameters)["launchRun"])
+
+    def materialize(self, asset: str, partition: str) -> str:
+        """Materialize a partition as the button of the pages does; return the run's id."""
+        parameters = {
+            "selector": {
+                "repositoryLocationName": "aiseg2-pipeline",
+                "repositoryName": "__repository__",
+                "jobName": "__ASSET_JOB",
+                "assetSelection": [{"path": [asset]}],
+            },
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
+        }
+        return _launched(self.ask(_LAUNCH, parameters=parameters)["launchRun"])
+
+    def execute_again(self, run_id: str) -> str:
+        """Do what *Re-execute all* does; return the new run's id."""
+        parameters = {"parentRunId": run_id, "strategy": "ALL_STEPS"}
+        return _launched(self.ask(_EXECUTE_AGAIN, parameters=parameters)["launchRunReexecution"])
 
     def launch_minute(self, lasting_s: float = 0) -> str:
         """Launch a minute's run that waits so many seconds for the second of its two readings; return its id.
@@ -119,6 +137,12 @@ class Pages:
             assert time.monotonic() < end, run
             time.sleep(0.05)
         return run
+
+
+def _launched(told: dict[str, Any]) -> str:
+    assert told["__typename"] == "LaunchRunSuccess", told
+    run_id: str = told["run"]["runId"]
+    return run_id
 
 
 def kinds(run: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import CodeType
 
@@ -17,7 +17,8 @@ from dagster._grpc.server import DagsterApiServer
 
 from aiseg2_pipeline.orchestration import calm, code_server
 from aiseg2_pipeline.orchestration.code_server import ATTRIBUTE, WarmRunsError, start_runs_warm
-from aiseg2_pipeline.orchestration.partitions import day_key
+from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.running_pipeline import (
@@ -219,6 +220,24 @@ def test_what_cannot_be_preloaded_is_told_and_left_to_the_run(pipeline: Pipeline
     (site / "broken").write_text("", encoding="utf-8")
     kill_warm_process(pipeline)
     pipeline.pages.finished(pipeline.pages.launch_minute())
+
+
+def test_a_run_that_a_person_starts_prints_lines_of_json_and_nothing_else(pipeline: Pipeline) -> None:
+    before = len(pipeline.output)
+    run = pipeline.pages.finished(pipeline.pages.materialize("power_readings", hour_key(datetime.now(UTC))))
+    assert run["status"] == "SUCCESS"
+    printed = [line.partition("| ")[2] for line in pipeline.output[before:].splitlines()]
+    assert "reading" in [json.loads(line)["event"] for line in printed]
+
+
+def test_a_minute_that_is_executed_again_is_read_now(pipeline: Pipeline) -> None:
+    now = datetime.now(UTC)
+    late = {MINUTE_TAG: (now - timedelta(minutes=2)).isoformat()}
+    run_id = pipeline.pages.launch("power_minute", hour_key(now), **late)
+    assert "MaterializationEvent" not in kinds(pipeline.pages.finished(run_id))
+    again = pipeline.pages.finished(pipeline.pages.execute_again(run_id))
+    assert again["status"] == "SUCCESS"
+    assert "MaterializationEvent" in kinds(again)
 
 
 def test_minutes_start_at_once_while_background_runs_wait_for_each_other(pipeline: Pipeline) -> None:

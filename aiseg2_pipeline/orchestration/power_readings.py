@@ -96,7 +96,8 @@ def power_readings_asset(
 
 
 def _minute(context: AssetExecutionContext, now: datetime) -> datetime:
-    tag = context.run.tags.get(MINUTE_TAG)
+    # A run that a person executes again has the tags of the first one; it is of now.
+    tag = None if context.run.parent_run_id else context.run.tags.get(MINUTE_TAG)
     return datetime.fromisoformat(tag) if tag else now.replace(second=0, microsecond=0)
 
 
