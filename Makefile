@@ -27,7 +27,8 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is %d.%d. Name another one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	$(PYTHON) -m venv $(VENV)
+	@# Half made, as without Debian's python3-venv, it would pass for made.
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # By hash, as .ci/lock found them. Of ready-made wheels alone: what has to be built could run anything.
 $(VENV)/run.stamp: pyproject.toml requirements-core.lock $(BIN)/python

@@ -129,7 +129,8 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
 
 
 def _say_address(settings: Settings, more: str, say: Callable[[str], None]) -> None:
-    say(f"Dagster's pages: http://{settings.ui_host}:{settings.ui_port} ({more}).")
+    host = f"[{settings.ui_host}]" if ":" in settings.ui_host else settings.ui_host
+    say(f"Dagster's pages: http://{host}:{settings.ui_port} ({more}).")
     if not _is_loopback(settings.ui_host):
         say(
             "Whoever reaches that address may end and delete runs, for these pages have no login (AISEG2_UI_HOST)."
@@ -165,7 +166,7 @@ def _end_without_terminal() -> None:
 
 
 def _variables(settings: Settings) -> dict[str, str]:
-    postgres = settings.postgres_url
+    postgres = settings.run_history
     return environment() | {
         "DAGSTER_HOME": str(settings.dagster_home),
         "AISEG2_CODE_SERVER": str(settings.code_server_socket),

@@ -94,5 +94,12 @@ def test_whoever_opens_the_pages_to_others_is_told_what_that_means(tmp_path: Pat
         assert sentence in pipeline.output
 
 
+def test_an_ipv6_address_is_printed_as_a_browser_takes_it(tmp_path: Path) -> None:
+    ports = two_free_ports()
+    with started(tmp_path, ports | {"AISEG2_UI_HOST": "::1"}) as pipeline:
+        pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output, STARTED_WITHIN_S)
+        assert f"http://[::1]:{ports['AISEG2_UI_PORT']} " in pipeline.output
+
+
 def test_by_default_there_is_nothing_to_tell(lived: Lived) -> None:
     assert "Whoever reaches" not in lived.said("services")
