@@ -272,7 +272,8 @@ class History:
         known = {(row.time, USAGE if row.kind == USAGE else TOTALS) for row in rows if row.interval_s == HOUR_S}
         for n in range(24):
             hour = day_start(day) + n * HOUR
-            if _settled(hour, HOUR_S, self._now):
+            # By both clocks: an hour that only one of them has settled was held back, not absent.
+            if _settled(hour, HOUR_S, min(self._now, self._device_now)):
                 if (hour, TOTALS) not in known:
                     yield Row(hour, NO_DATA, TOTALS, self._now.timestamp(), "", DAY_S)
                 if circuits and (hour, USAGE) not in known:

@@ -227,6 +227,15 @@ def test_nothing_is_brought_while_the_clocks_are_more_than_a_minute_apart(
             assert history.bring(YESTERDAY, circuits=False).rows > 0
 
 
+def test_an_hour_that_the_devices_clock_has_not_settled_is_not_noted_as_absent(tmp_path: Path) -> None:
+    with remembered(tmp_path, datetime(2026, 7, 14, 0, 4, 38, tzinfo=JAPAN)) as memory:
+        memory.skew = timedelta(seconds=30)
+        with memory.history() as history:
+            history.bring(YESTERDAY, circuits=True)
+        assert hours_of(memory.rows(YESTERDAY)) == list(range(23))
+        assert memory.noted(YESTERDAY, TOTALS) == memory.noted(YESTERDAY, CIRCUITS) == set()
+
+
 # The card
 
 
