@@ -208,6 +208,16 @@ def test_the_html_page_is_read_where_the_json_is_not_served(tmp_path: Path) -> N
     assert [(device.name, device.power_w) for device in reading.flow.generators] == [("太陽光発電", 2130)]
 
 
+def test_one_json_that_cannot_be_read_sends_that_reading_alone_to_the_html_page(tmp_path: Path) -> None:
+    answers = iter([flow_json()[:40]])
+    charged = flow_json(connSb=1, percent="80")
+    with serving(household(FEW) | {FLOW_HTML: flow_html(), FLOW: lambda: next(answers, charged)}) as device:
+        assert live(device, tmp_path).flow.battery is None
+        after = live(device, tmp_path).flow.battery
+    assert after is not None
+    assert after.charge_percent == 80
+
+
 def test_an_unrelated_page_with_status_200_is_an_error(tmp_path: Path) -> None:
     with (
         serving({FLOW: b"<html><body>maintenance</body></html>", FLOW_HTML: b"<html></html>"}) as device,

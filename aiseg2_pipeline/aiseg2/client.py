@@ -192,8 +192,10 @@ class Aiseg2Client:
                     flow, answered_at = self.flow_html(deadline), self._utc_now()
                 except (NotServed, Unreadable):
                     raise error from None
-            state["flow_html_only_since"] = now.timestamp()
-            return flow, answered_at
+                # One answer that cannot be read says nothing of the next, and the HTML page lacks the battery.
+                if isinstance(error, NotServed):
+                    state["flow_html_only_since"] = now.timestamp()
+                return flow, answered_at
         return self.flow_html(deadline), self._utc_now()
 
     def _utc_now(self) -> datetime:
