@@ -12,6 +12,7 @@ It has the columns of the readings frame and the key (`time`, `kind`, `name`). N
 | `daily_cost` | one of `SERIES`, or `usage/` and the circuit's id | `yen` | 86400 | a day's cost |
 | `no_data` | `totals` or `circuits` | | 86400 | when (unix s) the device last said that it has nothing of that hour |
 | `no_data` | `circuits/` and the circuit's id | | 86400 | when (unix s) that circuit's page of the day last failed; 0: settled |
+| `no_data` | `card` | | 86400 | when (unix s) a card that had been there could not be read for that ended day; 0: settled |
 
 `time` is the start of the interval. A circuit is its id, for names change; the name of a time is the store's to know.
 """

@@ -12,9 +12,20 @@ from itertools import groupby
 import pandas as pd
 
 from aiseg2_pipeline import late_circuits
-from aiseg2_pipeline.energy import HALF_HOUR_S, HOUR_S, USAGE
+from aiseg2_pipeline.energy import HALF_HOUR_S, HOUR_S, NO_DATA, USAGE
 from aiseg2_pipeline.fill import Home, filled_frame, known_minutes
-from aiseg2_pipeline.history import CIRCUITS, HOUR, SETTLED_AFTER, TOTALS, History, asked_lately, day_of, day_start
+from aiseg2_pipeline.history import (
+    ASK_AGAIN,
+    CARD,
+    CIRCUITS,
+    HOUR,
+    SETTLED_AFTER,
+    TOTALS,
+    History,
+    asked_lately,
+    day_of,
+    day_start,
+)
 from aiseg2_pipeline.readings import KEY, TOTAL_GENERATION
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store_damage import unsalvaged
@@ -105,18 +116,21 @@ def _with_missing(store: Store, energy: EnergyStore, hours: Sequence[Hour], now:
 
 
 def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[date]:
-    """Return the days since `start` that have settled, and of which an hour's energy or a circuit is to be asked for.
+    """Return the days since `start` that have settled, and of which an hour's energy, a circuit or the card is to be asked for.
 
     It never was, or in vain more than a day ago. Without it a day would keep the totals of when it was last asked for.
     """
     table = energy.read(day_start(day_of(start)), now)
     done = _known(table, "consumption") | asked_lately(table, TOTALS, now)
+    notes = table[(table["kind"] == NO_DATA) & (table["name"] == CARD) & (table["value"] > 0)]
+    without_card = notes.loc[notes["value"] <= (now - ASK_AGAIN).timestamp(), "time"]
+    late = {day_of(time.to_pydatetime()) for time in without_card}
     days = []
     begins = day_start(day_of(start))
     while settled(begins + DAY - HOUR, now):
         day = day_of(begins)
         _, due = late_circuits.of_day(energy, day, now)
-        if due or any(begins + n * HOUR not in done for n in range(24)):
+        if due or day in late or any(begins + n * HOUR not in done for n in range(24)):
             days.append(day)
         begins += DAY
     return days

@@ -32,9 +32,11 @@ HOUR = timedelta(hours=1)
 SETTLED_AFTER = timedelta(minutes=5)
 EXPORT_LASTS = timedelta(hours=1)
 ASK_AGAIN = timedelta(days=1)
+# Some homes have it asked for once a night only.
+CARD_LASTS = timedelta(days=3)
 DAY = timedelta(days=1)
 WH_PER_KWH = 1000
-TOTALS, CIRCUITS = "totals", "circuits"
+TOTALS, CIRCUITS, CARD = "totals", "circuits", "card"
 # As page 51111 and its like name them, for the card's days.
 TITLES = {"generation": "発電量", "consumption": "使用電力量", "bought": "買電量", "sold": "売電量"}
 SUPPLIES: dict[Series, str] = {"hotwater": "湯", "gas": "ガス"}
@@ -68,7 +70,7 @@ class History:
         self._now = now
         self._zip = folder / "export.zip"
         self._state_path = folder / "export.json"
-        self._looked_for_card = False
+        self._looked_for_card = self._asked_anew = False
         self._card: Export | None = None
         self._card_made_at = now
         self.circuits: Sequence[Circuit] = client.circuit_list(Deadline(READING_TIMEOUT_S)).circuits
@@ -86,8 +88,7 @@ class History:
 
     def __exit__(self, *_: object) -> None:
         """Close the card's export."""
-        if self._card is not None:
-            self._card.__exit__(None, None, None)
+        self._close_card()
 
     def bring(
         self,
@@ -104,7 +105,7 @@ class History:
         for one of the two alone; raise NoData where that is the card and it has nothing of the day.
         """
         result = DayEnergy(day)
-        export = self._export(result) if (circuits and source == "auto") or source == "sd" else None
+        export = self._export(result, day) if (circuits and source == "auto") or source == "sd" else None
         has_day = export is not None and day in export.days()
         if source == "sd" and not has_day:
             raise NoData(
@@ -135,6 +136,8 @@ class History:
             energy.circuit_note(day_start(day), circuit_id, self._now.timestamp())
             for circuit_id in result.failed_circuits
         )
+        if circuits and source == "auto":
+            notes += self._card_note(day)
         # First, so that a run that is killed between the two leaves nothing out that nobody asks for again.
         self._store.upsert(energy.frame(notes))
         result.changed = self._store.upsert(energy.frame(rows)).changed
@@ -233,31 +236,46 @@ class History:
                 answered, away = True, False
                 yield graph
 
-    def _export(self, result: DayEnergy) -> Export | None:
+    def _export(self, result: DayEnergy, day: date) -> Export | None:
         """Return the card's export, at most an hour old; None without a card, which is asked for again after a day."""
         if not self._looked_for_card:
             self._looked_for_card = True
-            try:
-                if made_at := self._exported_at():
-                    self._card = Export(self._zip, made_at=made_at)
-                    self._card_made_at = made_at
-            except (Aiseg2Error, OSError) as error:
-                # The card may be there, so it is tried again, but not at once: it is slow for the device.
-                self._note_export(self._now, EXPORT_LASTS, has_export=False)
-                result.problems.append(f"The card's export could not be read. {error}")
+            self._look_for_card(result)
+        # A day that has ended is not asked for again: an export of before its end would leave it without the card's rows.
+        if self._card is not None and self._has_ended(day) and not (self._card_is_of_now(day) or self._asked_anew):
+            self._asked_anew = True
+            self._look_for_card(result, anew=True)
         return self._card
 
-    def _exported_at(self) -> datetime | None:
+    def _look_for_card(self, result: DayEnergy, *, anew: bool = False) -> None:
+        try:
+            if made_at := self._exported_at(anew=anew):
+                card = Export(self._zip, made_at=made_at)
+                self._close_card()
+                self._card, self._card_made_at = card, made_at
+        except (Aiseg2Error, OSError) as error:
+            # The card may be there, so it is tried again, but not at once: it is slow for the device.
+            self._note_export(self._now, EXPORT_LASTS, has_export=False)
+            result.problems.append(f"The card's export could not be read. {error}")
+
+    def _close_card(self) -> None:
+        if self._card is not None:
+            self._card.__exit__(None, None, None)
+
+    def _exported_at(self, *, anew: bool) -> datetime | None:
         """Return when the export on disk was asked for, asking for a new one where it is too old; None: no card."""
         state = load_state(self._state_path)
         asked_at, lasts_s = state.get("asked_at"), state.get("lasts_s")
-        if isinstance(asked_at, float) and isinstance(lasts_s, float):
+        if not anew and isinstance(asked_at, float) and isinstance(lasts_s, float):
             then = datetime.fromtimestamp(asked_at, UTC)
             if timedelta(0) <= self._now - then < timedelta(seconds=lasts_s):
                 return then if state.get("has_export") is True else None
         try:
             made_at = self._client.download_export(self._zip, Deadline(EXPORT_TIMEOUT_S))
         except NoData:
+            # Where there was a card lately, one answer without a zip does not show that it is gone.
+            if self._card_was_there():
+                raise
             self._note_export(self._now, ASK_AGAIN, has_export=False)
             return None
         self._note_export(made_at, EXPORT_LASTS, has_export=True)
@@ -265,7 +283,20 @@ class History:
 
     def _note_export(self, asked_at: datetime, lasts: timedelta, *, has_export: bool) -> None:
         noted = {"asked_at": asked_at.timestamp(), "lasts_s": lasts.total_seconds(), "has_export": has_export}
-        save_state(self._state_path, noted)
+        seen_at = noted["asked_at"] if has_export else load_state(self._state_path).get("seen_at")
+        save_state(self._state_path, noted | {"seen_at": seen_at})
+
+    def _card_was_there(self) -> bool:
+        seen_at = load_state(self._state_path).get("seen_at")
+        return isinstance(seen_at, float) and self._now.timestamp() - seen_at < CARD_LASTS.total_seconds()
+
+    def _card_note(self, day: date) -> Iterator[Row]:
+        """Yield a note for an ended day whose card could not be read though it was there lately; 0 once that is settled."""
+        start = day_start(day)
+        lacks_card = self._card is None or not self._card_is_of_now(day)
+        lacks_card = lacks_card and self._has_ended(day) and self._card_was_there()
+        if lacks_card or not self._store.read(start, start + HOUR, kinds=[NO_DATA], names=[CARD]).empty:
+            yield Row(start, NO_DATA, CARD, self._now.timestamp() if lacks_card else 0.0, "", DAY_S)
 
     def _no_data(self, day: date, rows: Sequence[Row], *, circuits: bool) -> Iterator[Row]:
         """Yield a note for each ended hour of which the device had nothing, so that it is not asked again for a day."""
@@ -278,6 +309,9 @@ class History:
                     yield Row(hour, NO_DATA, TOTALS, self._now.timestamp(), "", DAY_S)
                 if circuits and (hour, USAGE) not in known:
                     yield Row(hour, NO_DATA, CIRCUITS, self._now.timestamp(), "", DAY_S)
+
+    def _has_ended(self, day: date) -> bool:
+        return _settled(day_start(day), DAY_S, self._now)
 
     def _card_is_of_now(self, day: date) -> bool:
         """Return whether no hour of the day has settled since the export was made, which may be an hour old."""

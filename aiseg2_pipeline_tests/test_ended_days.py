@@ -11,14 +11,15 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
-from aiseg2_pipeline.energy import DAILY_TOTAL, NO_DATA
+from aiseg2_pipeline.energy import DAILY_COST, DAILY_TOTAL, HALF_HOUR_S, NO_DATA
 from aiseg2_pipeline.filling import days_to_ask
 from aiseg2_pipeline.history import day_start
 from aiseg2_pipeline.simulator import graphs
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.card import Card
 from aiseg2_pipeline.simulator.graphs import Graph
 from aiseg2_pipeline.store import UpsertResult
-from aiseg2_pipeline_tests.simulator_client import JAPAN
+from aiseg2_pipeline_tests.simulator_client import CARD_PAGE, JAPAN
 from aiseg2_pipeline_tests.test_history import Memory, remembered
 
 EVENING = datetime(2026, 7, 14, 18, 5, 5, tzinfo=JAPAN)
@@ -143,3 +144,57 @@ def test_what_is_left_out_is_noted_before_the_rest_is_kept(tmp_path: Path) -> No
     notes = [n for n, kinds in enumerate(kept) if kinds == {NO_DATA}]
     rows = [n for n, kinds in enumerate(kept) if "consumption" in kinds]
     assert max(notes) < min(rows)
+
+
+# The card
+
+
+def card_rows(memory: Memory) -> tuple[int, int]:
+    """Return how many costs and half hours are stored of the day."""
+    rows = memory.rows(TODAY)
+    return int((rows["kind"] == DAILY_COST).sum()), int((rows["interval_s"] == HALF_HOUR_S).sum())
+
+
+def test_an_export_of_before_the_days_end_is_made_anew_once(tmp_path: Path) -> None:
+    midnight = day_start(TODAY) + DAY
+    with remembered(tmp_path, midnight - timedelta(minutes=52), sd_card=True) as memory:
+        bring(memory)
+        memory.unit.set_clock(midnight + timedelta(minutes=5, seconds=8))
+        with memory.history() as history:
+            for _ in range(2):
+                assert history.bring(TODAY, circuits=True).source == "sd"
+        bring(memory)
+        assert memory.asked(CARD_PAGE) == 2 + 2
+        assert min(card_rows(memory)) > 0
+
+
+def test_a_day_whose_card_gave_another_page_gets_its_rows_of_the_card_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with remembered(tmp_path, EVENING, sd_card=True) as memory:
+        bring(memory)
+        monkeypatch.setattr(Card, "export", lambda *_: b"<html><body>please wait</body></html>")
+        memory.unit.set_clock(MORNING)
+        with memory.history() as history:
+            brought = history.bring(TODAY, circuits=True)
+        assert brought.source == "web"
+        assert "export could not be read" in brought.problems[0]
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == []
+        assert TODAY in days_to_ask(memory.energy, start, now + DAY)
+        monkeypatch.undo()
+        memory.unit.set_clock(MORNING + DAY)
+        bring(memory)
+        assert min(card_rows(memory)) > 0
+        assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
+
+
+def test_a_card_that_stays_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with remembered(tmp_path, EVENING, sd_card=True) as memory:
+        bring(memory)
+        monkeypatch.setattr(Card, "export", lambda *_: b"<html></html>")
+        for days in range(4):
+            memory.unit.set_clock(MORNING + days * DAY)
+            bring(memory)
+            to_ask = days_to_ask(memory.energy, day_start(TODAY), memory.now() + DAY)
+            assert (TODAY in to_ask) == (days < 3)
