@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import pandas as pd
@@ -70,6 +70,7 @@ class History:
         self._now = now
         self._zip = folder / "export.zip"
         self._state_path = folder / "export.json"
+        self._device = client.transport.base_url
         self._looked_for_card = self._asked_anew = False
         self._card: Export | None = None
         self._card_made_at = now
@@ -264,7 +265,7 @@ class History:
 
     def _exported_at(self, *, anew: bool) -> datetime | None:
         """Return when the export on disk was asked for, asking for a new one where it is too old; None: no card."""
-        state = load_state(self._state_path)
+        state = self._noted()
         asked_at, lasts_s = state.get("asked_at"), state.get("lasts_s")
         if not anew and isinstance(asked_at, float) and isinstance(lasts_s, float):
             then = datetime.fromtimestamp(asked_at, UTC)
@@ -283,11 +284,16 @@ class History:
 
     def _note_export(self, asked_at: datetime, lasts: timedelta, *, has_export: bool) -> None:
         noted = {"asked_at": asked_at.timestamp(), "lasts_s": lasts.total_seconds(), "has_export": has_export}
-        seen_at = noted["asked_at"] if has_export else load_state(self._state_path).get("seen_at")
-        save_state(self._state_path, noted | {"seen_at": seen_at})
+        seen_at = noted["asked_at"] if has_export else self._noted().get("seen_at")
+        save_state(self._state_path, noted | {"seen_at": seen_at, "device": self._device})
+
+    def _noted(self) -> dict[str, Any]:
+        """Return what is noted of this device's card; nothing of another device's."""
+        state = load_state(self._state_path)
+        return state if state.get("device") == self._device else {}
 
     def _card_was_there(self) -> bool:
-        seen_at = load_state(self._state_path).get("seen_at")
+        seen_at = self._noted().get("seen_at")
         return isinstance(seen_at, float) and self._now.timestamp() - seen_at < CARD_LASTS.total_seconds()
 
     def _card_note(self, day: date) -> Iterator[Row]:

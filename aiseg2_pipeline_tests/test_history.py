@@ -263,6 +263,20 @@ def test_the_export_is_asked_for_once_an_hour_at_most(tmp_path: Path) -> None:
     assert asked == [2, 2, 2, 4]
 
 
+def test_the_card_of_another_unit_is_not_used(tmp_path: Path) -> None:
+    totals = []
+    with (
+        remembered(tmp_path / "old", sd_card=True) as old,
+        remembered(tmp_path / "new", household=Household(seed=7), sd_card=True) as new,
+    ):
+        for memory, folder in ((new, new.folder), (old, old.folder), (new, old.folder)):
+            memory.folder = folder
+            with memory.history() as history:
+                assert history.bring(YESTERDAY, circuits=True).source == "sd"
+            totals.append(intervals(memory.rows(YESTERDAY)))
+    assert totals[2] == totals[0] != totals[1]
+
+
 def test_an_hour_that_ended_since_the_export_was_made_comes_from_the_graph_pages(tmp_path: Path) -> None:
     with remembered(tmp_path, NOON.replace(minute=20), sd_card=True) as memory:
         with memory.history() as history:
