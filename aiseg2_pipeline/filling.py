@@ -12,6 +12,7 @@ from itertools import groupby
 import pandas as pd
 
 from aiseg2_pipeline import late_circuits
+from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.energy import HALF_HOUR_S, HOUR_S, NO_DATA, USAGE
 from aiseg2_pipeline.fill import Home, filled_frame, known_minutes
 from aiseg2_pipeline.history import (
@@ -179,7 +180,8 @@ def fill_hours(
     """Fill the missing minutes of these hours (UTC starts), day by day, each stored before the next is asked for.
 
     `history` is called when the device must be asked for the first time. Live rows stay as they are; doing it again
-    changes nothing. Raises an Aiseg2Error and StoreError; the days before are kept.
+    changes nothing. A day whose pages cannot be read costs that day. Raises any other Aiseg2Error and StoreError; the days
+    before are kept.
     """
     opened: list[History] = []
 
@@ -209,12 +211,19 @@ def _fill_day(
     missing = [hour for hour in before if hour.missing]
     problems: list[str] = []
     known, due = late_circuits.of_day(energy, day, now)
-    if missing and _must_ask(energy, day, missing, now):
-        problems += device().bring(day, circuits=True).problems
-    elif due:
-        brought = device().bring(day, circuits=True, only=due)
-        problems += brought.problems
-        known |= due - brought.failed_circuits
+    must_ask = bool(missing) and _must_ask(energy, day, missing, now)
+    if must_ask or due:
+        history = device()
+        try:
+            brought = history.bring(day, circuits=True, only=None if must_ask else due)
+        except Unreadable as error:
+            # Else the days after it would never be filled.
+            history.give_up(day, due)
+            problems.append(f"{day}: {error}")
+        else:
+            problems += brought.problems
+            if not must_ask:
+                known |= due - brought.failed_circuits
     if known:
         # All of the day, whatever was asked for: its other hours were filled without them, too.
         _refill(store, energy, day, now)

@@ -144,6 +144,14 @@ class History:
         result.changed = self._store.upsert(energy.frame(rows)).changed
         return result
 
+    def give_up(self, day: date, circuit_ids: Collection[str]) -> None:
+        """Note that a day cannot be read, these circuits included, so that it is asked for again a day later."""
+        notes = [*self._no_data(day, [], circuits=True)]
+        notes += (
+            energy.circuit_note(day_start(day), circuit_id, self._now.timestamp()) for circuit_id in circuit_ids
+        )
+        self._store.upsert(energy.frame(notes))
+
     def _from_card(self, export: Export, day: date) -> Iterator[Row]:
         halves = list(export.half_hours(day))
         hours = {(row.time, row.series, row.circuit_id): row for row in export.hours(day)}

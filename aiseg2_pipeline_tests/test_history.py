@@ -520,6 +520,27 @@ def test_what_the_device_does_not_have_is_asked_again_after_a_day_only(tmp_path:
     assert asked == [1, 0, 0, 1]
 
 
+def test_a_day_whose_page_cannot_be_read_keeps_no_other_day_from_being_filled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph_page = graphs.graph_page
+
+    def other_day(graph: graphs.Graph, day: date, *of_day: Any) -> bytes:
+        return graph_page(graph, max(day, YESTERDAY), *of_day)
+
+    hours = [day_start(YESTERDAY) - n * DAY + 12 * HOUR for n in (1, 0)]
+    with remembered(tmp_path, NOON) as memory, recorded(memory, tmp_path) as record:
+        record.read_live(NOON)
+        monkeypatch.setattr(graphs, "graph_page", other_day)
+        assert record.fill(hours) == 60
+        asked = memory.requests()
+        assert record.fill(hours) == 0
+        assert memory.requests() == asked
+        monkeypatch.undo()
+        memory.unit.set_clock(NOON + 25 * HOUR)
+        assert record.fill(hours) == 60
+
+
 # What is filled
 
 
