@@ -264,7 +264,8 @@ def _demo(stage: Stage) -> str:
 
 
 def _no_number(stage: Stage) -> str:
-    stage.shows({FLOW: flow_json(g_capacity="-", u_capacity="-", g_d_1_title=""), LIST: circuit_list([])})
+    stage.shows({FLOW: flow_json(g_capacity="-", u_capacity="-", g_d_1_title="")})
+    stage.shows({LIST: circuit_list([]), circuits_path(1): circuit_page([])})
     return stage.command("read")
 
 
@@ -434,6 +435,7 @@ CIRCUITS = [
     Sentence(
         "circuits: out of order", _circuits(["ＬＤ", "ＩＨ"], [("ＬＤ", "1W"), ("ＩＨ", "2W")]), ("ＩＨ", "order")
     ),
+    Sentence("circuits: none registered", _circuits([], [("ＬＤ", "2W")]), ("ＬＤ", "1113", "734")),
     Sentence("circuits: across a boundary", _circuits_across_a_boundary, ("ＩＨ", "boundary")),
     Sentence("circuits: no number at all", _no_number, ("AiSEG2", "no number")),
 ]

@@ -38,7 +38,7 @@ from aiseg2_pipeline.orchestration.report import DAILY_REPORT
 from aiseg2_pipeline.orchestration.storage import drop_ticks
 from aiseg2_pipeline.orchestration.webserver import Door
 from aiseg2_pipeline.readings import Row, frame
-from aiseg2_pipeline_tests.device import FLOW, LIST, circuit_list, flow_json
+from aiseg2_pipeline_tests.device import FLOW, LIST, circuit_list, circuit_page, circuits_path, flow_json
 from aiseg2_pipeline_tests.sentence_stage import DAY, HOUR, MINUTE, NOW, Stage, said_in
 from aiseg2_pipeline_tests.sentences import Sentence
 from aiseg2_pipeline_tests.test_climate import rooms_page
@@ -69,7 +69,8 @@ def _not_kept(stage: Stage) -> str:
 
 
 def _no_number(stage: Stage) -> str:
-    stage.shows({FLOW: flow_json(g_capacity="-", u_capacity="-", g_d_1_title=""), LIST: circuit_list([])})
+    stage.shows({FLOW: flow_json(g_capacity="-", u_capacity="-", g_d_1_title="")})
+    stage.shows({LIST: circuit_list([]), circuits_path(1): circuit_page([])})
     return _minute(stage, NOW)
 
 

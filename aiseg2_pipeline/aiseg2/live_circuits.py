@@ -19,7 +19,7 @@ from aiseg2_pipeline.aiseg2.circuits import circuit_key, clean_name, shown_name
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.aiseg2.models import Circuit, CircuitList, CircuitPage, CircuitPower
 from aiseg2_pipeline.aiseg2.pages import CIRCUIT_LIST, CIRCUITS, CIRCUITS_A_PAGE
-from aiseg2_pipeline.aiseg2.transport import Deadline
+from aiseg2_pipeline.aiseg2.transport import Deadline, NotServed
 
 READS_IN_ALL = 3
 LIST_LASTS_S = 86_400
@@ -89,7 +89,7 @@ def read(source: CircuitSource, memory: Memory, now: datetime, deadline: Deadlin
     """Return every registered circuit's power, and bring `memory` up to date. Raise an Aiseg2Error.
 
     One request where the memory allows it, all pages otherwise; where those contradict themselves or the list, all
-    pages again, at most twice.
+    pages again, at most twice. An empty list is believed only where page 1 shows no circuit either.
     """
     at = now.timestamp()
     circuits = memory.circuits
@@ -139,11 +139,24 @@ def _are_pairs(values: Sequence[object]) -> bool:
 
 def _renew(source: CircuitSource, memory: Memory, at: float, deadline: Deadline) -> tuple[Circuit, ...]:
     circuits = source.circuit_list(deadline).circuits
+    if not circuits and (name := _any_name(source, deadline)):
+        raise Unreadable(
+            f"{CIRCUIT_LIST} registers no circuit, but {CIRCUITS} shows {_told(name)}: if this goes on, restart the AiSEG2."
+        )
     if circuits != memory.circuits:
         memory.full_read_at = -math.inf
     memory.circuits = circuits
     memory.listed_at = at
     return circuits
+
+
+def _any_name(source: CircuitSource, deadline: Deadline) -> str | None:
+    """Return the name of a circuit that is shown; None in a home without any, where the page need not be one."""
+    try:
+        rows = source.circuit_page(1, deadline).rows
+    except (NotServed, Unreadable):
+        return None
+    return next((row.name for row in rows if row.name.strip()), None)
 
 
 def _blank_rest(
