@@ -304,6 +304,7 @@ class _Homes:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._generators: dict[datetime, tuple[bool, str | None]] = {}
+        self._names: dict[date, set[str]] = {}
 
     def at(self, moment: datetime) -> Home | None:
         """Return the home of that time; None before there ever was a live reading."""
@@ -312,7 +313,16 @@ class _Homes:
             return None
         if near not in self._generators:
             shown = self._store.read(near, near + timedelta(seconds=1), kinds=["total", "generation"])
-            names = list(shown.loc[shown["kind"] == "generation", "name"])
+            names = set(shown.loc[shown["kind"] == "generation", "name"])
             generating = bool((shown["name"] == TOTAL_GENERATION).any())
-            self._generators[near] = generating, names[0] if len(names) == 1 else None
+            # A device that showed no reading at that moment has its part of the total all the same.
+            alone = len(names) == 1 and names == self._generators_around(day_of(near))
+            self._generators[near] = generating, next(iter(names)) if alone else None
         return Home(self._store.circuits_at(moment), *self._generators[near])
+
+    def _generators_around(self, day: date) -> set[str]:
+        """Return the generating devices of a day and of the days beside it."""
+        if day not in self._names:
+            start = day_start(day)
+            self._names[day] = set(self._store.read(start - DAY, start + 2 * DAY, kinds=["generation"])["name"])
+        return self._names[day]

@@ -581,6 +581,19 @@ def test_what_was_read_stays_where_its_minute_is_filled(tmp_path: Path) -> None:
     assert values.loc["売買電力", "interval_s"] == 3600
 
 
+def test_the_generation_is_filled_under_no_name_where_another_device_was_only_silent(tmp_path: Path) -> None:
+    hour = day_start(YESTERDAY) + 12 * HOUR
+    earlier = frame([Row(hour - 20 * HOUR, "generation", "燃料電池", 700.0, "W", 0)])
+    with remembered(tmp_path, NOON) as memory, recorded(memory, tmp_path) as record:
+        record.read_live(hour)
+        record.store.upsert(earlier)
+        memory.unit.set_clock(NOON)
+        assert record.fill([hour]) == 59
+        filled = record.store.read(hour + MINUTE, hour + HOUR)
+    assert set(filled["kind"]) == {"total", "usage"}
+    assert (filled["name"] == "総発電電力").sum() == 59
+
+
 # What the command shows
 
 
