@@ -38,7 +38,12 @@ DAY = timedelta(days=1)
 WH_PER_KWH = 1000
 TOTALS, CIRCUITS, CARD = "totals", "circuits", "card"
 # As page 51111 and its like name them, for the card's days.
-TITLES = {"generation": "発電量", "consumption": "使用電力量", "bought": "買電量", "sold": "売電量"}
+TITLES: dict[Series, str] = {
+    "generation": "発電量",
+    "consumption": "使用電力量",
+    "bought": "買電量",
+    "sold": "売電量",
+}
 SUPPLIES: dict[Series, str] = {"hotwater": "湯", "gas": "ガス"}
 
 
@@ -122,9 +127,15 @@ class History:
                 if source == "sd":
                     raise
                 result.problems.append(str(error))
-        if rows is not None and any(self._has_total(title, day) for title in SUPPLIES.values()):
+        if rows is not None and self._has_ended(day):
             # They are from the pages, of when the day still ran, and the card does not have them.
-            rows += _totals_of_day(day, self._supplies(day))
+            told = {row.name.partition("(")[0] for row in rows if row.kind == DAILY_TOTAL}
+            stale = [
+                series
+                for series, title in (TITLES | SUPPLIES).items()
+                if title not in told and self._has_total(title, day)
+            ]
+            rows += _totals_of_day(day, [self._graph(series, day) for series in stale])
         if rows is None:
             asked = [
                 circuit for circuit in self.circuits if circuits and (only is None or circuit.circuit_id in only)

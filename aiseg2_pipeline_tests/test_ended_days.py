@@ -1,5 +1,8 @@
 """A day that has ended keeps no total of when it still ran, whatever failed or was off at its end. Against the simulator."""
 
+import io
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -13,7 +16,7 @@ from starlette.exceptions import HTTPException
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.energy import DAILY_COST, DAILY_TOTAL, HALF_HOUR_S, NO_DATA
 from aiseg2_pipeline.filling import days_to_ask
-from aiseg2_pipeline.history import day_start
+from aiseg2_pipeline.history import TITLES, day_start
 from aiseg2_pipeline.simulator import graphs
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.card import Card
@@ -127,6 +130,48 @@ def test_hot_water_of_the_evening_is_renewed_though_the_card_has_the_day(tmp_pat
         with memory.client() as client:
             shown = client.graph("hotwater", TODAY, Deadline(READING_TIMEOUT_S)).total
         assert totals(memory)["湯(L)"] == shown != before
+
+
+def card_without(monkeypatch: pytest.MonkeyPatch, labels: str) -> None:
+    """Let the card have `-` in the rows whose label matches."""
+    export = Card.export
+
+    def emptied(card: Card, now: datetime, names: Mapping[int, str]) -> bytes:
+        content = io.BytesIO()
+        with (
+            zipfile.ZipFile(io.BytesIO(export(card, now, names))) as whole,
+            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as spoiled,
+        ):
+            for name in whole.namelist():
+                text = whole.read(name).decode()
+                spoiled.writestr(
+                    name,
+                    re.sub(
+                        rf"^({labels}),.*$",
+                        lambda row: row[1] + ",-" * row[0].count(","),
+                        text,
+                        flags=re.MULTILINE,
+                    ),
+                )
+        return content.getvalue()
+
+    monkeypatch.setattr(Card, "export", emptied)
+
+
+def test_totals_of_the_evening_are_renewed_though_the_card_has_the_day_without_its_total(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card_without(monkeypatch, f"{TODAY:%Y%m%d}")
+    with asked_in_the_evening(tmp_path, circuits=False, sd_card=True) as memory:
+        before = totals(memory)
+        with memory.history() as history:
+            assert history.bring(TODAY, circuits=True).source == "sd"
+        with memory.client() as client:
+            shown = {
+                title: client.graph(series, TODAY, Deadline(READING_TIMEOUT_S)).total
+                for series, title in TITLES.items()
+            }
+        assert totals(memory) == {f"{title}(kWh)": total for title, total in shown.items()} != before
 
 
 def test_what_is_left_out_is_noted_before_the_rest_is_kept(tmp_path: Path) -> None:
