@@ -19,7 +19,7 @@ from aiseg2_pipeline.aiseg2.circuits import clean_name, shown_name
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.export import Export
-from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, no_energy
+from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, known_hours, no_energy
 from aiseg2_pipeline.aiseg2.models import Circuit, DayGraph, EnergyRow
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed, load_state, save_state
 from aiseg2_pipeline.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, DAY_S, HOUR_S, NO_DATA, USAGE
@@ -118,6 +118,7 @@ class History:
                 " ".join(result.problems)
                 or f"There is no SD card in the AiSEG2, or it has no file of {day}: choose --source web, or another day."
             )
+        asked = [circuit for circuit in self.circuits if circuits and (only is None or circuit.circuit_id in only)]
         rows = None
         if export is not None and has_day and (source == "sd" or self._card_is_of_now(day)):
             try:
@@ -127,6 +128,8 @@ class History:
                 if source == "sd":
                     raise
                 result.problems.append(str(error))
+        if rows is not None and source == "auto":
+            rows += self._not_on_card(day, rows, result, asked)
         if rows is not None and self._has_ended(day):
             # They are from the pages, of when the day still ran, and the card does not have them.
             told = {row.name.partition("(")[0] for row in rows if row.kind == DAILY_TOTAL}
@@ -137,10 +140,7 @@ class History:
             ]
             rows += _totals_of_day(day, [self._graph(series, day) for series in stale])
         if rows is None:
-            asked = [
-                circuit for circuit in self.circuits if circuits and (only is None or circuit.circuit_id in only)
-            ]
-            rows = list(self._from_web(day, result, asked))
+            rows = list(self._from_web(day, self._graph("consumption", day), result, asked))
             result.source = "web"
         result.rows = len(rows)
         notes = [*self._no_data(day, rows, circuits=circuits and only is None)]
@@ -185,8 +185,30 @@ class History:
                 name = cost.series if cost.circuit_id is None else f"{energy.COST_OF_CIRCUIT}{cost.circuit_id}"
                 yield Row(start, DAILY_COST, name, cost.yen, "yen", DAY_S)
 
-    def _from_web(self, day: date, result: DayEnergy, circuits: Sequence[Circuit]) -> Iterator[Row]:
-        consumption = self._graph("consumption", day)
+    def _not_on_card(
+        self, day: date, on_card: Sequence[Row], result: DayEnergy, circuits: Sequence[Circuit]
+    ) -> list[Row]:
+        """Return what the graph pages have beside the card where it lacks hours: it may have been put in on that day."""
+        told = {row.time for row in on_card if row.kind == "consumption"}
+        hours = [day_start(day) + n * HOUR for n in range(24)]
+        lacking = {hour for hour in hours if _settled(hour, HOUR_S, self._card_made_at)} - told
+        if not lacking:
+            return []
+        try:
+            consumption = self._graph("consumption", day)
+            known = {hour for hour, is_known in zip(hours, known_hours(consumption), strict=True) if is_known}
+            if not known & lacking:
+                return []
+            rows = list(self._from_web(day, consumption, result, circuits))
+        except (NotServed, Unreadable) as error:
+            result.problems.append(str(error))
+            return []
+        keys = {row[:3] for row in on_card}
+        return [row for row in rows if row[:3] not in keys and (row.time in lacking or row.interval_s == DAY_S)]
+
+    def _from_web(
+        self, day: date, consumption: DayGraph, result: DayEnergy, circuits: Sequence[Circuit]
+    ) -> Iterator[Row]:
         if not consumption.total:
             result.problems.append(str(no_energy(day)))
             return

@@ -23,7 +23,7 @@ from aiseg2_pipeline.simulator.card import Card
 from aiseg2_pipeline.simulator.graphs import Graph
 from aiseg2_pipeline.store import UpsertResult
 from aiseg2_pipeline_tests.simulator_client import CARD_PAGE, JAPAN
-from aiseg2_pipeline_tests.test_history import Memory, remembered
+from aiseg2_pipeline_tests.test_history import Memory, hours_of, intervals, remembered
 
 EVENING = datetime(2026, 7, 14, 18, 5, 5, tzinfo=JAPAN)
 TODAY = EVENING.date()
@@ -172,6 +172,30 @@ def test_totals_of_the_evening_are_renewed_though_the_card_has_the_day_without_i
                 for series, title in TITLES.items()
             }
         assert totals(memory) == {f"{title}(kWh)": total for title, total in shown.items()} != before
+
+
+def test_hours_that_the_card_does_not_have_come_from_the_graph_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    for name, labels in (("whole", "none"), ("put in at noon", rf"{TODAY:%Y%m%d}(?:0\d|1[01])[^,]*")):
+        card_without(monkeypatch, labels)
+        with remembered(tmp_path / name, MORNING, sd_card=True) as memory:
+            with memory.history() as history:
+                assert history.bring(TODAY, circuits=True).source == "sd"
+            stored.append(memory.rows(TODAY))
+        monkeypatch.undo()
+    whole, joined = (intervals(rows) for rows in stored)
+    assert joined.items() <= whole.items()
+    assert {key for key in whole if key[1] in ("consumption", "usage")} <= joined.keys()
+    assert hours_of(stored[1], "consumption/half") == list(range(12, 24))
+
+
+def test_a_card_without_an_hour_that_the_pages_lack_too_costs_one_request(tmp_path: Path) -> None:
+    off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
+    with remembered(tmp_path, MORNING, outages=off, sd_card=True) as memory:
+        bring(memory)
+        assert memory.asked("/page/graph/52111") == memory.asked("/page/graph/584") + 1 == 1
 
 
 def test_what_is_left_out_is_noted_before_the_rest_is_kept(tmp_path: Path) -> None:
