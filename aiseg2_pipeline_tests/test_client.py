@@ -380,6 +380,28 @@ def test_never_more_than_two_requests_are_in_flight_over_all_processes(tmp_path:
         assert device.most_in_flight == 2
 
 
+def test_the_time_waited_for_a_turn_counts_to_the_deadline(tmp_path: Path) -> None:
+    with serving({LIST: Answer(b"", 503)}) as device:
+        other = Aiseg2Client(device.address, USER, PASSWORD, state_dir=tmp_path, clock=lambda: NOW)
+        took_s: list[float] = []
+
+        def ask() -> None:
+            began = time.monotonic()
+            with (
+                Aiseg2Client(device.address, USER, PASSWORD, state_dir=tmp_path, clock=lambda: NOW) as client,
+                pytest.raises(Unreachable, match="503"),
+            ):
+                client.circuit_list(Deadline(1.4))
+            took_s.append(time.monotonic() - began)
+
+        thread = threading.Thread(target=ask)
+        with other.reserve(Deadline(1)):
+            thread.start()
+            time.sleep(1)
+        thread.join()
+    assert took_s[0] < 1.4
+
+
 def test_a_reader_that_cannot_have_its_turn_says_so(tmp_path: Path) -> None:
     with serving(household(FEW)) as device:
         other = Aiseg2Client(device.address, USER, PASSWORD, state_dir=tmp_path, clock=lambda: NOW)

@@ -116,13 +116,6 @@ class Transport:
 
     def request(self, ask: Ask, deadline: Deadline, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the body of a 200. Passing failures are tried again inside the deadline, with growing delay."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Passing),
-            wait=tenacity.wait_exponential(multiplier=0.5, max=8),
-            stop=tenacity.stop_before_delay(deadline.left_s()),
-            before_sleep=self._tell,
-            reraise=True,
-        )
 
         def once() -> bytes:
             parts: list[bytes] = []
@@ -130,6 +123,14 @@ class Transport:
             return b"".join(parts)
 
         with self.slot(deadline):
+            # In the slot: the time waited for it is gone.
+            retrying = tenacity.Retrying(
+                retry=tenacity.retry_if_exception_type(_Passing),
+                wait=tenacity.wait_exponential(multiplier=0.5, max=8),
+                stop=tenacity.stop_before_delay(deadline.left_s()),
+                before_sleep=self._tell,
+                reraise=True,
+            )
             return retrying(once)
 
     def download(self, ask: Ask, file: BinaryIO, deadline: Deadline, *, max_bytes: int, timeout_s: float) -> None:
