@@ -202,6 +202,7 @@ def test_without_a_day_the_page_must_show_its_own_today() -> None:
 def test_a_page_of_another_series_is_refused() -> None:
     assert read(graph_page(title="発電量")).title == "発電量"
     assert read(graph_page(title="発電電力量 R&D")).title == "発電電力量 R&D"
+    assert read(graph_page(title="")).title == "発電量"
     with pytest.raises(Unreadable, match="shows 使用電力量, not 発電量"):
         read(graph_page(title="使用電力量"))
 
@@ -252,6 +253,12 @@ def test_what_is_missing_is_named(page: bytes, missing: str) -> None:
 def test_a_circuit_without_good_hours_keeps_its_total(page: bytes) -> None:
     graph = graphs.circuit_graph(page, "30", DAY)
     assert (graph.total, graph.hours_wh, graph.circuit_id, graph.series) == (2.4, None, "30", "usage")
+
+
+@pytest.mark.parametrize("told", ["", "QQ"], ids=["empty", "null"])
+def test_a_total_told_once_is_enough(told: str) -> None:
+    page = graph_page(FLAT, totalValue=told).replace(b'"QQ"', b"null")
+    assert graphs.circuit_graph(page, "30", DAY).total == 2.4
 
 
 def test_a_circuits_name_cannot_pass_for_the_pages_script() -> None:

@@ -194,10 +194,10 @@ NOT_A_NUMBER += [[], {}, [1], "--", "1.", ".5", "1234567890", 10**9, 1e300, 10**
 
 
 @pytest.mark.parametrize("value", [*NOT_A_NUMBER, "2130W", "2.1kW"], ids=repr)
-@pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_capacity", "percent", "u_d_1_capacity"])
+@pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_capacity", "percent"])
 def test_what_is_no_number_in_the_json_is_refused_by_its_key(key: str, value: object) -> None:
     with pytest.raises(Unreadable, match=rf"/data/electricflow/111/update has no number in `{key}`"):
-        pages.flow_from_json(flow_json(**{"connSb": 1, "best1": 1, "u_d_1_title": "ＬＤ", key: value}))
+        pages.flow_from_json(flow_json(**{"connSb": 1, key: value}))
 
 
 @pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_title", "g_d_1_capacity"])
@@ -304,6 +304,10 @@ def test_the_largest_consumers_are_those_the_page_shows() -> None:
         best1=1, u_d_1_title="ＬＤ", u_d_1_capacity="-", best2=0, u_d_2_title="ＩＨ", u_d_2_capacity=3
     )
     assert pages.flow_from_json(flow).largest_consumers == (Consumer("ＬＤ", None),)
+    # They are shown beside the reading, which does not need them.
+    assert pages.flow_from_json(flow.replace(b'"-", "best2"', b'"", "best2"')).largest_consumers[0].power_w is None
+    with pytest.raises(Unreadable, match="u_d_1_capacity"):
+        pages.flow_from_json(flow.replace(b'"-", "best2"', b'"abc", "best2"'))
 
 
 # The power flow as HTML

@@ -16,7 +16,7 @@ import lxml.html
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.errors import NoData, Unreadable
 from aiseg2_pipeline.aiseg2.models import DayGraph, EnergyRow, Hours
-from aiseg2_pipeline.aiseg2.pages import TOKYO, device_time, html, json_value, number, unreadable
+from aiseg2_pipeline.aiseg2.pages import TOKYO, device_time, html, json_value, number, or_dash, unreadable
 
 Series = Literal["generation", "consumption", "bought", "sold", "hotwater", "gas"]
 USAGE = "usage"
@@ -64,7 +64,8 @@ def graph(body: bytes, series: Series, day: date | None = None) -> DayGraph:
     """
     kind = _KINDS[series]
     page = _Page(graph_page(series), body)
-    title = page.text("h_title") or ""
+    # Two pages with a blank one would be one total.
+    title = page.text("h_title") or kind.title
     if title in {other.title for other in _KINDS.values()} - {kind.title}:
         raise unreadable(page.path, f"shows {title}, not {kind.title}")
     return _day_graph(page, kind, day, series=series, circuit_id=None, title=title)
@@ -169,7 +170,7 @@ def _day_graph(
         raise unreadable(page.path, f"has a unit in `#unit_kwh` that is not {kind.unit}")
     total = number(page.required("val_kwh"), page.path, "#val_kwh")
     data, parts = _hourly_parts(page, kind)
-    told = number(data.get("totalValue", "-"), page.path, "totalValue")
+    told = number(or_dash(data.get("totalValue")), page.path, "totalValue")
     if None not in (total, told) and total != told:
         raise unreadable(page.path, "has another total in `#val_kwh` than in `totalValue`")
     hours_wh = own_use_wh = bought_wh = None

@@ -94,7 +94,7 @@ def flow_from_json(body: bytes) -> PowerFlow:
         largest_consumers=tuple(
             Consumer(
                 _text(data.get(f"u_d_{n}_title", ""), FLOW_JSON, f"u_d_{n}_title"),
-                number(data.get(f"u_d_{n}_capacity", "-"), FLOW_JSON, f"u_d_{n}_capacity"),
+                number(or_dash(data.get(f"u_d_{n}_capacity")), FLOW_JSON, f"u_d_{n}_capacity"),
             )
             for n in GENERATORS
             if _flag(data, f"best{n}")
@@ -268,6 +268,11 @@ def number(value: Any, page: str, element: str) -> float | None:
         # JSON can write -0.0.
         return abs(float(value))
     raise unreadable(page, f"has no number in `{element}`")
+
+
+def or_dash(value: Any) -> Any:
+    """Return `-` for an empty value, where the reading does not need the number."""
+    return "-" if value in ("", None) else value
 
 
 def _generators(titles: dict[int, str], power_w: Callable[[int], float | None]) -> tuple[GeneratingDevice, ...]:
