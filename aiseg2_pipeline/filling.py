@@ -22,6 +22,7 @@ from aiseg2_pipeline.history import (
     HOUR,
     SETTLED_AFTER,
     TOTALS,
+    DayEnergy,
     History,
     asked_lately,
     day_of,
@@ -215,7 +216,7 @@ def _fill_day(
     if must_ask or due:
         history = device()
         try:
-            brought = history.bring(day, circuits=True, only=None if must_ask else due)
+            brought = _brought(history, day, None if must_ask else due)
         except Unreadable as error:
             # Else the days after it would never be filled.
             history.give_up(day, due)
@@ -241,6 +242,14 @@ def _fill_day(
     after = tuple(hour for hour in hours_between(store, start, end, now) if hour.start in wanted)
     minutes = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
     return FilledDay(day, after, minutes, tuple(problems))
+
+
+def _brought(history: History, day: date, only: set[str] | None) -> DayEnergy:
+    """Return what the device tells of a day, asked twice: a passing fault must not put the day off to tomorrow."""
+    try:
+        return history.bring(day, circuits=True, only=only)
+    except Unreadable:
+        return history.bring(day, circuits=True, only=only)
 
 
 def _refill(store: Store, energy: EnergyStore, day: date, now: datetime) -> None:

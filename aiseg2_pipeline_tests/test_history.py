@@ -541,6 +541,19 @@ def test_a_day_whose_page_cannot_be_read_keeps_no_other_day_from_being_filled(
         assert record.fill(hours) == 60
 
 
+def test_a_page_that_cannot_be_read_once_puts_nothing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph_page, asked = graphs.graph_page, []
+
+    def first_of_another_day(graph: graphs.Graph, day: date, *of_day: Any) -> bytes:
+        asked.append(day)
+        return graph_page(graph, day + DAY if len(asked) == 1 else day, *of_day)
+
+    with remembered(tmp_path, NOON) as memory, recorded(memory, tmp_path) as record:
+        record.read_live(NOON)
+        monkeypatch.setattr(graphs, "graph_page", first_of_another_day)
+        assert record.fill([day_start(YESTERDAY) + 12 * HOUR]) == 60
+
+
 # What is filled
 
 
