@@ -30,7 +30,7 @@ from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.orchestration.coordinator import MinuteFirstRunCoordinator
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
-from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
+from aiseg2_pipeline.orchestration.tags import MINUTE_TAG, PENDING_TAG
 from aiseg2_pipeline.outbox import LEAST_REQUEST_S
 from aiseg2_pipeline.readings import KEY
 from aiseg2_pipeline.settings import Settings
@@ -78,6 +78,14 @@ class Pipeline:
         self.now = now
         minute = minute or now.replace(second=0)
         return self._run(hour_key(minute), {MINUTE_TAG: minute.isoformat(timespec="minutes")})
+
+    def pending(self, now: datetime = NOW) -> ExecuteInProcessResult:
+        """Run what writes out in the background what is pending."""
+        self.now = now
+        job = self.definitions.resolve_job_def("power_pending")
+        return job.execute_in_process(
+            partition_key=hour_key(now), tags={PENDING_TAG: "1"}, instance=self.instance, raise_on_error=False
+        )
 
     def by_hand(
         self,
@@ -380,6 +388,21 @@ def test_the_waits_of_a_write_out_end_before_its_time_does(
     assert len(waits_s) >= 2
     assert sum(waits_s) <= 3.0 - LEAST_REQUEST_S
     assert "kept" in failure(result)
+
+
+def test_a_background_run_waits_as_long_as_the_server_asks_but_not_for_days(
+    pipeline: Pipeline, influx: InfluxServer
+) -> None:
+    influx.fault = lambda _: Fault(401)
+    pipeline.minute()
+    answers = [Fault(503, {"Retry-After": "61"})]
+    influx.fault = lambda _: answers.pop() if answers else None
+    result = pipeline.pending()
+    assert not result.success
+    assert "kept" in failure(result)
+    answers = [Fault(503, {"Retry-After": "1"})]
+    assert pipeline.pending().success
+    assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
 
 
 @pytest.mark.parametrize(("fault", "setting"), [(Fault(401), "INFLUXDB_TOKEN"), (Fault(403), "INFLUXDB_TOKEN")])

@@ -5,7 +5,6 @@ other run writes all rows of its partitions again. What goes into one request, a
 outbox's to decide.
 """
 
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -50,6 +49,8 @@ OLDER_ROWS_A_MINUTE = 10_000
 KEPT = "The rows are kept and go out with a later run."
 # Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_try_again`.
 RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
+# A background run that waits holds up healing and salvaging, and a server may ask for days.
+LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -200,11 +201,11 @@ def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bo
 def _try_again(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> None:
     """Raise what makes Dagster try again, unless that is hopeless.
 
-    The wait is the policy's, but its end leaves time for a request: Dagster itself knows no deadline.
+    The wait is the server's or the policy's, but its end leaves time for a request: Dagster itself knows no deadline.
     """
     if not isinstance(error, Unavailable) or context.retry_number >= RETRIES.max_retries:
         return
-    left_s = math.inf if deadline is None else deadline - time.monotonic() - LEAST_REQUEST_S
+    left_s = LONGEST_WAIT_S if deadline is None else deadline - time.monotonic() - LEAST_REQUEST_S
     if left_s <= 0 or (error.retry_after_s or 0) > left_s:
         return
     wait_s = error.retry_after_s
