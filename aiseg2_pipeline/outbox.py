@@ -32,7 +32,8 @@ class Delivery:
     """What a delivery did: rows and points acknowledged by the server, rows set aside, requests made.
 
     `hours` are those of which it wrote rows and nothing is left pending; `left_hours` counts the destination's
-    hours with pending rows; `stopped` is the sentence that says why it ended before all was settled, if it did.
+    hours with pending rows; `stopped` is the sentence that says why it ended before all was settled, if it did;
+    `refusal` the newest one of the rows set aside, unless all were beyond the bucket's retention, which is as it should be.
     """
 
     rows: int
@@ -42,6 +43,7 @@ class Delivery:
     requests: int
     left_hours: int
     stopped: str | None
+    refusal: str | None = None
 
 
 def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
@@ -118,6 +120,7 @@ class _Run:
     set_aside: int = 0
     requests: int = 0
     split_requests: int = 0
+    refusal: str | None = None
     written_hours: set[int] = field(default_factory=set)
 
     def delivery(self, stopped: str | None) -> Delivery:
@@ -125,7 +128,9 @@ class _Run:
         pending = set(self.store.pending_hours(self.destination))
         written = (datetime.fromtimestamp(hour, UTC) for hour in sorted(self.written_hours))
         hours = tuple(hour for hour in written if hour not in pending)
-        return Delivery(self.rows, self.points, hours, self.set_aside, self.requests, len(pending), stopped)
+        return Delivery(
+            self.rows, self.points, hours, self.set_aside, self.requests, len(pending), stopped, self.refusal
+        )
 
     def patience_s(self) -> float:
         """Return the seconds left, -1 where there is no end: what FileLock wants."""
@@ -165,6 +170,8 @@ class _Run:
             reason = refusal.reason if isinstance(refusal, Rejected) else str(refusal)
             self.store.set_aside(self.destination, batch, start, stop, reason, self.now)
             self.set_aside += stop - start
+            if not isinstance(refusal, BeyondRetention):
+                self.refusal = str(refusal)
         else:
             self.rows += stop - start
             self.points += sum(len(row) for row in points[start:stop])

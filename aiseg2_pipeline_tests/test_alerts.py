@@ -22,15 +22,16 @@ from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
 from aiseg2_pipeline.alerts import Condition, Facts, Message, Verdict, due, given_up, judge
 from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.filling import Hour
-from aiseg2_pipeline.influx import Misconfigured
+from aiseg2_pipeline.influx import InfluxWriter, Misconfigured
 from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.readings import Row, frame
 from aiseg2_pipeline.settings import Settings, SettingsError
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.troubles import Trouble
 from aiseg2_pipeline_tests.device import FLOW, PASSWORD, Answer, Device
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
-from aiseg2_pipeline_tests.test_orchestration import Pipeline, device, environment, pipeline
+from aiseg2_pipeline_tests.influxdb_server import Fault, InfluxServer
+from aiseg2_pipeline_tests.test_orchestration import INFLUXDB_POWER, Pipeline, device, environment, pipeline
+from aiseg2_pipeline_tests.test_outbox import BEYOND
 
 # Fixtures of another module: a device, an InfluxDB, and the definitions over both.
 __all__ = ["device", "environment", "pipeline"]
@@ -282,6 +283,51 @@ def test_an_influxdb_that_is_away_for_an_hour_is_told_by_the_runs_themselves(
     assert pipeline.minute(NOW + 64 * MINUTE).success
     watch.look_for(2, NOW + 64 * MINUTE)
     assert phone.titles == [NOT_WRITTEN, WRITTEN_AGAIN]
+
+
+def test_an_influxdb_that_refuses_every_row_for_an_hour_is_told_until_it_takes_rows(
+    pipeline: Pipeline, influx: InfluxServer, bucket: str, phone: Telephone
+) -> None:
+    # Somebody's points of that name are integers, so ours, floats, are refused.
+    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
+        writer.write([f"power,summary=x value=1i {int(NOW.timestamp())}000000000"])
+    watch = Watch(pipeline.environment, phone.address)
+    for n in range(0, 60, 4):
+        if n in (0, 28, 56):
+            assert pipeline.minute(NOW + n * MINUTE).success
+            # Nothing to send tells nothing.
+            assert pipeline.pending(NOW + n * MINUTE).success
+        watch.read(NOW + n * MINUTE)
+        watch.look(NOW + n * MINUTE)
+    assert phone.titles == []
+    watch.look_for(4, NOW + 60 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    assert phone.got[0][1].startswith("7月14日 08:15 から書き込めていません。")
+    assert "field type conflict" in phone.got[0][1]
+    influx.drop_bucket(bucket)
+    influx.create_bucket(bucket)
+    assert pipeline.minute(NOW + 64 * MINUTE).success
+    watch.look_for(2, NOW + 64 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN, WRITTEN_AGAIN]
+
+
+def test_rows_beyond_the_retention_are_no_trouble(pipeline: Pipeline, influx: InfluxServer) -> None:
+    influx.fault = lambda _: Fault(422, body=BEYOND)
+    assert pipeline.minute(NOW).success
+    assert troubles.read(pipeline.settings.data_dir, troubles.INFLUXDB) is None
+
+
+def test_rows_that_are_taken_end_the_trouble_though_more_are_left(
+    pipeline: Pipeline, influx: InfluxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx.fault = lambda _: Fault(401)
+    for hours in (3, 2, 1):
+        assert not pipeline.minute(NOW - hours * HOUR).success
+    influx.fault = None
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.write_out.OLDER_ROWS_A_MINUTE", 7)
+    assert pipeline.minute(NOW).success
+    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 2
+    assert troubles.read(pipeline.settings.data_dir, troubles.INFLUXDB) is None
 
 
 def test_hours_that_stay_incomplete_are_told_in_the_morning_and_once(watch: Watch, phone: Telephone) -> None:

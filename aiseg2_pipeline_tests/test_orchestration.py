@@ -25,6 +25,7 @@ from dagster import (
 )
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load_target import WorkspaceFileTarget
+from filelock import FileLock
 
 from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.orchestration.coordinator import MinuteFirstRunCoordinator
@@ -417,6 +418,24 @@ def test_a_wrong_setting_is_not_tried_again_and_says_what_to_set(
     assert len(influx.requests) == 1
     influx.fault = None
     assert pipeline.minute(NOW + timedelta(minutes=1)).success
+
+
+def test_a_refusal_is_told_though_the_store_is_held_by_another_process_as_well(
+    pipeline: Pipeline, influx: InfluxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiseg2_pipeline.store_file.BUSY_S", 0.05)
+    held = FileLock(f"{pipeline.settings.store_path}.lock", thread_local=False)
+
+    def hold() -> None:
+        held.acquire()
+
+    influx.fault = lambda _: Fault(401, then=hold)
+    try:
+        result = pipeline.minute()
+    finally:
+        held.release(force=True)
+    assert not result.success
+    assert "INFLUXDB_TOKEN" in failure(result)
 
 
 def test_a_bucket_of_another_name_gets_everything_by_itself(

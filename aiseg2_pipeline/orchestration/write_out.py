@@ -5,6 +5,7 @@ other run writes all rows of its partitions again. What goes into one request, a
 outbox's to decide.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -117,18 +118,21 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
                 delivery = _deliver(context, rows, opened, readings, influxdb, clock(), deadline)
                 keys = _settled_keys(rows, opened, influxdb, delivery)
         except InfluxError as error:
-            if error.delivery and error.delivery.rows:
+            if error.delivery and error.delivery.points:
                 # It worked until now.
                 troubles.clear(folder, troubles.INFLUXDB)
             troubles.note(folder, troubles.INFLUXDB, error, clock())
-            with rows.open(store) as opened:
+            # A store that fails as well has its own sentence in the next run; here InfluxDB's is to be told.
+            with contextlib.suppress(StoreError), rows.open(store) as opened:
                 _materialize(context, rows, _settled_keys(rows, opened, influxdb, error.delivery))
             _try_again(error, context, deadline)
             raise Failure(f"{error} {KEPT}", allow_retries=False) from None
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
-        if delivery.requests and not delivery.stopped:
+        if delivery.points:
             troubles.clear(folder, troubles.INFLUXDB)
+        elif delivery.refusal:
+            troubles.note(folder, troubles.INFLUXDB, InfluxError(delivery.refusal), clock())
         _report(context, rows, delivery)
         if delivery.stopped and not delivery.rows and context.retry_number:
             raise Failure(
