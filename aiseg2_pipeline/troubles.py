@@ -28,7 +28,8 @@ class Trouble:
 def note(folder: Path, what: str, error: Exception, now: datetime) -> None:
     """Note that `what` (DEVICE, INFLUXDB) does not work; it never fails, for the run has an error of its own to tell."""
     before = read(folder, what)
-    since = before.since if before else now
+    # A clock that was ahead must not put off for years what is to be told.
+    since = min(before.since, now) if before else now
     told = {"since": since.isoformat(), "sentence": str(error), "refused": isinstance(error, Refused)}
     new = _path(folder, what).with_suffix(f".{os.getpid()}.tmp")
     with contextlib.suppress(OSError):

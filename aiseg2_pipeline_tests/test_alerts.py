@@ -44,6 +44,7 @@ STOPPED, READS_AGAIN = "AiSEG2 の計測が止まっています", "AiSEG2 の�
 NO_LOGIN, LOGIN_AGAIN = "AiSEG2 にログインできません", "AiSEG2 にログインできました"
 NOT_WRITTEN, WRITTEN_AGAIN = "InfluxDB に書き込めません", "InfluxDB への書き込みが再開しました"
 COMPLETE_AGAIN = "記録の抜けがなくなりました"
+TO_INFLUXDB = {f"INFLUXDB_{name}": "x" for name in ("HOST", "TOKEN", "ORG", "BUCKET")}
 
 
 # --- A service that takes messages
@@ -638,6 +639,19 @@ def test_a_trouble_keeps_its_first_time_and_its_newest_error(tmp_path: Path) -> 
     troubles.clear(tmp_path, troubles.DEVICE)
     assert troubles.read(tmp_path, troubles.DEVICE) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trouble_that_was_noted_while_the_clock_was_ahead_is_told_once_it_is_right(
+    settings: dict[str, str], phone: Telephone
+) -> None:
+    watch = Watch(settings | TO_INFLUXDB, phone.address)
+    watch.read(NOW)
+    watch.look(NOW)
+    for what, error in ((troubles.DEVICE, Refused("refused")), (troubles.INFLUXDB, Misconfigured("away"))):
+        watch.fail(error, NOW + 3650 * DAY, what)
+        watch.fail(error, NOW + MINUTE, what)
+    watch.look_for(62, NOW + MINUTE)
+    assert phone.titles == [NO_LOGIN, NOT_WRITTEN]
 
 
 def test_a_trouble_that_cannot_be_noted_fails_nothing(tmp_path: Path) -> None:
