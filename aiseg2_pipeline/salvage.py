@@ -21,7 +21,10 @@ from zoneinfo import ZoneInfo
 
 from filelock import FileLock, Timeout
 
-from aiseg2_pipeline.readings import Row, Shape, frame
+from aiseg2_pipeline.aiseg2.circuits import clean_name
+from aiseg2_pipeline.climate import CLIMATE, HUMIDITY, TEMPERATURE
+from aiseg2_pipeline.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, ENERGY, NO_DATA
+from aiseg2_pipeline.readings import READINGS, Row, Shape, frame
 from aiseg2_pipeline.store import Store, StoreError
 from aiseg2_pipeline.store_damage import DamagedFile, journals, note_salvaged
 
@@ -36,6 +39,18 @@ SHORTEST_S, SHORTEST_RECENT_S = 3600, 60
 BEGINNING_S, END_S = -(1 << 53), 1 << 53
 # Within which the gap is searched where not even its ends can be read: AiSEG2 units exist since about then.
 EARLIEST_S = int(datetime(2010, 1, 1, tzinfo=UTC).timestamp())
+# The units that the numbers of a kind are in, by the shape's name.
+UNITS: dict[str, dict[str, tuple[str, ...]]] = {
+    READINGS.name: {"total": ("kW",), "generation": ("W",), "usage": ("W",), "battery": ("%", "")},
+    CLIMATE.name: {TEMPERATURE: ("℃",), HUMIDITY: ("%",)},
+    ENERGY.name: dict.fromkeys(ENERGY.kinds, ("Wh",))
+    | {
+        DAILY_TOTAL: ("kWh", "L", "㎥"),
+        CIRCUIT_DAILY_TOTAL: ("kWh",),
+        DAILY_COST: ("yen",),
+        NO_DATA: ("",),
+    },
+}
 
 _Series = dict[int, tuple[str, str, str]]
 _Found = tuple[int, int, float, int]
@@ -129,7 +144,7 @@ class _Salvage:
             circuits = connection.execute(
                 "SELECT circuit_id, name, valid_from, valid_to FROM circuits ORDER BY rowid"
             )
-            self.store.add_circuits(circuits.fetchall())
+            self.store.add_circuits([row for row in circuits if _is_circuit(*row)])
 
     def _take(self, connection: sqlite3.Connection, rows: str, series: _Series, shortest_s: int) -> None:
         """Bring what can be read of these rows, in chunks."""
@@ -152,7 +167,13 @@ class _Salvage:
             Row(datetime.fromtimestamp(time_s, UTC), kind, name, value, unit, interval_s)
             for (kind, name, unit), (_, time_s, value, interval_s) in labels
         )
-        added = self.store.add(frame(rows, shape))
+        try:
+            added = self.store.add(frame(rows, shape))
+        except ValueError:
+            # What looks like a good page and is none must not keep the rest from coming back.
+            times = [time_s for _, time_s, _, _ in whole]
+            self.result.lost.append((min(times), max(times) + 1))
+            return
         self.result.read += added.rows
         self.result.added += added.changed
         self.sleep(time.monotonic() - began)
@@ -216,16 +237,32 @@ def _is_row(row: _Found, series: _Series, shape: Shape) -> bool:
     series_id, time_s, value, interval_s = row
     return (
         series_id in series
-        and isinstance(time_s, int)
-        and 0 <= time_s < 1 << 33
+        and _is_time(time_s)
         and isinstance(value, float)
         and math.isfinite(value)
         and interval_s in shape.intervals_s
     )
 
 
+def _is_circuit(circuit_id: object, name: object, valid_from: object, valid_to: object) -> bool:
+    in_time = _is_time(valid_from) and (valid_to is None or _is_time(valid_to))
+    return in_time and _is_name(circuit_id) and _is_name(name)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 1 << 33
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and clean_name(value) == value
+
+
 def _series(connection: sqlite3.Connection, store: Store) -> _Series:
-    """Return kind, name and unit of each series by its id."""
+    """Return kind, name and unit of each series by its id, without those that no store of ours has.
+
+    A series that the store knows has its unit.
+    """
+    units = {(kind, name): unit for kind, name, unit in store.series()}
     found: list[tuple[int, str, str, str]]
     try:
         found = connection.execute("SELECT id, kind, name, unit FROM series ORDER BY id").fetchall()
@@ -234,15 +271,21 @@ def _series(connection: sqlite3.Connection, store: Store) -> _Series:
         names = connection.execute(
             "SELECT id, kind, name FROM series INDEXED BY sqlite_autoindex_series_1"
         ).fetchall()
-        units = {(kind, name): unit for kind, name, unit in store.series()}
-        found = [(*one, units[one[1:]]) for one in names if one[1:] in units]
-    return {series_id: (kind, name, unit) for series_id, kind, name, unit in found if kind in store.shape.kinds}
+        found = [(*one, "") for one in names if one[1:] in units]
+    labels: dict[tuple[str, str], tuple[int, str]] = {}
+    for series_id, kind, name, unit in found:
+        known = units.get((kind, name), unit)
+        if isinstance(series_id, int) and _is_name(name) and known in UNITS[store.shape.name].get(kind, ()):
+            labels.setdefault((kind, name), (series_id, known))
+    return {series_id: (kind, name, unit) for (kind, name), (series_id, unit) in labels.items()}
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a file so that nothing of it changes."""
     with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        # A name that is no UTF-8 is no name of ours, and must not hide those that are.
+        connection.text_factory = lambda text: text.decode(errors="surrogateescape")
         yield connection
 
 

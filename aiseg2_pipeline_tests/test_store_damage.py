@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline import store_file
+from aiseg2_pipeline import energy, store_file
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.readings import Row, frame
 from aiseg2_pipeline.salvage import salvage
@@ -604,6 +604,73 @@ def test_circuits_come_back_for_their_time(filled: Path) -> None:
         assert store.circuits_at(START) == [Circuit("1", "回路0")]
         assert store.circuits_at(START + 2 * DAY) == [Circuit("1", "台所"), Circuit("2", "車")]
         assert store.circuits_at(LATER) == [Circuit("1", "台所"), Circuit("2", "電気自動車")]
+
+
+def change_by_hand(path: Path, *statements: str) -> None:
+    """Change what a file holds as a bad disk may, to what a store never writes."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for sql in statements:
+            connection.execute(sql)
+
+
+@pytest.mark.parametrize("known", [set(), {"回路0"}], ids=["a new series", "a series that the new store knows"])
+def test_a_damaged_unit_or_name_keeps_no_other_row_from_coming_back_and_no_reading_from_being_stored(
+    filled: Path, known: set[str]
+) -> None:
+    change_by_hand(
+        filled,
+        "UPDATE series SET unit = 'V' WHERE name = '回路0'",
+        "UPDATE series SET name = CAST(x'ff57' AS TEXT) WHERE name = '回路1'",
+        "UPDATE series SET kind = x'00' WHERE name = '売買電力'",
+    )
+    garble_the_header(filled)
+    with Store.open(filled, lambda _: None) as store:
+        if known:
+            store.upsert(readings(LATER, 1))
+        (kept,) = damaged_files(filled)
+        salvage(kept, store, lambda _: None, lambda _: None)
+        assert unsalvaged(filled) == []
+        assert set(store.read(START, LATER)["name"]) == {"総消費電力", "回路2"} | known
+        assert store.upsert(readings(LATER + MINUTE, 1)).rows == 5
+
+
+def test_rows_that_the_store_does_not_take_are_told_as_those_that_could_not_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "energy.sqlite"
+
+    def day(name: str, unit: str, start: datetime = START) -> pd.DataFrame:
+        return energy.frame([Row(start, energy.DAILY_TOTAL, name, 1.0, unit, energy.DAY_S)])
+
+    with EnergyStore.open(path) as store:
+        for name in ("a", "b", "c"):
+            store.upsert(day(name, "L"))
+    garble_the_header(path)
+    with EnergyStore.open(path, lambda _: None) as store:
+        (kept,) = damaged_files(path)
+
+        def meanwhile(_: float) -> None:
+            store.upsert(day("b", "kWh", LATER))
+
+        told = salvage(kept, store, lambda _: None, meanwhile)
+        assert "1 stretches could not be read" in told
+        assert set(store.read(START, LATER)["name"]) == {"a", "c"}
+    assert unsalvaged(path) == []
+
+
+def test_damaged_circuits_keep_no_others_from_coming_back(filled: Path) -> None:
+    change_by_hand(
+        filled,
+        "INSERT INTO circuits VALUES ('2', '車', 'x', NULL)",
+        "INSERT INTO circuits VALUES ('3', CAST(x'ff57' AS TEXT), 0, NULL)",
+        "INSERT INTO circuits VALUES (x'00', '車', 0, x'00')",
+    )
+    garble_the_header(filled)
+    with Store.open(filled, lambda _: None) as store:
+        store.record_circuits([Circuit("1", "台所")], LATER)
+        (kept,) = damaged_files(filled)
+        salvage(kept, store, lambda _: None, lambda _: None)
+        assert store.circuits_at(START) == [Circuit("1", "回路0")]
+        assert store.circuits_at(LATER) == [Circuit("1", "台所")]
+    assert unsalvaged(filled) == []
 
 
 def test_a_row_that_is_there_is_not_replaced(filled: Path) -> None:
