@@ -17,12 +17,15 @@ from zoneinfo import ZoneInfo
 import click
 
 from aiseg2_pipeline import __version__
-from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
+from aiseg2_pipeline.settings import InfluxSettings, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from aiseg2_pipeline.simulator.faults import Fault
+    from aiseg2_pipeline.store import Store
 
 TOKYO = ZoneInfo("Asia/Tokyo")
+# A minute's write-out takes ten seconds at most.
+REMOVE_WAITS_S = 30.0
 DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
 
 
@@ -207,7 +210,6 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
     """Remove readings that are wrong, in the store and in InfluxDB alike; --refill fills their minutes again."""
     check_order(first, last)
     with one_sentence() as settings:
-        from aiseg2_pipeline import opening
         from aiseg2_pipeline.store import Store
 
         influx = settings.influx
@@ -217,14 +219,31 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
             if not yes:
                 click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
                 return
-            if influx:
-                # First there: should it fail, the store still knows what to remove.
-                with opening.writer(influx) as writer:
-                    writer.delete(first.start, last.end)
-            store.delete(first.start, last.end)
+            _remove(store, influx, first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
         if refill:
             _fill(settings, *_past(settings, first, last), dry_run=False)
+
+
+def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end: datetime) -> None:
+    from filelock import Timeout
+
+    from aiseg2_pipeline import opening
+    from aiseg2_pipeline.outbox import delivery_lock
+
+    if influx is None:
+        store.delete(start, end)
+        return
+    try:
+        # A delivery that has read the rows already would write them after they were removed.
+        with delivery_lock(store, opening.destination(influx), REMOVE_WAITS_S), opening.writer(influx) as writer:
+            # First there: should it fail, the store still knows what to remove.
+            writer.delete(start, end)
+            store.delete(start, end)
+    except Timeout:
+        raise click.ClickException(
+            f"A run is writing to the bucket {influx.bucket}, so nothing was removed: wait until it has ended, and try again."
+        ) from None
 
 
 @main.command()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -74,7 +73,7 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     wanted = None if hours is None else set(hours)
     stopped = None
     try:
-        with FileLock(_lock_path(store, destination), timeout=run.patience_s(), mode=0o600):
+        with delivery_lock(store, destination, run.patience_s()):
             pending = [hour for hour in store.pending_hours(destination) if wanted is None or hour in wanted]
             if running_hour in pending:
                 pending.remove(running_hour)
@@ -95,9 +94,13 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     return run.delivery(stopped)
 
 
-def _lock_path(store: Store, destination: Destination) -> Path:
+def delivery_lock(store: Store, destination: Destination, patience_s: float) -> FileLock:
+    """Return what keeps all deliveries to a destination out while it is held; entering it may raise filelock.Timeout.
+
+    `patience_s` is -1 where there is no end.
+    """
     name = hashlib.sha256(repr(destination).encode()).hexdigest()[:12]
-    return store.path.with_name(f"outbox-{name}.lock")
+    return FileLock(store.path.with_name(f"outbox-{name}.lock"), timeout=patience_s, mode=0o600)
 
 
 class _StoppedError(Exception):

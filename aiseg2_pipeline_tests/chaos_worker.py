@@ -33,7 +33,7 @@ from aiseg2_pipeline.orchestration.live import MINUTE, take_minute
 from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S
 from aiseg2_pipeline.orchestration.write_out import OLDER_ROWS_A_MINUTE
-from aiseg2_pipeline.outbox import LEAST_REQUEST_S, deliver
+from aiseg2_pipeline.outbox import LEAST_REQUEST_S, deliver, delivery_lock
 from aiseg2_pipeline.readings import KEY
 from aiseg2_pipeline.salvage import salvage
 from aiseg2_pipeline.store import Destination, EnergyStore, Store, UpsertResult
@@ -255,9 +255,12 @@ class Worker:
     def remove(self, job: Job) -> tuple[Any, Sequence[str]]:
         """Do what a person does whom the check has told so: remove the rows between two times, both included."""
         start, end = job.hours[0], job.hours[1] + timedelta(seconds=1)
-        with self._readings() as store:
-            with self._home.writer() as writer:
-                writer.delete(start, end)
+        with (
+            self._readings() as store,
+            delivery_lock(store, self._home.destination, -1),
+            self._home.writer() as writer,
+        ):
+            writer.delete(start, end)
             store.delete(start, end)
         return (start, end), ()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from aiseg2_pipeline.influx import InfluxWriter
-from aiseg2_pipeline.outbox import Delivery, deliver
+from aiseg2_pipeline.outbox import Delivery, deliver, delivery_lock
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.sentence_stage import HOUR, NOW, Stage, told_by
 from aiseg2_pipeline_tests.sentences import Sentence
@@ -129,11 +129,18 @@ def _other_writer(stage: Stage) -> str:
     return stage.examined("other writers", given=stage.to_influx)
 
 
+def _removed_meanwhile(stage: Stage) -> str:
+    stage.patch.setattr("aiseg2_pipeline.cli.REMOVE_WAITS_S", 0.1)
+    with stage.store() as store, delivery_lock(store, Destination(stage.influx.address, "home", "power"), 0):
+        return stage.command("remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes", **stage.to_influx)
+
+
 OF_DELIVERING = [
     Sentence("delivery: time is up", _stopped(deadline=0.0), ("time for this run",)),
     Sentence("delivery: a run's share", _stopped(max_older_rows=0), ("share",)),
     Sentence("delivery: many refusals", _stopped(422), ("refuses", "1 requests")),
     Sentence("delivery: two at once", _two_at_once, ("bucket power",)),
+    Sentence("delivery: rows are removed meanwhile", _removed_meanwhile, ("bucket power", "nothing was removed")),
     Sentence("doctor: refused rows", _refused_for_good, ("rows", "aiseg2-pipeline resend"), line=True),
     Sentence("doctor: another writer", _other_writer, ("power",), "INFLUXDB_BUCKET", line=True),
 ]

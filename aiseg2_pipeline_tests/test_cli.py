@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -444,6 +445,25 @@ def test_remove_keeps_the_rows_while_influxdb_is_away(influx: InfluxServer, buck
     influx.stop()
     assert "InfluxDB" in fail(settings, "remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes")
     assert len(everything(store)) == 12
+
+
+def test_what_is_removed_during_a_delivery_stays_removed(influx: InfluxServer, bucket: str, store: Store) -> None:
+    removal = ["remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes"]
+    removing = threading.Thread(target=succeed, args=(of_influx(influx, bucket), *removal))
+
+    def lines_meanwhile(table: pd.DataFrame) -> list[tuple[str, ...]]:
+        if removing.ident is None:
+            removing.start()
+            removing.join(1)
+        return lines(table)
+
+    to = destination(of_influx(influx, bucket))
+    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
+        delivery = deliver(store, writer, to, now=EIGHT, running_hour=EIGHT, lines=lines_meanwhile)
+    removing.join()
+    assert delivery.rows > 0
+    assert everything(store).empty
+    assert influx.readings(bucket).empty
 
 
 def test_remove_in_the_demo_leaves_the_real_store_alone(store: Store) -> None:
