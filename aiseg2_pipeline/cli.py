@@ -286,13 +286,13 @@ def salvage(file: Path | None) -> None:
     with one_sentence() as settings:
         from aiseg2_pipeline import opening
         from aiseg2_pipeline.salvage import salvage as bring_back
-        from aiseg2_pipeline.store_damage import damaged_files
+        from aiseg2_pipeline.store_damage import damaged_files, unsalvaged
 
         found = [
             (kind, path, damaged)
             for kind, path in opening.stores(settings)
-            for damaged in damaged_files(path)
-            if (damaged.salvaged is None if file is None else damaged.path.samefile(file))
+            for damaged in (unsalvaged(path) if file is None else damaged_files(path))
+            if file is None or damaged.path.samefile(file)
         ]
         if file is not None and not found:
             raise click.ClickException(

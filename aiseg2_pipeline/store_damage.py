@@ -49,8 +49,11 @@ def damaged_files(path: Path) -> list[DamagedFile]:
 
 
 def unsalvaged(*paths: Path) -> list[DamagedFile]:
-    """Return the damaged files of these stores that nobody has tried to bring rows back from."""
-    return [one for path in paths for one in damaged_files(path) if one.salvaged is None]
+    """Return the damaged files of these stores that nobody has tried to bring rows back from, the newest of each first.
+
+    In that order they are to be salvaged: circuits come back before the first list that is known.
+    """
+    return [one for path in paths for one in reversed(damaged_files(path)) if one.salvaged is None]
 
 
 def note_salvaged(damaged: DamagedFile, sentence: str) -> None:
@@ -104,7 +107,8 @@ def point(path: Path, new: Path) -> None:
 
 
 def _candidates(path: Path) -> list[Path]:
-    return sorted(path.resolve().parent.glob(f"{path.stem}-damaged-*{path.suffix}"))
+    # By the stem, so that the second one of a second comes after the first.
+    return sorted(path.resolve().parent.glob(f"{path.stem}-damaged-*{path.suffix}"), key=lambda one: one.stem)
 
 
 def _is_store(one: Path, path: Path) -> bool:

@@ -1,6 +1,7 @@
 """A damaged store met by the pipeline: the minute goes on, the household is told, and the rows come back by themselves."""
 
 import sqlite3
+import time
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ from click.testing import CliRunner
 from dagster import RunRequest, build_sensor_context
 
 from aiseg2_pipeline import energy
+from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.filling import NOT_SALVAGED
 from aiseg2_pipeline.orchestration.energy_history import lines
@@ -79,6 +81,29 @@ def test_nothing_is_filled_before_what_can_be_read_came_back_by_itself(alone: Pi
     assert kept.salvaged is not None
     assert "all of it could be read" in kept.salvaged
     assert "salvage_the_record" not in {request.job_name for request in heal(alone)}
+
+
+@pytest.mark.parametrize("by_hand", [["salvage"], []], ids=["by the command", "by itself"])
+def test_each_of_several_damaged_files_gives_its_circuits_names_back(alone: Pipeline, by_hand: list[str]) -> None:
+    path = alone.settings.store_path
+    names = {NOW - 3 * DAY: "居間", NOW - 2 * DAY: "書斎", NOW - DAY: "寝室", NOW: "洋室"}
+    for at, name in names.items():
+        with Store.open(path, lambda _: None) as store:
+            store.record_circuits([Circuit("1", name)], at)
+        if at != NOW:
+            damage(path)
+        if at == NOW - 2 * DAY:
+            # The first and the second are of different seconds, the third may be of the second's.
+            time.sleep(1 - time.time() % 1)
+    if by_hand:
+        assert CliRunner().invoke(main, by_hand, env=alone.environment).exit_code == 0
+    else:
+        salvaging = alone.definitions.resolve_job_def("salvage_the_record")
+        assert salvaging.execute_in_process(instance=alone.instance).success
+    with Store.open(path) as store:
+        assert {at: store.circuits_at(at) for at in names} == {
+            at: [Circuit("1", name)] for at, name in names.items()
+        }
 
 
 def test_no_energy_goes_out_before_the_circuits_names_came_back(alone: Pipeline) -> None:
