@@ -331,6 +331,25 @@ def test_rows_that_are_taken_end_the_trouble_though_more_are_left(
     assert troubles.read(pipeline.settings.data_dir, troubles.INFLUXDB) is None
 
 
+def test_an_influxdb_that_is_taken_out_of_the_settings_is_not_told_as_one_that_works_again(
+    settings: dict[str, str], phone: Telephone
+) -> None:
+    watch = Watch(settings | TO_INFLUXDB, phone.address)
+    watch.fail(Misconfigured("away"), NOW, troubles.INFLUXDB)
+    for n in range(0, 64, 4):
+        watch.read(NOW + n * MINUTE)
+        watch.look(NOW + n * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    without = Watch(settings, phone.address)
+    without.cursor = watch.cursor
+    without.look_for(2, NOW + 64 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    # One that is configured later begins anew.
+    watch.cursor = without.cursor
+    watch.look_for(2, NOW + 66 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+
+
 def test_hours_that_stay_incomplete_are_told_in_the_morning_and_once(watch: Watch, phone: Telephone) -> None:
     midnight = datetime(2026, 7, 13, 15, 0, tzinfo=UTC)
     every = [midnight - 3 * DAY + n * MINUTE for n in range(3 * 24 * 60)]

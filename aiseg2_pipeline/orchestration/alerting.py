@@ -70,6 +70,11 @@ def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDef
             return SkipReason(notify.MISSING_EXTRA)
         now = clock()
         state = _restored(context.cursor, len(addresses), now)
+        if settings.influx is None:
+            # It was taken out of the settings: what was told of it is not over, and no message is due.
+            troubles.clear(settings.data_dir, troubles.INFLUXDB)
+            for service in state.services:
+                service.told.pop(Condition.INFLUXDB, None)
         morning = now.astimezone(TOKYO)
         look = morning.hour >= LOOK_AT_HOURS_FROM and state.hours_seen_on != morning.date()
         facts = _facts(settings, state, now, with_hours=look)
@@ -103,7 +108,7 @@ def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool)
         watching_since=state.watching_since,
         last_reading=state.last_reading,
         device=troubles.read(folder, troubles.DEVICE),
-        influxdb=troubles.read(folder, troubles.INFLUXDB) if settings.influx else None,
+        influxdb=troubles.read(folder, troubles.INFLUXDB),
         store_error=None,
         free_bytes=None,
         folder=str(folder),
