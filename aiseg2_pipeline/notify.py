@@ -31,9 +31,12 @@ def service(address: str) -> str | None:
     import apprise  # noqa: PLC0415 - it takes longer to import than all else that looks whether there is something to tell
 
     _silence()
-    services = apprise.Apprise()
-    services.add(address)
-    return next((str(one.service_name) for one in services), None)
+    try:
+        services = apprise.Apprise()
+        services.add(address)
+        return next((str(one.service_name) for one in services), None)
+    except Exception:  # noqa: BLE001 - as in `send`
+        return None
 
 
 def send(address: str, title: str, body: str) -> bool:

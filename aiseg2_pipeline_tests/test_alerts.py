@@ -717,6 +717,15 @@ def test_a_service_that_does_not_take_the_test_message_fails(home: dict[str, str
     assert lines[1].startswith("FAIL alerts 2: no address that Apprise understands")
 
 
+@pytest.mark.parametrize("address", [f"gnome://[{SECRET}", f"dbus://[{SECRET}"])
+def test_an_address_on_which_apprise_itself_fails_is_one_that_it_does_not_understand(
+    home: dict[str, str], address: str
+) -> None:
+    code, lines = doctor(home, address)
+    assert (code, lines[0].split(":")[0]) == (1, "FAIL alerts 1")
+    assert "no address that Apprise understands" in lines[0]
+
+
 def test_without_the_option_nothing_is_sent(home: dict[str, str], phone: Telephone) -> None:
     code, lines = doctor(home, phone.address)
     assert (code, lines) == (0, ["ok   alerts 1: JSON; `aiseg2-pipeline doctor --alert` sends a test"])
