@@ -170,10 +170,7 @@ LEFT_OUT: dict[str, tuple[tuple[str, str], ...]] = {
     "simulator.household": (("the simulated household has no circuit", PROGRAMMERS),),
     "simulator.server": (("the simulator's start needs a time zone", PROGRAMMERS),),
     "store_file": (("… is being brought up to date", FOUND), ("Could not decode to UTF-8", INSIDE)),
-    "store": (
-        ("the store holds whole seconds", PROGRAMMERS),
-        ("the readings of … … are in", PROGRAMMERS),
-        ("the store needs a time with its zone", PROGRAMMERS),
-        ("rows of an unknown series", NOT_HERE),
-    ),
+    "store": (("the store holds whole seconds", PROGRAMMERS),),
+    "store_rows": (("the readings of … … are in", PROGRAMMERS), ("rows of an unknown series", NOT_HERE)),
+    "store_transactions": (("the store needs a time with its zone", PROGRAMMERS),),
 }
