@@ -127,7 +127,7 @@ class _Salvage:
 
     def _bring(self, connection: sqlite3.Connection, path: Path) -> None:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        series = _series(connection, self.store)
+        series = _series(connection, self.store, self.result.lost)
         by_series = "by_series" if "by_series" in tables else "readings"
         said = time.monotonic()
         for number, series_id in enumerate(series, 1):
@@ -257,26 +257,28 @@ def _is_name(value: object) -> bool:
     return isinstance(value, str) and clean_name(value) == value
 
 
-def _series(connection: sqlite3.Connection, store: Store) -> _Series:
+def _series(connection: sqlite3.Connection, store: Store, lost: list[tuple[int, int]]) -> _Series:
     """Return kind, name and unit of each series by its id, without those that no store of ours has.
 
-    A series that the store knows has its unit.
+    A series that the store knows has its unit. Where one is left out, the whole time of the file is added to `lost`.
     """
     units = {(kind, name): unit for kind, name, unit in store.series()}
     found: list[tuple[int, str, str, str]]
     try:
         found = connection.execute("SELECT id, kind, name, unit FROM series ORDER BY id").fetchall()
     except sqlite3.Error:
-        # The names are in an index as well, which has no units.
+        # The names are in an index as well, which has no units: only what the store knows comes back then.
         names = connection.execute(
             "SELECT id, kind, name FROM series INDEXED BY sqlite_autoindex_series_1"
         ).fetchall()
-        found = [(*one, "") for one in names if one[1:] in units]
+        found = [(*one, "unknown") for one in names]
     labels: dict[tuple[str, str], tuple[int, str]] = {}
     for series_id, kind, name, unit in found:
         known = units.get((kind, name), unit)
         if isinstance(series_id, int) and _is_name(name) and known in UNITS[store.shape.name].get(kind, ()):
             labels.setdefault((kind, name), (series_id, known))
+    if len(labels) < len(found):
+        lost.append(_span(connection))
     return {series_id: (kind, name, unit) for (kind, name), (series_id, unit) in labels.items()}
 
 

@@ -628,7 +628,8 @@ def test_a_damaged_unit_or_name_keeps_no_other_row_from_coming_back_and_no_readi
         if known:
             store.upsert(readings(LATER, 1))
         (kept,) = damaged_files(filled)
-        salvage(kept, store, lambda _: None, lambda _: None)
+        told = salvage(kept, store, lambda _: None, lambda _: None)
+        assert "1 stretches could not be read, between 2026-03-01 18:00 and 2026-03-04 18:00" in told
         assert unsalvaged(filled) == []
         assert set(store.read(START, LATER)["name"]) == {"総消費電力", "回路2"} | known
         assert store.upsert(readings(LATER + MINUTE, 1)).rows == 5
