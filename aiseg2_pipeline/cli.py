@@ -215,31 +215,31 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
         influx = settings.influx
         where = "the store" + (f" and of the bucket {influx.bucket}" if influx else "")
         with Store.open(settings.store_path) as store:
-            rows = len(store.read(first.start, last.end))
             if not yes:
+                rows = store.count(first.start, last.end)
                 click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
                 return
-            _remove(store, influx, first.start, last.end)
+            rows = _remove(store, influx, first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
         if refill:
             _fill(settings, *_past(settings, first, last), dry_run=False)
 
 
-def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end: datetime) -> None:
+def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end: datetime) -> int:
+    """Return how many rows there were."""
     from filelock import Timeout
 
     from aiseg2_pipeline import opening
     from aiseg2_pipeline.outbox import delivery_lock
 
     if influx is None:
-        store.delete(start, end)
-        return
+        return store.delete(start, end)
     try:
         # A delivery that has read the rows already would write them after they were removed.
         with delivery_lock(store, opening.destination(influx), REMOVE_WAITS_S), opening.writer(influx) as writer:
             # First there: should it fail, the store still knows what to remove.
             writer.delete(start, end)
-            store.delete(start, end)
+            return store.delete(start, end)
     except Timeout:
         raise click.ClickException(
             f"A run is writing to the bucket {influx.bucket}, so nothing was removed: wait until it has ended, and try again."

@@ -195,6 +195,13 @@ def test_a_minute_counts_once_and_only_with_all_its_totals(store: Store) -> None
     assert store.coverage(START, START + MINUTE) == {START: (1, 0, 0)}
 
 
+def test_rows_are_counted_wherever_they_are(store: Store) -> None:
+    for hour in range(3):
+        store.upsert(readings(START + hour * HOUR, 4))
+    assert store.count(START - HOUR, START + DAY) == 3 * 4 * 5
+    assert store.count(START + MINUTE, START + 2 * HOUR + 2 * MINUTE) == (3 + 4 + 2) * 5
+
+
 def test_deleting_removes_the_rows_of_the_range_alone(store: Store) -> None:
     store.upsert(readings(START, 150))
     assert store.delete(START + 30 * MINUTE, START + 130 * MINUTE) == 500
