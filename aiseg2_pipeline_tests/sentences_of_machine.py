@@ -405,6 +405,11 @@ def _health(stage: Stage, n: int, **given: str) -> str:
     return health.problems(stage.settings(**given), NOW)[n]
 
 
+def _health_without_postgres(stage: Stage) -> str:
+    stage.patch.setitem(sys.modules, "psycopg2", None)
+    return _health(stage, 1, AISEG2_POSTGRES_URL=AWAY)
+
+
 def _daemon(stage: Stage, *, silent: bool) -> str:
     home = stage.folder / "dagster"
     home.mkdir()
@@ -418,6 +423,7 @@ AWAY = "postgresql://me:top-secret@127.0.0.1:1/runs"
 HEALTH = [
     Sentence("health: no code server", lambda stage: _health(stage, 0), ("code server", "code.sock")),
     Sentence("health: no history", lambda stage: _health(stage, 1), ("run history", "runs.db")),
+    Sentence("health: without the extra `postgres`", _health_without_postgres, ("`postgres` is not installed",), "AISEG2_POSTGRES_URL"),
     Sentence("health: no PostgreSQL", lambda stage: _health(stage, 1, AISEG2_POSTGRES_URL=AWAY), ("refused",), "AISEG2_POSTGRES_URL"),
     Sentence("health: daemon never came", lambda stage: _daemon(stage, silent=False), ("daemon", "yet")),
     Sentence("health: daemon silent", lambda stage: _daemon(stage, silent=True), ("daemon", "3600 s")),
