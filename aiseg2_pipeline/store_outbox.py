@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.store_rows import ROW, all_series, frame_of, of_both, table_of, times_of
 from aiseg2_pipeline.store_transactions import (
     BEGINNING_S,
@@ -151,7 +150,7 @@ class Outbox(Transactions):
                 key = (destination_id, hour, of_hour[0])
                 # What a run that was cut off noted about these rows is replaced.
                 execute(DROP_SET_ASIDE, (*key, of_hour[-1]))
-                values = (*key, of_hour[-1], clean_name(reason), int(unix_s(at)))
+                values = (*key, of_hour[-1], reason, int(unix_s(at)))
                 execute("INSERT INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def set_aside_rows(self, destination: Destination, limit: int = 10_000) -> pd.DataFrame:
