@@ -309,7 +309,7 @@ def _trusting(ca_file: str) -> ssl.SSLContext:
 
 
 def _server_message(error: ApiException) -> str | None:
-    """Return InfluxDB's own words (2: `message`, 1.8: `error`), None when something else answered."""
+    """Return the message of InfluxDB's answer (InfluxDB 1.8, which is not tested, calls it `error`), None for another program's."""
     try:
         answer = json.loads(error.body or "")
     except (ValueError, RecursionError):

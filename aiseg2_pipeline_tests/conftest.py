@@ -2,16 +2,15 @@
 
 import itertools
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from aiseg2_pipeline_tests.postgres_server import postgres, postgres_programs
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer, influxd_path
 
 if TYPE_CHECKING:
     from aiseg2_pipeline_tests.guarded_pipeline import Lived
@@ -19,14 +18,20 @@ if TYPE_CHECKING:
 _bucket_numbers = itertools.count(1)
 
 
+def missing(reason: str) -> NoReturn:
+    """Skip what asks for something that is not installed; where CI is set, that is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
 @pytest.fixture(scope="session")
 def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
-    """One real server for all tests; they use `influx`, which leaves it as it was."""
-    if shutil.which("influxd") is None:
-        missing = "influxd is not installed: run .ci/install-servers to test against a real server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+    """One real server for all tests; most use `influx`, which leaves it as it was."""
+    try:
+        influxd_path()
+    except FileNotFoundError as error:
+        missing(str(error))
     with InfluxServer(tmp_path_factory.mktemp("influxdb"), token="test-token") as server:
         yield server
 
@@ -35,10 +40,7 @@ def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxSe
 def postgres_port() -> Iterator[int]:
     """The port of one real PostgreSQL for all tests that ask for it."""
     if postgres_programs() is None:
-        missing = "PostgreSQL is not installed: run .ci/install-servers to test against a real server"
-        if os.environ.get("CI") == "true":
-            pytest.fail(missing)
-        pytest.skip(missing)
+        missing("PostgreSQL is not installed: run .ci/install-servers")
     # Not pytest's own folder, which only its owner may enter.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
@@ -48,25 +50,10 @@ def postgres_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def influx(influx_server: InfluxServer) -> Iterator[InfluxServer]:
-    """The real server, running, without faults, its log of requests empty."""
-    influx_server.requests.clear()
-    yield influx_server
-    influx_server.fault = None
-    influx_server.may_read = True
-    if not influx_server.running:
-        influx_server.start()
-
-
-@pytest.fixture
-def bucket(influx: InfluxServer) -> Iterator[str]:
-    """An empty bucket of the test's own."""
-    name = f"bucket-{next(_bucket_numbers)}"
-    influx.create_bucket(name)
-    yield name
-    if not influx.running:
-        influx.start()
-    influx.drop_bucket(name)
+def influx(influx_server: InfluxServer) -> Iterator[Influx]:
+    """An empty bucket of the test's own on the real server, which runs, and the pass-through in front of it."""
+    with Influx(influx_server, f"bucket-{next(_bucket_numbers)}") as influx:
+        yield influx
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,6 @@ from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests import postgres_server
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from aiseg2_pipeline_tests.running_pipeline import (
     PROC,
     STARTED_WITHIN_S,
@@ -38,6 +37,7 @@ from aiseg2_pipeline_tests.running_pipeline import (
     started,
     two_free_ports,
 )
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 
 DEVICE_USER = "aiseg"
 # With what addresses, JSON, HTML and Python write otherwise.
@@ -314,23 +314,23 @@ def _taking_service() -> Iterator[str]:
 
 
 @contextmanager
-def _influx(tmp_path: Path) -> Iterator[InfluxServer]:
-    with InfluxServer(tmp_path / "influxdb", org=ORGANIZATION, token=INFLUXDB_TOKEN) as server:
-        server.create_bucket(BUCKET)
-        yield server
+def _influx(tmp_path: Path) -> Iterator[Influx]:
+    with (
+        InfluxServer(tmp_path / "influxdb", org=ORGANIZATION, token=INFLUXDB_TOKEN) as server,
+        Influx(server, BUCKET) as influx,
+    ):
+        yield influx
 
 
-def _settings(folder: Path, influx: InfluxServer, device_port: int, **more: str) -> dict[str, str]:
+def _settings(folder: Path, influx: Influx, device_port: int, **more: str) -> dict[str, str]:
     (folder / "tmp").mkdir()
     ports = two_free_ports()
     return ports | {
         "AISEG2_HOST": f"127.0.0.1:{device_port}",
         "AISEG2_USER": DEVICE_USER,
         "AISEG2_PASSWORD": DEVICE_PASSWORD,
-        "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
+        **influx.settings,
         "INFLUXDB_TOKEN": INFLUXDB_TOKEN,
-        "INFLUXDB_ORG": ORGANIZATION,
-        "INFLUXDB_BUCKET": BUCKET,
         "TMPDIR": str(folder / "tmp"),
         **more,
     }
@@ -353,12 +353,12 @@ def live(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Lived:
                 _without_a_device(guard, meanwhile)
                 with running(port=device_port, user=DEVICE_USER, password=DEVICE_PASSWORD):
                     _with_a_device(guard)
-                    influx.token = "another"
+                    influx.proxy.token = "another"
                     guard.finished(refused_token=guard.pages.launch_minute())
                     guard.commands(
                         "doctor", "remove --from 2026-01-01 --to 2026-01-02 --yes", case="refused token"
                     )
-                    influx.token = INFLUXDB_TOKEN
+                    influx.proxy.token = None
                 with running(port=device_port, user=DEVICE_USER, password="another"):
                     run_id = guard.pages.launch_minute()
                     guard.commands("read", "doctor", case="refused login")

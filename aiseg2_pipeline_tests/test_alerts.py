@@ -22,16 +22,15 @@ from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
 from aiseg2_pipeline.alerts import Condition, Facts, Message, Verdict, due, given_up, judge
 from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.filling import Hour
-from aiseg2_pipeline.influx import InfluxWriter, Misconfigured
+from aiseg2_pipeline.influx import Misconfigured
 from aiseg2_pipeline.orchestration.build import build_definitions
 from aiseg2_pipeline.readings import Row, frame
 from aiseg2_pipeline.settings import Settings, SettingsError
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.troubles import Trouble
 from aiseg2_pipeline_tests.device import FLOW, PASSWORD, Answer, Device
-from aiseg2_pipeline_tests.influxdb_server import Fault, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.test_orchestration import INFLUXDB_POWER, Pipeline, device, environment, pipeline
-from aiseg2_pipeline_tests.test_outbox import BEYOND
 
 # Fixtures of another module: a device, an InfluxDB, and the definitions over both.
 __all__ = ["device", "environment", "pipeline"]
@@ -261,36 +260,35 @@ def test_one_refusal_is_not_told(watch: Watch, phone: Telephone) -> None:
 
 
 def test_an_influxdb_that_is_away_for_an_hour_is_told_by_the_runs_themselves(
-    pipeline: Pipeline, influx: InfluxServer, phone: Telephone
+    pipeline: Pipeline, influx: Influx, phone: Telephone
 ) -> None:
     watch = Watch(pipeline.environment, phone.address)
     assert pipeline.minute(NOW).success
     watch.look(NOW)
-    right, influx.token = influx.token, "of another home"
-    try:
-        for n in range(1, 60, 4):
-            if n in (1, 29, 57):
-                assert not pipeline.minute(NOW + n * MINUTE).success
-            watch.read(NOW + n * MINUTE)
-            watch.look(NOW + n * MINUTE)
-        assert phone.titles == []
-        watch.restart()
-        watch.look_for(4, NOW + 60 * MINUTE)
-        assert phone.titles == [NOT_WRITTEN]
-        assert phone.got[0][1].startswith("7月14日 08:16 から書き込めていません。")
-        assert "does not know the token" in phone.got[0][1]
-    finally:
-        influx.token = right
+    influx.server.allow(influx.token, active=False)
+    for n in range(1, 60, 4):
+        if n in (1, 29, 57):
+            assert not pipeline.minute(NOW + n * MINUTE).success
+        watch.read(NOW + n * MINUTE)
+        watch.look(NOW + n * MINUTE)
+    assert phone.titles == []
+    watch.restart()
+    watch.look_for(4, NOW + 60 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    assert phone.got[0][1].startswith("7月14日 08:16 から書き込めていません。")
+    # InfluxDB answers 403 for a token that was switched off.
+    assert "may not write to the bucket" in phone.got[0][1]
+    influx.server.allow(influx.token, active=True)
     assert pipeline.minute(NOW + 64 * MINUTE).success
     watch.look_for(2, NOW + 64 * MINUTE)
     assert phone.titles == [NOT_WRITTEN, WRITTEN_AGAIN]
 
 
 def test_an_influxdb_that_refuses_every_row_for_an_hour_is_told_until_it_takes_rows(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str, phone: Telephone
+    pipeline: Pipeline, influx: Influx, phone: Telephone
 ) -> None:
     # Somebody's points of that name are integers, so ours, floats, are refused.
-    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
+    with influx.writer() as writer:
         writer.write([f"power,summary=x value=1i {int(NOW.timestamp())}000000000"])
     watch = Watch(pipeline.environment, phone.address)
     for n in range(0, 60, 4):
@@ -305,26 +303,26 @@ def test_an_influxdb_that_refuses_every_row_for_an_hour_is_told_until_it_takes_r
     assert phone.titles == [NOT_WRITTEN]
     assert phone.got[0][1].startswith("7月14日 08:15 から書き込めていません。")
     assert "field type conflict" in phone.got[0][1]
-    influx.drop_bucket(bucket)
-    influx.create_bucket(bucket)
+    influx.empty()
     assert pipeline.minute(NOW + 64 * MINUTE).success
     watch.look_for(2, NOW + 64 * MINUTE)
     assert phone.titles == [NOT_WRITTEN, WRITTEN_AGAIN]
 
 
-def test_rows_beyond_the_retention_are_no_trouble(pipeline: Pipeline, influx: InfluxServer) -> None:
-    influx.fault = lambda _: Fault(422, body=BEYOND)
+def test_rows_beyond_the_retention_are_no_trouble(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.drop_bucket(influx.bucket)
+    influx.server.create_bucket(influx.bucket, retention=HOUR)
     assert pipeline.minute(NOW).success
     assert troubles.read(pipeline.settings.data_dir, troubles.INFLUXDB) is None
 
 
 def test_rows_that_are_taken_end_the_trouble_though_more_are_left(
-    pipeline: Pipeline, influx: InfluxServer, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    influx.fault = lambda _: Fault(401)
+    influx.proxy.token = "another"
     for hours in (3, 2, 1):
         assert not pipeline.minute(NOW - hours * HOUR).success
-    influx.fault = None
+    influx.proxy.token = None
     monkeypatch.setattr("aiseg2_pipeline.orchestration.write_out.OLDER_ROWS_A_MINUTE", 7)
     assert pipeline.minute(NOW).success
     assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 2

@@ -18,13 +18,12 @@ from click.testing import CliRunner, Result
 from aiseg2_pipeline import __version__
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.outbox import deliver
 from aiseg2_pipeline.points import lines
 from aiseg2_pipeline.readings import KEY, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
-from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.device import (
     FLOW,
     FLOW_HTML,
@@ -37,7 +36,7 @@ from aiseg2_pipeline_tests.device import (
     household,
     serving,
 )
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx
 
 COMMAND = [sys.executable, "-m", "aiseg2_pipeline.cli"]
 HOUR = timedelta(hours=1)
@@ -60,15 +59,8 @@ def of(device: Device, password: str = PASSWORD) -> dict[str, str]:
     return {"AISEG2_HOST": device.address.removeprefix("http://"), "AISEG2_PASSWORD": password}
 
 
-def of_influx(influx: InfluxServer, bucket: str) -> dict[str, str]:
-    return {
-        "AISEG2_HOST": "127.0.0.1:9",
-        "AISEG2_PASSWORD": PASSWORD,
-        "INFLUXDB_HOST": influx.url.removeprefix("http://"),
-        "INFLUXDB_TOKEN": influx.token,
-        "INFLUXDB_ORG": influx.org,
-        "INFLUXDB_BUCKET": bucket,
-    }
+def of_influx(influx: Influx) -> dict[str, str]:
+    return {"AISEG2_HOST": "127.0.0.1:9", "AISEG2_PASSWORD": PASSWORD} | influx.settings
 
 
 def invoke(settings: dict[str, str], *arguments: str) -> Result:
@@ -347,14 +339,9 @@ def store(here: Path) -> Iterator[Store]:
         yield opened
 
 
-def destination(settings: dict[str, str]) -> Destination:
-    return Destination(settings["INFLUXDB_HOST"], settings["INFLUXDB_ORG"], settings["INFLUXDB_BUCKET"])
-
-
-def write_out(store: Store, influx: InfluxServer, bucket: str) -> int:
-    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
-        to = destination(of_influx(influx, bucket))
-        return deliver(store, writer, to, now=EIGHT, running_hour=EIGHT).rows
+def write_out(store: Store, influx: Influx) -> int:
+    with influx.writer() as writer:
+        return deliver(store, writer, influx.destination, now=EIGHT, running_hour=EIGHT).rows
 
 
 def everything(store: Store) -> pd.DataFrame:
@@ -362,17 +349,16 @@ def everything(store: Store) -> pd.DataFrame:
     return table.sort_values(KEY, ignore_index=True)
 
 
-def test_resend_brings_back_a_bucket_that_was_emptied(influx: InfluxServer, bucket: str, store: Store) -> None:
-    settings = of_influx(influx, bucket)
-    assert write_out(store, influx, bucket) == 12
-    influx.drop_bucket(bucket)
-    influx.create_bucket(bucket)
-    assert write_out(store, influx, bucket) == 0
+def test_resend_brings_back_a_bucket_that_was_emptied(influx: Influx, store: Store) -> None:
+    settings = of_influx(influx)
+    assert write_out(store, influx) == 12
+    influx.empty()
+    assert write_out(store, influx) == 0
     told = succeed(settings, "resend")
     assert told.startswith("3 hours are pending again")
-    assert bucket in told
-    assert write_out(store, influx, bucket) == 12
-    assert influx.readings(bucket).equals(everything(store))
+    assert influx.bucket in told
+    assert write_out(store, influx) == 12
+    assert influx.readings().equals(everything(store))
 
 
 @pytest.mark.parametrize(
@@ -390,12 +376,12 @@ def test_resend_brings_back_a_bucket_that_was_emptied(influx: InfluxServer, buck
     ids=lambda value: " ".join(map(str, value)),
 )
 def test_resend_marks_the_whole_hours_of_a_range(
-    influx: InfluxServer, bucket: str, store: Store, options: list[str], hours: list[int]
+    influx: Influx, store: Store, options: list[str], hours: list[int]
 ) -> None:
-    settings = of_influx(influx, bucket)
-    write_out(store, influx, bucket)
+    settings = of_influx(influx)
+    write_out(store, influx)
     assert succeed(settings, "resend", *options).startswith(f"{len(hours)} hours are pending again")
-    assert store.pending_hours(destination(settings)) == [EIGHT + n * HOUR for n in hours]
+    assert store.pending_hours(influx.destination) == [EIGHT + n * HOUR for n in hours]
 
 
 def test_resend_needs_an_influxdb() -> None:
@@ -415,21 +401,21 @@ def test_resend_needs_an_influxdb() -> None:
     ],
 )
 def test_remove_takes_the_range_out_of_the_store_and_the_bucket_alike(
-    influx: InfluxServer, bucket: str, store: Store, first: str, last: str, removed: int
+    influx: Influx, store: Store, first: str, last: str, removed: int
 ) -> None:
-    settings = of_influx(influx, bucket)
-    write_out(store, influx, bucket)
+    settings = of_influx(influx)
+    write_out(store, influx)
     before = everything(store)
     told = succeed(settings, "remove", "--from", first, "--to", last)
-    assert told.startswith(f"{removed} rows of the store and of the bucket {bucket} would be removed.")
+    assert told.startswith(f"{removed} rows of the store and of the bucket {influx.bucket} would be removed.")
     assert "--yes" in told
     assert everything(store).equals(before)
-    assert influx.readings(bucket).equals(before)
+    assert influx.readings().equals(before)
     told = succeed(settings, "remove", "--from", first, "--to", last, "--yes")
-    assert told == f"{removed} rows of the store and of the bucket {bucket} were removed.\n"
+    assert told == f"{removed} rows of the store and of the bucket {influx.bucket} were removed.\n"
     assert len(everything(store)) == 12 - removed
-    assert influx.readings(bucket).equals(everything(store))
-    assert write_out(store, influx, bucket) == 0
+    assert influx.readings().equals(everything(store))
+    assert write_out(store, influx) == 0
 
 
 def test_remove_without_an_influxdb_is_about_the_store_alone(store: Store) -> None:
@@ -439,17 +425,17 @@ def test_remove_without_an_influxdb_is_about_the_store_alone(store: Store) -> No
     assert everything(store)["time"].min() == EIGHT + HOUR
 
 
-def test_remove_keeps_the_rows_while_influxdb_is_away(influx: InfluxServer, bucket: str, store: Store) -> None:
-    settings = of_influx(influx, bucket)
-    write_out(store, influx, bucket)
-    influx.stop()
+def test_remove_keeps_the_rows_while_influxdb_is_away(influx: Influx, store: Store) -> None:
+    settings = of_influx(influx)
+    write_out(store, influx)
+    influx.server.stop()
     assert "InfluxDB" in fail(settings, "remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes")
     assert len(everything(store)) == 12
 
 
-def test_what_is_removed_during_a_delivery_stays_removed(influx: InfluxServer, bucket: str, store: Store) -> None:
+def test_what_is_removed_during_a_delivery_stays_removed(influx: Influx, store: Store) -> None:
     removal = ["remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes"]
-    removing = threading.Thread(target=succeed, args=(of_influx(influx, bucket), *removal))
+    removing = threading.Thread(target=succeed, args=(of_influx(influx), *removal))
 
     def lines_meanwhile(table: pd.DataFrame) -> list[tuple[str, ...]]:
         if removing.ident is None:
@@ -457,13 +443,12 @@ def test_what_is_removed_during_a_delivery_stays_removed(influx: InfluxServer, b
             removing.join(1)
         return lines(table)
 
-    to = destination(of_influx(influx, bucket))
-    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
-        delivery = deliver(store, writer, to, now=EIGHT, running_hour=EIGHT, lines=lines_meanwhile)
+    with influx.writer() as writer:
+        delivery = deliver(store, writer, influx.destination, now=EIGHT, running_hour=EIGHT, lines=lines_meanwhile)
     removing.join()
     assert delivery.rows > 0
     assert everything(store).empty
-    assert influx.readings(bucket).empty
+    assert influx.readings().empty
 
 
 def test_remove_in_the_demo_leaves_the_real_store_alone(store: Store) -> None:

@@ -16,9 +16,9 @@ from aiseg2_pipeline.cli import main
 from aiseg2_pipeline.climate import frame
 from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG
 from aiseg2_pipeline.readings import KEY
-from aiseg2_pipeline.store import ClimateStore, Destination
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline.store import ClimateStore
 from aiseg2_pipeline_tests.simulator_client import JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.test_history_orchestration import DAY, HOUR, MINUTE, NOW, TODAY, Pipeline, piped
 from aiseg2_pipeline_tests.test_orchestration import PROJECT, failure
 from aiseg2_pipeline_tests.test_retention import NIGHT, Aging
@@ -32,19 +32,9 @@ AWKWARD = ('a,b=c "d" \'', "絵文字🔌 室", "\\居間\\x", "<b>&amp;")
 
 
 @pytest.fixture
-def to_influx(influx: InfluxServer, bucket: str) -> dict[str, str]:
-    return {
-        "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
-        "INFLUXDB_TOKEN": influx.token,
-        "INFLUXDB_ORG": influx.org,
-        "INFLUXDB_BUCKET": bucket,
-    }
-
-
-@pytest.fixture
-def pipeline(tmp_path: Path, to_influx: dict[str, str]) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path, influx: Influx) -> Iterator[Pipeline]:
     """A home with four rooms, two pages, that writes to an empty bucket of the real server."""
-    with piped(tmp_path, to_influx, rooms=ROOMS) as writing:
+    with piped(tmp_path, influx.settings, rooms=ROOMS) as writing:
         yield writing
 
 
@@ -111,75 +101,68 @@ def answered(pipeline: Pipeline) -> int:
     return pipeline.asked(PAGE) - pipeline.unit.served.tally.refused
 
 
-def in_influx(influx: InfluxServer, bucket: str) -> list[tuple[int, str, str, float]]:
-    rows = influx.query("SELECT value FROM climate GROUP BY *", bucket)
+def in_influx(influx: Influx) -> list[tuple[datetime, str, str, float]]:
+    rows = influx.points("climate")
     return sorted((row["time"], row["detail-type"], row["detail-section"], row["value"]) for row in rows)
 
 
-def as_points(table: pd.DataFrame) -> list[tuple[int, str, str, float]]:
-    times_ns = table["time"].astype("int64").tolist()
-    return sorted(zip(times_ns, table["kind"], table["name"], table["value"].tolist(), strict=True))
+def as_points(table: pd.DataFrame) -> list[tuple[datetime, str, str, float]]:
+    times = table["time"].dt.to_pydatetime()
+    return sorted(zip(times, table["kind"], table["name"], table["value"].tolist(), strict=True))
 
 
 # A home with sensors
 
 
-def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
-) -> None:
+def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(pipeline: Pipeline, influx: Influx) -> None:
     assert read(pipeline).success
     table = kept(pipeline)
     expected = frame(NOW, on_page(pipeline.unit)).sort_values(KEY, ignore_index=True)
     pd.testing.assert_frame_equal(table, expected)
     assert len(table) == 2 * len(ROOMS)
-    assert in_influx(influx, bucket) == as_points(table)
+    assert in_influx(influx) == as_points(table)
     assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY}
     told = pipeline.metadata(CLIMATE, KEY_TODAY)
     assert (told["readings"], told["rows"]) == (1, 8)
     assert [record.data["room"] for record in told["rooms"].records] == list(ROOMS)
 
 
-def test_each_reading_adds_rows_at_its_own_time(pipeline: Pipeline, influx: InfluxServer, bucket: str) -> None:
+def test_each_reading_adds_rows_at_its_own_time(pipeline: Pipeline, influx: Influx) -> None:
     for n in range(3):
         assert read(pipeline, NOW + n * 5 * MINUTE).success
     table = kept(pipeline)
     assert sorted(set(table["time"])) == [pd.Timestamp(NOW + n * 5 * MINUTE) for n in range(3)]
-    assert in_influx(influx, bucket) == as_points(table)
+    assert in_influx(influx) == as_points(table)
 
 
-def test_names_come_back_whatever_they_hold(
-    tmp_path: Path, to_influx: dict[str, str], influx: InfluxServer, bucket: str
-) -> None:
-    with piped(tmp_path, to_influx, rooms=AWKWARD) as pipeline:
+def test_names_come_back_whatever_they_hold(tmp_path: Path, influx: Influx) -> None:
+    with piped(tmp_path, influx.settings, rooms=AWKWARD) as pipeline:
         assert read(pipeline).success
         assert set(kept(pipeline)["name"]) == set(AWKWARD)
-        assert in_influx(influx, bucket) == as_points(kept(pipeline))
+        assert in_influx(influx) == as_points(kept(pipeline))
 
 
-def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
-) -> None:
-    influx.drop_bucket(bucket)
+def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.drop_bucket(influx.bucket)
     result = read(pipeline)
     assert "INFLUXDB_BUCKET" in failure(result)
     assert (pipeline.green(CLIMATE), pipeline.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
-    influx.create_bucket(bucket)
+    influx.server.create_bucket(influx.bucket)
     assert read(pipeline, NOW + DAY).success
-    assert in_influx(influx, bucket) == as_points(kept(pipeline))
+    assert in_influx(influx) == as_points(kept(pipeline))
     assert pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY, "2026-07-15"}
 
 
 def test_a_bucket_that_was_emptied_is_filled_again_after_resend(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert read(pipeline).success
-    influx.drop_bucket(bucket)
-    influx.create_bucket(bucket)
+    influx.empty()
     told = CliRunner().invoke(main, ["resend"], env=pipeline.environment)
     assert told.exit_code == 0, told.output
     assert read(pipeline, NOW + 5 * MINUTE).success
-    assert in_influx(influx, bucket) == as_points(kept(pipeline))
+    assert in_influx(influx) == as_points(kept(pipeline))
     assert len(kept(pipeline)) == 16
 
 
@@ -230,7 +213,7 @@ def test_a_reading_before_the_last_one_is_kept_only_where_the_devices_clock_agre
 
 
 def test_a_past_day_is_not_asked_for_and_green_only_where_there_are_rows(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
+    pipeline: Pipeline, influx: Influx
 ) -> None:
     assert read(pipeline, NOW - DAY).success
     pipeline.set_clock(NOW)
@@ -239,7 +222,7 @@ def test_a_past_day_is_not_asked_for_and_green_only_where_there_are_rows(
     assert pipeline.run("climate_rooms", KEY_YESTERDAY).success
     assert pipeline.requests() == asked
     assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
-    assert in_influx(influx, bucket) == as_points(kept(pipeline))
+    assert in_influx(influx) == as_points(kept(pipeline))
 
 
 def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: Pipeline) -> None:
@@ -291,23 +274,20 @@ def test_an_ended_day_is_closed_and_its_runs_may_go(aging: Aging) -> None:
     assert len(kept(aging)) == 16
 
 
-def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(
-    alone: Pipeline, to_influx: dict[str, str]
-) -> None:
+def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(alone: Pipeline, influx: Influx) -> None:
     assert read(alone, NOW - DAY).success
     environment = {
         "AISEG2_HOST": alone.unit.served.address,
         "AISEG2_PASSWORD": alone.unit.served.password,
         "AISEG2_DATA_DIR": str(alone.settings.base_data_dir),
-    } | to_influx
+    } | influx.settings
     writing = Pipeline(environment, alone.unit, alone.instance)
     assert writing.execute("close_the_day", None, {}).success
     assert writing.green(INFLUXDB_CLIMATE) == set()
     with ClimateStore.open(writing.settings.climate_path) as store:
-        destination = Destination(to_influx["INFLUXDB_HOST"], "home", to_influx["INFLUXDB_BUCKET"])
-        batch = store.pending_rows(destination, store.pending_hours(destination), 100)
+        batch = store.pending_rows(influx.destination, store.pending_hours(influx.destination), 100)
         assert len(batch.frame) == 8
-        store.acknowledge(destination, batch, len(batch.frame))
+        store.acknowledge(influx.destination, batch, len(batch.frame))
     assert writing.execute("close_the_day", None, {}).success
     assert writing.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
 

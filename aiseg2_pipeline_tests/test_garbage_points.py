@@ -15,14 +15,13 @@ from aiseg2_pipeline import climate, energy, points
 from aiseg2_pipeline.aiseg2 import pages
 from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import CircuitPower, LiveReading, Room
-from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.outbox import deliver
 from aiseg2_pipeline.readings import live_frame
-from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.device import circuit_list, flow_json
 from aiseg2_pipeline_tests.garbage import NAMES, Garbage
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from aiseg2_pipeline_tests.line_protocol import as_written, read_back
+from aiseg2_pipeline_tests.support.influxdb import Influx
 
 START = datetime(2026, 7, 14, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -57,7 +56,7 @@ def told(name: str) -> str:
     return pages.circuit_list(body).circuits[0].name
 
 
-def reach_influxdb(store: Store, influx: InfluxServer, bucket: str, names: list[str]) -> None:
+def reach_influxdb(store: Store, influx: Influx, names: list[str]) -> None:
     """Assert that a reading with devices of these names comes back from InfluxDB as it was stored, and nothing else."""
     # Each example has an hour of its own: a delivery takes whole ones.
     hour = START + next(_hours) * HOUR
@@ -65,67 +64,58 @@ def reach_influxdb(store: Store, influx: InfluxServer, bucket: str, names: list[
     circuits = tuple(CircuitPower(told(name), float(n)) for n, name in enumerate(names))
     table = live_frame(LiveReading(hour, flow, circuits, None, None, None, 0, 0.0))
     store.upsert(table)
-    destination = Destination(influx.url, influx.org, bucket)
-    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
-        delivery = deliver(store, writer, destination, now=hour + HOUR, running_hour=hour)
+    with influx.writer() as writer:
+        delivery = deliver(store, writer, influx.destination, now=hour + HOUR, running_hour=hour)
     assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (len(table), 0, 0)
-    span = f"time >= {int(hour.timestamp())}s AND time < {int((hour + HOUR).timestamp())}s"
-    rows = influx.query(f"SELECT * FROM /.*/ WHERE {span} GROUP BY *", bucket)  # noqa: S608 - numbers
-    assert all(set(row) <= {"time", "value", "summary", "detail-type", "detail-section"} for row in rows)
-    assert sorted((row.get("summary") or row["detail-section"], float(row["value"])) for row in rows) == sorted(
+    rows = [row for row in influx.points() if hour <= row["time"] < hour + HOUR]
+    known = {"measurement", "time", "value", "summary", "detail-type", "detail-section"}
+    assert all(set(row) <= known and row["measurement"] == "power" for row in rows)
+    assert sorted((row.get("summary") or row["detail-section"], row["value"]) for row in rows) == sorted(
         (f"{name}({unit})", value)
         for name, unit, value in zip(table["name"], table["unit"], table["value"], strict=True)
     )
     sums = sum_by_name((row.name, row.power_w) for row in circuits)
-    assert {row["detail-section"]: float(row["value"]) for row in rows if row.get("detail-type") == "usage"} == {
+    assert {row["detail-section"]: row["value"] for row in rows if row.get("detail-type") == "usage"} == {
         f"{name}(W)": watts for name, watts in sums.items()
     }
 
 
 @pytest.mark.parametrize("name", INJECTIONS, ids=lambda name: ascii(name)[:30])
-def test_no_name_writes_another_point(store: Store, influx: InfluxServer, bucket: str, name: str) -> None:
-    reach_influxdb(store, influx, bucket, [name, "ＬＤ", name + "y", "last"])
-    names = {measurement["name"] for measurement in influx.query("SHOW MEASUREMENTS", bucket)}
-    assert names == {"power"}
-    fields = {field["fieldKey"] for field in influx.query("SHOW FIELD KEYS", bucket)}
-    assert fields == {"value"}
-    tags = {tag["tagKey"] for tag in influx.query("SHOW TAG KEYS", bucket)}
-    assert tags == {"summary", "detail-type", "detail-section"}
+def test_no_name_writes_another_point(store: Store, influx: Influx, name: str) -> None:
+    reach_influxdb(store, influx, [name, "ＬＤ", name + "y", "last"])
 
 
 # One bucket and one store for all examples.
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_any_names_reach_influxdb_as_the_series_that_were_meant(
-    store: Store, influx: InfluxServer, bucket: str, seed: int
-) -> None:
+def test_any_names_reach_influxdb_as_the_series_that_were_meant(store: Store, influx: Influx, seed: int) -> None:
     garbage = Garbage(Random(seed))  # noqa: S311 - no secret
-    reach_influxdb(store, influx, bucket, [garbage.name() for _ in range(garbage.chance.randrange(1, 12))])
+    reach_influxdb(store, influx, [garbage.name() for _ in range(garbage.chance.randrange(1, 12))])
 
 
 def test_the_points_of_every_name_read_back_by_the_rules_of_line_protocol() -> None:
     read_back([told(name) for name in NAMES])
 
 
-def test_names_of_rooms_and_of_the_energys_circuits_come_back_as_told(influx: InfluxServer, bucket: str) -> None:
+def test_names_of_rooms_and_of_the_energys_circuits_come_back_as_told(influx: Influx) -> None:
     names = [told(name) for name in (*NAMES, *INJECTIONS)]
     rooms = climate.frame(START, [Room(name, 20.5, 50) for name in names if name.strip()])
     ids = [str(number) for number in range(len(names))]
     hours = energy.frame(energy.interval(START, energy.USAGE, circuit, 7, energy.HOUR_S) for circuit in ids)
-    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
+    with influx.writer() as writer:
         # One at a time: what a server makes of two lines together is the outbox's to sort out.
         for row in [
             *points.climate_lines(rooms),
             *points.energy_lines(hours, lambda circuit, _: names[int(circuit)]),
         ]:
             writer.write(row)
-    found = influx.query("SELECT * FROM climate GROUP BY *", bucket)
-    assert sorted((row["detail-type"], row["detail-section"], float(row["value"])) for row in found) == sorted(
+    found = influx.points("climate")
+    assert sorted((row["detail-type"], row["detail-section"], row["value"]) for row in found) == sorted(
         (kind, as_written(name), value)
         for kind, name, value in zip(rooms["kind"], rooms["name"], rooms["value"], strict=True)
     )
-    found = influx.query("SELECT * FROM energy GROUP BY *", bucket)
+    found = influx.points("energy")
     assert {row["circuit-id"]: row["detail-section"] for row in found} == {
         number: as_written(names[int(number)] or number) for number in ids
     }
-    assert {row["name"] for row in influx.query("SHOW MEASUREMENTS", bucket)} == {"climate", "energy"}
+    assert {row["measurement"] for row in influx.points()} == {"climate", "energy"}

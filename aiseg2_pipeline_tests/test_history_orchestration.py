@@ -28,9 +28,9 @@ from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG, MINUTE_TAG
 from aiseg2_pipeline.readings import KEY, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
-from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline_tests.simulator_client import JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.test_orchestration import INFLUXDB_POWER, POWER_READINGS, failure
 
 NOW = datetime(2026, 7, 14, 12, 30, 5, tzinfo=JAPAN).astimezone(UTC)
@@ -163,15 +163,9 @@ def alone(tmp_path: Path) -> Iterator[Pipeline]:
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, influx: InfluxServer, bucket: str) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path, influx: Influx) -> Iterator[Pipeline]:
     """A pipeline that writes to an empty bucket of the real server."""
-    more = {
-        "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
-        "INFLUXDB_TOKEN": influx.token,
-        "INFLUXDB_ORG": influx.org,
-        "INFLUXDB_BUCKET": bucket,
-    }
-    with piped(tmp_path, more, memory_days=10) as writing:
+    with piped(tmp_path, influx.settings, memory_days=10) as writing:
         yield writing
 
 
@@ -182,9 +176,7 @@ def keys(first: datetime, hours: int) -> list[str]:
 # The device's energy
 
 
-def test_yesterday_is_kept_with_its_circuits_and_written_out(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
-) -> None:
+def test_yesterday_is_kept_with_its_circuits_and_written_out(pipeline: Pipeline, influx: Influx) -> None:
     assert pipeline.run("energy_day", "2026-07-13").success
     assert pipeline.green(ENERGY_HISTORY) == pipeline.green(INFLUXDB_ENERGY) == {"2026-07-13"}
     rows = pipeline.energy()
@@ -192,13 +184,13 @@ def test_yesterday_is_kept_with_its_circuits_and_written_out(
     told = pipeline.metadata(ENERGY_HISTORY, "2026-07-13")
     assert told["source"] == "graph pages, hours"
     assert told["rows"] == told["changed"] == len(rows)
-    in_influx = influx.query("SELECT wh FROM energy", bucket)
+    in_influx = influx.points("energy")
     assert len(in_influx) == len(rows[rows["interval_s"] == 3600])
     asked = pipeline.requests()
     assert pipeline.run("energy_day", "2026-07-13").success
     assert pipeline.requests() > asked
     assert pipeline.metadata(ENERGY_HISTORY, "2026-07-13")["changed"] == 0
-    assert influx.query("SELECT wh FROM energy", bucket) == in_influx
+    assert influx.points("energy") == in_influx
 
 
 def test_today_is_kept_without_its_circuits(pipeline: Pipeline) -> None:
@@ -308,13 +300,13 @@ def test_a_range_fills_in_one_run_and_only_hours_with_rows_are_green(alone: Pipe
     assert alone.requests() == asked
 
 
-def test_a_fill_goes_out_with_the_next_minute(pipeline: Pipeline, influx: InfluxServer, bucket: str) -> None:
+def test_a_fill_goes_out_with_the_next_minute(pipeline: Pipeline, influx: Influx) -> None:
     pipeline.minute(NOW - 3 * HOUR)
     pipeline.set_clock(NOW)
     assert pipeline.run("power_fill", *[hour_key(NOW - hours * HOUR) for hours in (3, 1)]).success
     pipeline.minute(NOW)
     stored = pipeline.readings()
-    pd.testing.assert_frame_equal(influx.readings(bucket), stored)
+    pd.testing.assert_frame_equal(influx.readings(), stored)
     assert len(set(stored["time"].dt.floor("min"))) == 3 * 60 + 1
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
 
@@ -533,9 +525,7 @@ def test_the_energy_of_a_day_that_nobody_asked_for_at_its_end_is_asked_for(alone
     assert isinstance(alone.heal(), str)
 
 
-def test_what_many_hours_owe_to_influxdb_is_written_out(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
-) -> None:
+def test_what_many_hours_owe_to_influxdb_is_written_out(pipeline: Pipeline, influx: Influx) -> None:
     pipeline.minute(NOW - 60 * HOUR)
     pipeline.set_clock(NOW)
     assert pipeline.run("power_fill", hour_key(NOW - 60 * HOUR), hour_key(NOW - HOUR)).success
@@ -545,19 +535,18 @@ def test_what_many_hours_owe_to_influxdb_is_written_out(
     assert request.job_name == "power_pending"
     tags = {**pipeline.definitions.resolve_job_def("power_pending").tags, **request.tags}
     assert pipeline.execute("power_pending", None, tags).success
-    destination = Destination(f"127.0.0.1:{influx.port}", influx.org, bucket)
     with Store.open(pipeline.settings.store_path) as store:
-        assert store.pending_count(destination) == 0
+        assert store.pending_count(influx.destination) == 0
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
     assert isinstance(pipeline.heal(), str)
 
 
-def test_what_is_owed_goes_out_while_the_device_gives_no_reading(pipeline: Pipeline, influx: InfluxServer) -> None:
-    influx.stop()
+def test_what_is_owed_goes_out_while_the_device_gives_no_reading(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.stop()
     pipeline.set_clock(NOW)
     minute = NOW.replace(second=0).isoformat(timespec="minutes")
     assert not pipeline.run("power_minute", hour_key(NOW), **{MINUTE_TAG: minute}).success
-    influx.start()
+    influx.server.start()
     pipeline.set_clock(NOW + 9 * MINUTE)
     assert isinstance(pipeline.heal(), str)
     pipeline.set_clock(NOW + 11 * MINUTE)

@@ -25,7 +25,8 @@ from aiseg2_pipeline.influx import (
     TooLarge,
     Unavailable,
 )
-from aiseg2_pipeline_tests.influxdb_server import Fault, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb_proxy import Fault
 
 TIME = datetime(2026, 7, 14, 8, 0, tzinfo=UTC)
 SECRET = "s3cret-t0ken"
@@ -36,26 +37,24 @@ def point(time: datetime = TIME, value: str = "1.5", series: str = "summary=総�
 
 
 @pytest.fixture
-def writer(influx: InfluxServer, bucket: str) -> Iterator[InfluxWriter]:
-    with InfluxWriter(influx.url, influx.token, influx.org, bucket) as writer:
+def writer(influx: Influx) -> Iterator[InfluxWriter]:
+    with influx.writer() as writer:
         yield writer
 
 
-def stored(influx: InfluxServer, bucket: str) -> int:
-    return len(influx.query("SELECT * FROM power", bucket))
+def stored(influx: Influx) -> int:
+    return len(influx.points("power"))
 
 
-def test_a_write_is_acknowledged_when_the_server_holds_it(
-    influx: InfluxServer, bucket: str, writer: InfluxWriter
-) -> None:
+def test_a_write_is_acknowledged_when_the_server_holds_it(influx: Influx, writer: InfluxWriter) -> None:
     writer.write([point(), point(TIME + timedelta(minutes=1))])
-    assert stored(influx, bucket) == 2
+    assert stored(influx) == 2
     writer.write([point()])
-    assert stored(influx, bucket) == 2
+    assert stored(influx) == 2
 
 
-def test_a_wrong_setting_is_named_and_trying_again_is_not_suggested(influx: InfluxServer, bucket: str) -> None:
-    right: dict[str, Any] = {"url": influx.url, "token": influx.token, "org": influx.org, "bucket": bucket}
+def test_a_wrong_setting_is_named_and_trying_again_is_not_suggested(influx: Influx) -> None:
+    right: dict[str, Any] = {"url": influx.url, "token": influx.token, "org": influx.org, "bucket": influx.bucket}
     closed = influx.url.replace("http:", "https:")
     for setting, wrong in [
         ("INFLUXDB_TOKEN", {"token": SECRET}),
@@ -72,7 +71,7 @@ def test_a_wrong_setting_is_named_and_trying_again_is_not_suggested(influx: Infl
             with pytest.raises(Misconfigured, match=setting) as raised:
                 action()
             assert_one_sentence_without_secrets(raised)
-    assert stored(influx, bucket) == 0
+    assert stored(influx) == 0
 
 
 def assert_one_sentence_without_secrets(raised: pytest.ExceptionInfo[InfluxError]) -> None:
@@ -81,10 +80,8 @@ def assert_one_sentence_without_secrets(raised: pytest.ExceptionInfo[InfluxError
     assert raised.value.__context__ is None
 
 
-def test_the_token_is_in_no_log_line_and_no_repr(
-    influx: InfluxServer, bucket: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    writer = InfluxWriter(influx.url, SECRET, influx.org, bucket)
+def test_the_token_is_in_no_log_line_and_no_repr(influx: Influx, caplog: pytest.LogCaptureFixture) -> None:
+    writer = InfluxWriter(influx.url, SECRET, influx.org, influx.bucket)
     for logger in ("urllib3", "influxdb_client"):
         caplog.set_level(logging.DEBUG, logger)
     with pytest.raises(Misconfigured):
@@ -94,36 +91,36 @@ def test_the_token_is_in_no_log_line_and_no_repr(
     assert SECRET not in repr(writer)
 
 
-def test_check_passes_and_stores_nothing(influx: InfluxServer, bucket: str, writer: InfluxWriter) -> None:
+def test_check_passes_and_stores_nothing(influx: Influx, writer: InfluxWriter) -> None:
     writer.check()
-    assert influx.query("SHOW MEASUREMENTS", bucket) == []
+    assert influx.points() == []
 
 
-def test_check_passes_when_the_server_only_misses_points(influx: InfluxServer, writer: InfluxWriter) -> None:
+def test_check_passes_when_the_server_only_misses_points(influx: Influx, writer: InfluxWriter) -> None:
     body = b'{"code":"invalid","message":"writing requires points"}'
-    influx.fault = lambda _: Fault(400, body=body)
+    influx.proxy.fault = lambda _: Fault(400, body=body)
     writer.check()
 
 
-def test_a_server_that_is_down_is_worth_another_try(influx: InfluxServer, writer: InfluxWriter) -> None:
-    influx.stop()
-    with pytest.raises(Unavailable) as raised:
-        writer.write([point()])
-    assert raised.value.retry_after_s == 1
+def test_a_server_that_is_down_is_worth_another_try(influx: Influx) -> None:
+    influx.server.stop()
+    for url in (influx.server.url, influx.url):
+        with InfluxWriter(url, influx.token, influx.org, influx.bucket) as writer, pytest.raises(Unavailable):
+            writer.write([point()])
 
 
-def test_nothing_listening_is_worth_another_try(bucket: str) -> None:
+def test_nothing_listening_is_worth_another_try() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for url in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid:8086"):
         with pytest.raises(Unavailable, match="INFLUXDB_HOST") as raised:
-            InfluxWriter(url, SECRET, "home", bucket).check()
+            InfluxWriter(url, SECRET, "home", "b").check()
         assert_one_sentence_without_secrets(raised)
 
 
-def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(bucket: str) -> None:
+def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        writer = InfluxWriter(f"http://127.0.0.1:{silent.getsockname()[1]}", SECRET, "home", bucket, timeout_s=60)
+        writer = InfluxWriter(f"http://127.0.0.1:{silent.getsockname()[1]}", SECRET, "home", "b", timeout_s=60)
         with pytest.raises(Unavailable, match="did not answer in time"):
             writer.write([point()], timeout_s=0.05)
 
@@ -142,33 +139,40 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time(bucket: str)
     ],
 )
 def test_a_server_that_asks_to_wait_is_worth_another_try(
-    influx: InfluxServer, writer: InfluxWriter, status: int, headers: dict[str, str], retry_after_s: float | None
+    influx: Influx, writer: InfluxWriter, status: int, headers: dict[str, str], retry_after_s: float | None
 ) -> None:
-    influx.fault = lambda _: Fault(status, headers)
+    influx.proxy.fault = lambda _: Fault(status, headers)
     with pytest.raises(Unavailable, match=str(status)) as raised:
         writer.write([point()])
     assert raised.value.retry_after_s == retry_after_s
-    assert len(influx.requests) == 1
+    assert len(influx.proxy.requests) == 1
 
 
 def test_a_connection_cut_after_the_write_was_taken_is_no_acknowledgement(
-    influx: InfluxServer, bucket: str, writer: InfluxWriter
+    influx: Influx, writer: InfluxWriter
 ) -> None:
-    influx.fault = lambda _: Fault(take=True, cut=True)
+    influx.proxy.fault = lambda _: Fault(take=True, cut=True)
     with pytest.raises(Unavailable):
         writer.write([point()])
-    assert len(influx.requests) == 1
-    influx.fault = None
+    assert len(influx.proxy.requests) == 1
+    influx.proxy.fault = None
     writer.write([point()])
-    assert stored(influx, bucket) == 1
+    assert stored(influx) == 1
 
 
-def test_a_type_conflict_is_refused_with_the_servers_reason(writer: InfluxWriter) -> None:
+def test_a_type_conflict_is_refused_with_the_servers_reason(influx: Influx, writer: InfluxWriter) -> None:
     writer.write([point(value="1i")])
     with pytest.raises(Rejected, match="field type conflict") as raised:
-        writer.write([point(TIME + timedelta(minutes=1))])
+        writer.write(
+            [
+                point(TIME + timedelta(minutes=1)),
+                point(series="summary=総発電電力(kW)").replace("power", "other", 1),
+            ]
+        )
     assert "already exists as type integer" in raised.value.reason
     assert not isinstance(raised.value, BeyondRetention)
+    # The server stores the rest of a request of which it refuses a point.
+    assert len(influx.points("other")) == 1
 
 
 def test_a_line_that_cannot_be_read_is_refused_with_a_reason_of_bearable_length(writer: InfluxWriter) -> None:
@@ -178,16 +182,36 @@ def test_a_line_that_cannot_be_read_is_refused_with_a_reason_of_bearable_length(
     assert not isinstance(raised.value, BeyondRetention)
 
 
-def test_a_point_older_than_the_buckets_retention_is_told_apart(influx: InfluxServer) -> None:
-    influx.create_bucket("short", retention="2h")
-    writer = InfluxWriter(influx.url, influx.token, influx.org, "short")
-    with pytest.raises(BeyondRetention, match="retention policy"):
+def test_a_point_older_than_the_buckets_retention_is_told_apart(influx_server: InfluxServer) -> None:
+    with (
+        Influx(influx_server, "short", retention=timedelta(hours=1)) as influx,
+        influx.writer() as writer,
+        pytest.raises(BeyondRetention, match="retention policy"),
+    ):
         writer.write([point(datetime(2020, 1, 1, tzinfo=UTC))])
-    influx.drop_bucket("short")
 
 
-def test_a_request_too_large_for_the_server_is_told_apart(influx: InfluxServer, writer: InfluxWriter) -> None:
-    influx.fault = lambda _: Fault(413, body=b"<html>413</html>")
+def test_a_token_that_may_read_or_write_too_little_is_a_wrong_setting(influx: Influx) -> None:
+    server = influx.server
+    server.create_bucket("other")
+    for token in (server.create_token(influx.bucket, write=False), server.create_token("other")):
+        writer = InfluxWriter(influx.url, token, influx.org, influx.bucket)
+        for action in (writer.check, lambda writer=writer: writer.write([point()])):
+            with pytest.raises(Misconfigured, match=r"INFLUXDB_(TOKEN|BUCKET)"):
+                action()
+    server.drop_bucket("other")
+
+
+def test_a_bucket_that_was_deleted_is_a_wrong_setting(influx: Influx, writer: InfluxWriter) -> None:
+    writer.write([point()])
+    influx.server.drop_bucket(influx.bucket)
+    with pytest.raises(Misconfigured, match="INFLUXDB_BUCKET"):
+        writer.write([point()])
+    influx.server.create_bucket(influx.bucket)
+
+
+def test_a_request_too_large_for_the_server_is_told_apart(influx: Influx, writer: InfluxWriter) -> None:
+    influx.proxy.fault = lambda _: Fault(413, body=b"<html>413</html>")
     with pytest.raises(TooLarge):
         writer.write([point()])
 
@@ -205,37 +229,49 @@ def test_a_request_too_large_for_the_server_is_told_apart(influx: InfluxServer, 
     ],
 )
 def test_an_answer_that_is_not_influxdbs_is_a_wrong_setting_and_refuses_no_point(
-    influx: InfluxServer, writer: InfluxWriter, status: int, headers: dict[str, str], body: bytes
+    influx: Influx, writer: InfluxWriter, status: int, headers: dict[str, str], body: bytes
 ) -> None:
-    influx.fault = lambda _: Fault(status, headers, body)
+    influx.proxy.fault = lambda _: Fault(status, headers, body)
     with pytest.raises(Misconfigured, match="INFLUXDB_HOST"):
         writer.write([point()])
 
 
-def test_points_of_another_writer_are_seen_and_ours_are_not(influx: InfluxServer, writer: InfluxWriter) -> None:
+def test_points_of_another_writer_are_seen_and_ours_are_not(writer: InfluxWriter) -> None:
     minutes = [TIME + timedelta(minutes=minute) for minute in range(4)]
     writer.write([point(time) for time in minutes])
     writer.write([point(TIME + timedelta(seconds=30), series="summary=総発電電力(kW)")])
     assert writer.other_writers(minutes[1], own_times=[minutes[2]]) == [minutes[1], minutes[3]]
     assert writer.other_writers(minutes[0], own_times=minutes) == []
-    influx.may_read = False
-    assert writer.other_writers(minutes[0], own_times=[]) is None
 
 
-def test_delete_removes_what_lies_in_the_range_and_nothing_else(
-    influx: InfluxServer, bucket: str, writer: InfluxWriter
-) -> None:
+def test_the_series_of_a_bucket_are_told_by_their_tags(writer: InfluxWriter) -> None:
+    writer.write([point(), point(series="detail-type=usage,detail-section=ＬＤ(W)")])
+    assert writer.power_series(TIME) == {
+        frozenset({("summary", "総消費電力(kW)")}),
+        frozenset({("detail-type", "usage"), ("detail-section", "ＬＤ(W)")}),
+    }
+
+
+def test_a_token_that_may_only_write_does_everything_but_read(influx: Influx) -> None:
+    token = influx.server.create_token(influx.bucket, read=False)
+    with InfluxWriter(influx.url, token, influx.org, influx.bucket) as writer:
+        writer.check()
+        writer.write([point()])
+        assert writer.other_writers(TIME, own_times=[]) is None
+        assert writer.power_series(TIME) is None
+        writer.delete(TIME, TIME + timedelta(minutes=1))
+    assert influx.points() == []
+
+
+def test_delete_removes_what_lies_in_the_range_and_nothing_else(influx: Influx, writer: InfluxWriter) -> None:
     minutes = [TIME + timedelta(minutes=minute) for minute in range(4)]
-    for measurement in ("power", "power_fill", "battery", "energy"):
+    measurements = ("power", "power_fill", "battery", "energy")
+    for measurement in measurements:
         writer.write([point(time).replace("power", measurement, 1) for time in minutes])
     writer.delete(minutes[1], minutes[3])
-    left = {
-        name: [row["time"] // 10**9 for row in influx.query(f"SELECT * FROM {name}", bucket)]  # noqa: S608 - our names
-        for name in ("power", "power_fill", "battery", "energy")
-    }
-    all_s = [int(minute.timestamp()) for minute in minutes]
-    kept_s = [all_s[0], all_s[3]]
-    assert left == {"power": kept_s, "power_fill": kept_s, "battery": kept_s, "energy": all_s}
+    left = {name: [row["time"] for row in influx.points(name)] for name in measurements}
+    kept = [minutes[0], minutes[3]]
+    assert left == {"power": kept, "power_fill": kept, "battery": kept, "energy": minutes}
 
 
 def test_https_is_verified_unless_told_otherwise(tmp_path: Path) -> None:

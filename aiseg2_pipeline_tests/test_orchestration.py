@@ -51,7 +51,8 @@ from aiseg2_pipeline_tests.device import (
     household,
     serving,
 )
-from aiseg2_pipeline_tests.influxdb_server import Fault, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.influxdb_proxy import Fault
 
 PROJECT = Path(__file__).parents[1]
 # The pages' own clock shows 23:15:53.
@@ -162,26 +163,19 @@ def alone(environment: dict[str, str]) -> Iterator[Pipeline]:
 
 
 @pytest.fixture
-def pipeline(environment: dict[str, str], influx: InfluxServer, bucket: str) -> Iterator[Pipeline]:
+def pipeline(environment: dict[str, str], influx: Influx) -> Iterator[Pipeline]:
     """A pipeline that writes to an empty bucket of the real server."""
-    with _writing_to(environment, influx, bucket) as writing:
+    with _writing_to(environment, influx) as writing:
         yield writing
 
 
 @contextmanager
 def _writing_to(
     environment: dict[str, str],
-    influx: InfluxServer,
-    bucket: str,
+    influx: Influx,
     home: Path | None = None,
 ) -> Iterator[Pipeline]:
-    given = {
-        "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
-        "INFLUXDB_TOKEN": influx.token,
-        "INFLUXDB_ORG": influx.org,
-        "INFLUXDB_BUCKET": bucket,
-    }
-    pipeline = Pipeline(environment | given, home)
+    pipeline = Pipeline(environment | influx.settings, home)
     with pipeline.instance:
         yield pipeline
 
@@ -198,7 +192,7 @@ def failure(result: ExecuteInProcessResult) -> str:
 
 
 def test_the_frame_that_the_device_gave_is_the_one_that_influxdb_gives_back(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
+    pipeline: Pipeline, influx: Influx
 ) -> None:
     assert pipeline.minute().success
     rows = pipeline.rows()
@@ -212,7 +206,7 @@ def test_the_frame_that_the_device_gave_is_the_one_that_influxdb_gives_back(
         "a,b=c \\d🔌": 80,
         "ＩＨ": 0,
     }
-    pd.testing.assert_frame_equal(influx.readings(bucket).sort_values(KEY, ignore_index=True), rows)
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), rows)
     assert pipeline.green(POWER_READINGS) == pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
 
 
@@ -334,7 +328,7 @@ def test_materializing_the_running_hour_by_hand_takes_a_reading(pipeline: Pipeli
     ],
 )
 def test_a_minute_without_a_reading_fails_with_one_sentence_and_no_point(
-    pipeline: Pipeline, device: Device, influx: InfluxServer, pages: dict[str, Any], words: str
+    pipeline: Pipeline, device: Device, influx: Influx, pages: dict[str, Any], words: str
 ) -> None:
     device.pages |= pages
     result = pipeline.minute()
@@ -343,29 +337,29 @@ def test_a_minute_without_a_reading_fails_with_one_sentence_and_no_point(
     assert "Traceback" not in failure(result)
     assert pipeline.green(POWER_READINGS) == pipeline.green(INFLUXDB_POWER) == set()
     assert pipeline.rows().empty
-    assert influx.requests == []
+    assert influx.proxy.requests == []
 
 
 def test_what_influxdb_missed_while_it_was_away_is_there_afterwards_once(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
+    pipeline: Pipeline, influx: Influx
 ) -> None:
     pipeline.minute(NOW - 2 * HOUR)
-    influx.stop()
+    influx.server.stop()
     for minutes in (59, 0):
         result = pipeline.minute(NOW - timedelta(minutes=minutes))
         assert not result.success
         assert "kept" in failure(result)
     assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-06:00"}
     assert pipeline.green(POWER_READINGS) == {"2026-07-14-06:00", "2026-07-14-07:00", "2026-07-14-08:00"}
-    influx.start()
+    influx.server.start()
     assert pipeline.minute(NOW + timedelta(minutes=1)).success
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
-    pd.testing.assert_frame_equal(influx.readings(bucket).sort_values(KEY, ignore_index=True), pipeline.rows())
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
 
 
-def test_the_write_out_is_tried_again_within_its_ten_seconds(pipeline: Pipeline, influx: InfluxServer) -> None:
+def test_the_write_out_is_tried_again_within_its_ten_seconds(pipeline: Pipeline, influx: Influx) -> None:
     answers = [Fault(503), Fault(429, {"Retry-After": "1"})]
-    influx.fault = lambda _: answers.pop() if answers else None
+    influx.proxy.fault = lambda _: answers.pop() if answers else None
     result = pipeline.minute()
     assert result.success
     retried = [event for event in result.all_events if event.event_type == DagsterEventType.STEP_RESTARTED]
@@ -374,10 +368,10 @@ def test_the_write_out_is_tried_again_within_its_ten_seconds(pipeline: Pipeline,
 
 
 def test_the_waits_of_a_write_out_end_before_its_time_does(
-    pipeline: Pipeline, influx: InfluxServer, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiseg2_pipeline.orchestration.resources.WRITE_OUT_S", 3.0)
-    influx.fault = lambda _: Fault(503)
+    influx.proxy.fault = lambda _: Fault(503)
     result = pipeline.minute()
     assert not result.success
     waits_s = [
@@ -392,12 +386,13 @@ def test_the_waits_of_a_write_out_end_before_its_time_does(
 
 
 def test_a_background_run_waits_as_long_as_the_server_asks_but_not_for_days(
-    pipeline: Pipeline, influx: InfluxServer
+    pipeline: Pipeline, influx: Influx
 ) -> None:
-    influx.fault = lambda _: Fault(401)
+    influx.proxy.token = "another"
     pipeline.minute()
+    influx.proxy.token = None
     answers = [Fault(503, {"Retry-After": "61"})]
-    influx.fault = lambda _: answers.pop() if answers else None
+    influx.proxy.fault = lambda _: answers.pop() if answers else None
     result = pipeline.pending()
     assert not result.success
     assert "kept" in failure(result)
@@ -406,22 +401,19 @@ def test_a_background_run_waits_as_long_as_the_server_asks_but_not_for_days(
     assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
 
 
-@pytest.mark.parametrize(("fault", "setting"), [(Fault(401), "INFLUXDB_TOKEN"), (Fault(403), "INFLUXDB_TOKEN")])
-def test_a_wrong_setting_is_not_tried_again_and_says_what_to_set(
-    pipeline: Pipeline, influx: InfluxServer, fault: Fault, setting: str
-) -> None:
-    influx.fault = lambda _: fault
+def test_a_wrong_setting_is_not_tried_again_and_says_what_to_set(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.allow(influx.token, active=False)
     result = pipeline.minute()
     assert not result.success
-    assert setting in failure(result)
+    assert "INFLUXDB_TOKEN" in failure(result)
     assert influx.token not in failure(result)
-    assert len(influx.requests) == 1
-    influx.fault = None
+    assert len(influx.proxy.requests) == 1
+    influx.server.allow(influx.token, active=True)
     assert pipeline.minute(NOW + timedelta(minutes=1)).success
 
 
 def test_a_refusal_is_told_though_the_store_is_held_by_another_process_as_well(
-    pipeline: Pipeline, influx: InfluxServer, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aiseg2_pipeline.store_file.BUSY_S", 0.05)
     held = FileLock(f"{pipeline.settings.store_path}.lock", thread_local=False)
@@ -429,7 +421,8 @@ def test_a_refusal_is_told_though_the_store_is_held_by_another_process_as_well(
     def hold() -> None:
         held.acquire()
 
-    influx.fault = lambda _: Fault(401, then=hold)
+    influx.proxy.token = "another"
+    influx.proxy.fault = lambda _: Fault(None, take=True, then=hold)
     try:
         result = pipeline.minute()
     finally:
@@ -441,26 +434,18 @@ def test_a_refusal_is_told_though_the_store_is_held_by_another_process_as_well(
 def test_a_bucket_of_another_name_gets_everything_by_itself(
     pipeline: Pipeline,
     environment: dict[str, str],
-    influx: InfluxServer,
+    influx: Influx,
 ) -> None:
     pipeline.minute(NOW - 2 * HOUR)
     pipeline.minute(NOW - HOUR)
-    influx.create_bucket("another")
-    try:
-        with _writing_to(environment, influx, "another") as moved:
-            assert moved.minute().success
-            pd.testing.assert_frame_equal(
-                influx.readings("another").sort_values(KEY, ignore_index=True), pipeline.rows()
-            )
-            # The first partition was noted with the first run, so every hour can turn green.
-            assert moved.green(INFLUXDB_POWER) == {"2026-07-14-06:00", "2026-07-14-07:00", "2026-07-14-08:00"}
-    finally:
-        influx.drop_bucket("another")
+    with Influx(influx.server, "another") as another, _writing_to(environment, another) as moved:
+        assert moved.minute().success
+        pd.testing.assert_frame_equal(another.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
+        # The first partition was noted with the first run, so every hour can turn green.
+        assert moved.green(INFLUXDB_POWER) == {"2026-07-14-06:00", "2026-07-14-07:00", "2026-07-14-08:00"}
 
 
-def test_nothing_of_the_demo_ever_reaches_a_configured_influxdb(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
-) -> None:
+def test_nothing_of_the_demo_ever_reaches_a_configured_influxdb(pipeline: Pipeline, influx: Influx) -> None:
     simulated = running(Household(), clock=lambda: NOW - timedelta(minutes=1))
     with simulated as unit:
         demo = Pipeline(
@@ -472,21 +457,18 @@ def test_nothing_of_the_demo_ever_reaches_a_configured_influxdb(
         assert demo.minute(NOW - timedelta(minutes=1)).success
     assert len(demo.rows()) > 0
     assert pipeline.minute().success
-    pd.testing.assert_frame_equal(influx.readings(bucket).sort_values(KEY, ignore_index=True), pipeline.rows())
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
     assert set(pipeline.rows()["time"]) == {pd.Timestamp(NOW)}
 
 
-def test_materializing_an_hour_by_hand_writes_all_its_rows_again(
-    pipeline: Pipeline, influx: InfluxServer, bucket: str
-) -> None:
+def test_materializing_an_hour_by_hand_writes_all_its_rows_again(pipeline: Pipeline, influx: Influx) -> None:
     pipeline.minute(NOW - HOUR)
     pipeline.minute()
-    influx.drop_bucket(bucket)
-    influx.create_bucket(bucket)
+    influx.empty()
     pipeline.minute(NOW + timedelta(minutes=1))
-    assert len(set(influx.readings(bucket)["time"])) == 1
+    assert len(set(influx.readings()["time"])) == 1
     assert pipeline.by_hand(NOW - HOUR, NOW, [INFLUXDB_POWER]).success
-    pd.testing.assert_frame_equal(influx.readings(bucket).sort_values(KEY, ignore_index=True), pipeline.rows())
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
 
 
 def test_rows_of_ended_hours_go_out_in_bounded_shares(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -514,19 +496,18 @@ def test_a_full_disk_is_one_sentence(alone: Pipeline, tmp_path: Path) -> None:
 
 def test_secrets_are_nowhere_in_what_dagster_keeps(
     environment: dict[str, str],
-    influx: InfluxServer,
-    bucket: str,
+    influx: Influx,
     device: Device,
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with _writing_to(environment, influx, bucket, home) as pipeline:
+    with _writing_to(environment, influx, home) as pipeline:
         pipeline.minute()
-        influx.fault = lambda _: Fault(401)
+        influx.server.allow(influx.token, active=False)
         pipeline.minute(NOW + timedelta(minutes=1))
-        influx.fault = None
+        influx.server.allow(influx.token, active=True)
         device.pages[FLOW] = Answer(b"", 403)
         pipeline.minute(NOW + timedelta(minutes=2))
         shown = repr(pipeline.settings) + repr(pipeline.definitions.resources) + "".join(capfd.readouterr())

@@ -1,7 +1,7 @@
 """What the store holds reaches a real InfluxDB, all of it, once, whatever happens on the way."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,21 +10,17 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline.influx import InfluxWriter, Misconfigured, Unavailable
+from aiseg2_pipeline.influx import Misconfigured, Unavailable
 from aiseg2_pipeline.outbox import MAX_SPLIT_REQUESTS, Delivery, deliver
 from aiseg2_pipeline.readings import KEY, Row, frame
 from aiseg2_pipeline.store import Destination, Store
-from aiseg2_pipeline_tests.influxdb_server import Exchange, Fault, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 RUNNING = datetime(2026, 7, 14, 8, tzinfo=UTC)
 NOW = RUNNING + 30 * MINUTE
-TYPE_CONFLICT = b'{"code":"unprocessable entity","message":"partial write: field type conflict: told by a test"}'
-BEYOND = (
-    b'{"code":"unprocessable entity","message":"failure writing points to database: '
-    b'partial write: points beyond retention policy dropped=1"}'
-)
 
 
 def reading(time: datetime, value: float = 0.5) -> pd.DataFrame:
@@ -48,36 +44,31 @@ class Home:
     """A store and where it is sent."""
 
     store: Store
-    influx: InfluxServer
-    bucket: str
+    influx: Influx
 
     @property
     def destination(self) -> Destination:
-        return Destination(self.influx.url, self.influx.org, self.bucket)
+        return self.influx.destination
 
-    def deliver(self, bucket: str | None = None, **options: Any) -> Delivery:
-        bucket = bucket or self.bucket
-        destination = Destination(self.influx.url, self.influx.org, bucket)
-        with InfluxWriter(self.influx.url, self.influx.token, self.influx.org, bucket) as writer:
-            return deliver(self.store, writer, destination, **({"now": NOW, "running_hour": RUNNING} | options))
+    def deliver(self, to: Influx | None = None, **options: Any) -> Delivery:
+        to = to or self.influx
+        with to.writer() as writer:
+            return deliver(self.store, writer, to.destination, **({"now": NOW, "running_hour": RUNNING} | options))
 
     def stored(self) -> pd.DataFrame:
         everything = self.store.read(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
         return everything.sort_values(KEY, ignore_index=True)
 
-    def refuse(self, answer: bytes, *, status: int = 422, when: Callable[[str], bool]) -> None:
-        """Let the server refuse, whole, each write that has a line for which `when` holds."""
-
-        def fault(exchange: Exchange) -> Fault | None:
-            return Fault(status, body=answer) if any(when(line) for line in exchange.lines) else None
-
-        self.influx.fault = fault
+    def conflict(self, time: datetime = RUNNING) -> None:
+        """Let the battery's value be an integer in the bucket, so that ours, a float, is refused on that day."""
+        with self.influx.writer() as writer:
+            writer.write([f"battery,detail-section=x value=1i {int(time.timestamp())}000000000"])
 
 
 @pytest.fixture
-def home(influx: InfluxServer, bucket: str, tmp_path: Path) -> Iterator[Home]:
+def home(influx: Influx, tmp_path: Path) -> Iterator[Home]:
     with Store.open(tmp_path / "readings.db") as store:
-        yield Home(store, influx, bucket)
+        yield Home(store, influx)
 
 
 def line_times(exchange: Exchange) -> list[datetime]:
@@ -100,7 +91,7 @@ def test_a_frame_that_went_to_influxdb_reads_back_equal(home: Home) -> None:
         )
     )
     delivery = home.deliver()
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
     assert delivery == Delivery(
         rows=15,
         points=17,
@@ -115,38 +106,38 @@ def test_a_frame_that_went_to_influxdb_reads_back_equal(home: Home) -> None:
 def test_what_is_acknowledged_is_not_sent_again(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 2))
     home.deliver()
-    home.influx.requests.clear()
+    home.influx.proxy.requests.clear()
     assert home.deliver() == Delivery(0, 0, (), 0, 0, 0, None)
-    assert home.influx.requests == []
+    assert home.influx.proxy.requests == []
 
 
 def test_after_an_outage_every_reading_is_there_once(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 1))
     home.deliver()
-    home.influx.stop()
+    home.influx.server.stop()
     for minute in range(1, 4):
         home.store.upsert(reading(RUNNING + minute * MINUTE))
         with pytest.raises(Unavailable):
             home.deliver()
-    home.influx.start()
+    home.influx.server.start()
     assert home.deliver().rows == 12
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_a_write_that_was_taken_without_an_answer_leaves_nothing_twice(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 2))
-    home.influx.fault = lambda _: Fault(take=True, cut=True)
+    home.influx.proxy.fault = lambda _: Fault(take=True, cut=True)
     with pytest.raises(Unavailable):
         home.deliver()
     assert home.store.pending_hours(home.destination) == [RUNNING]
-    home.influx.fault = None
+    home.influx.proxy.fault = None
     assert home.deliver().rows == 8
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_an_error_tells_what_was_delivered_before_it(home: Home) -> None:
     home.store.upsert(readings(RUNNING - HOUR, 61))
-    home.influx.fault = lambda exchange: Fault(503) if hour_of(exchange.lines[0]) != RUNNING else None
+    home.influx.proxy.fault = lambda exchange: Fault(503) if hour_of(exchange.lines[0]) != RUNNING else None
     with pytest.raises(Unavailable) as raised:
         home.deliver()
     assert raised.value.delivery == Delivery(4, 4, (RUNNING,), 0, 2, 1, str(raised.value))
@@ -154,43 +145,42 @@ def test_an_error_tells_what_was_delivered_before_it(home: Home) -> None:
 
 def test_a_wrong_bucket_settles_nothing(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 1))
+    home.influx.server.drop_bucket(home.influx.bucket)
     with pytest.raises(Misconfigured, match="INFLUXDB_BUCKET"):
-        home.deliver(bucket="elsewhere")
-    elsewhere = Destination(home.influx.url, home.influx.org, "elsewhere")
-    assert home.store.pending_hours(elsewhere) == [RUNNING]
-    assert home.store.set_aside_rows(elsewhere).empty
+        home.deliver()
+    home.influx.server.create_bucket(home.influx.bucket)
+    assert home.store.pending_hours(home.destination) == [RUNNING]
+    assert home.store.set_aside_rows(home.destination).empty
 
 
 def test_a_row_that_changes_while_it_is_sent_stays_pending(home: Home) -> None:
     home.store.upsert(reading(RUNNING, value=1))
 
     def change(_: Exchange) -> None:
-        home.influx.fault = lambda _: Fault(503)
+        home.influx.proxy.fault = lambda _: Fault(503)
         with Store.open(home.store.path) as other:
             other.upsert(reading(RUNNING, value=2))
 
-    home.influx.fault = change
+    home.influx.proxy.fault = change
     with pytest.raises(Unavailable):
         home.deliver()
     assert home.store.pending_hours(home.destination) == [RUNNING]
-    home.influx.fault = None
+    home.influx.proxy.fault = None
     # The battery's charge is the same in both.
     assert home.deliver().rows == 3
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_another_bucket_gets_everything_and_an_emptied_one_again_after_resend(home: Home) -> None:
     home.store.upsert(readings(RUNNING - 30 * MINUTE, 60))
     home.deliver()
-    home.influx.create_bucket("another")
-    home.deliver(bucket="another")
-    assert home.influx.readings("another").equals(home.stored())
-    home.influx.drop_bucket("another")
-    home.influx.create_bucket("another")
-    home.store.resend()
-    home.deliver(bucket="another")
-    assert home.influx.readings("another").equals(home.stored())
-    home.influx.drop_bucket("another")
+    with Influx(home.influx.server, "another") as another:
+        home.deliver(another)
+        assert another.readings().equals(home.stored())
+        another.empty()
+        home.store.resend()
+        home.deliver(another)
+        assert another.readings().equals(home.stored())
 
 
 def test_the_running_hour_goes_first_and_no_request_mixes_it_with_older_hours_or_spans_a_day(home: Home) -> None:
@@ -198,13 +188,13 @@ def test_the_running_hour_goes_first_and_no_request_mixes_it_with_older_hours_or
         for hour in (0, 5, 23):
             home.store.upsert(readings(RUNNING - timedelta(days=day) - hour * HOUR, 2))
     home.deliver()
-    sent = [line_times(exchange) for exchange in home.influx.requests]
+    sent = [line_times(exchange) for exchange in home.influx.proxy.requests]
     assert set(sent[0]) == {RUNNING, RUNNING + MINUTE}
     assert all(RUNNING not in times for times in sent[1:])
     assert all(max(times) - min(times) < timedelta(days=1) for times in sent)
     older = [time for times in sent[1:] for time in times]
     assert older == sorted(older)
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_only_the_hours_asked_for_are_sent(home: Home) -> None:
@@ -221,7 +211,7 @@ def test_older_rows_are_sent_a_bounded_share_a_run_until_none_are_left(home: Hom
     assert first.stopped is not None
     second = home.deliver(max_older_rows=140, batch_rows=40)
     assert (second.rows, second.hours, second.left_hours, second.stopped) == (140, (RUNNING - HOUR,), 0, None)
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_nothing_is_begun_after_the_deadline_and_what_was_settled_stays_so(home: Home) -> None:
@@ -232,7 +222,7 @@ def test_nothing_is_begun_after_the_deadline_and_what_was_settled_stays_so(home:
     assert "time" in delivery.stopped
     assert 0 < delivery.rows < 40
     assert home.deliver().rows == 40 - delivery.rows
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_progress_is_told_batch_by_batch(home: Home) -> None:
@@ -250,7 +240,7 @@ def test_one_delivery_at_a_time_to_a_destination(home: Home) -> None:
         entered.set()
         assert go_on.wait(30)
 
-    home.influx.fault = hold
+    home.influx.proxy.fault = hold
     first = threading.Thread(target=home.deliver)
     first.start()
     assert entered.wait(30)
@@ -261,30 +251,28 @@ def test_one_delivery_at_a_time_to_a_destination(home: Home) -> None:
         first.join()
     assert second.requests == 0
     assert second.stopped is not None
-    assert home.bucket in second.stopped
+    assert home.influx.bucket in second.stopped
     assert home.store.pending_hours(home.destination) == []
 
 
 def test_a_request_too_large_is_halved_until_it_fits(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 10))
-    home.influx.fault = lambda exchange: Fault(413) if len(exchange.lines) > 7 else None
+    home.influx.proxy.fault = lambda exchange: Fault(413) if len(exchange.lines) > 7 else None
     delivery = home.deliver()
     assert (delivery.rows, delivery.set_aside, delivery.stopped) == (40, 0, None)
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_a_point_that_is_too_large_alone_is_set_aside(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 2))
-    home.refuse(b"", status=413, when=lambda line: "battery" in line)
+    home.influx.proxy.fault = lambda exchange: Fault(413) if "battery" in str(exchange.lines) else None
     delivery = home.deliver()
     assert (delivery.rows, delivery.set_aside) == (6, 2)
     assert set(home.store.set_aside_rows(home.destination)["name"]) == {"充電率"}
 
 
 def test_points_that_influxdb_will_never_take_are_set_aside_and_all_others_go_through(home: Home) -> None:
-    # In the bucket the battery's charge is an integer, so ours, a float, is refused.
-    with InfluxWriter(home.influx.url, home.influx.token, home.influx.org, home.bucket) as writer:
-        writer.write([f"battery,detail-section=x value=1i {int(RUNNING.timestamp())}000000000"])
+    home.conflict()
     home.store.upsert(readings(RUNNING, 3))
     delivery = home.deliver()
     assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (9, 3, 0)
@@ -292,7 +280,7 @@ def test_points_that_influxdb_will_never_take_are_set_aside_and_all_others_go_th
     assert list(aside["name"]) == ["充電率"] * 3
     assert aside["reason"].str.contains("field type conflict").all()
     assert (aside["at"] == NOW).all()
-    written = home.influx.query("SELECT value FROM power", home.bucket)
+    written = home.influx.points("power")
     assert len(written) == 9
     assert home.deliver().requests == 0
 
@@ -303,62 +291,41 @@ def test_names_that_influxdb_misreads_beside_other_lines_come_back_as_sent(home:
     home.store.upsert(frame([Row(RUNNING, "usage", name, 1, "W", 0) for name in names]))
     delivery = home.deliver()
     assert (delivery.rows, delivery.set_aside) == (len(names), 0)
-    assert home.influx.readings(home.bucket).equals(home.stored())
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_splitting_ends_after_a_bounded_number_of_requests_and_goes_on_in_the_next_run(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 60))
-    home.refuse(TYPE_CONFLICT, when=lambda line: "detail-section" in line)
+    home.conflict()
     first = home.deliver()
     assert first.requests == MAX_SPLIT_REQUESTS + 1
     assert first.stopped is not None
     assert 0 < first.rows + first.set_aside < 240
     second = home.deliver()
-    assert (first.rows + second.rows, first.set_aside + second.set_aside) == (120, 120)
+    assert (first.rows + second.rows, first.set_aside + second.set_aside) == (180, 60)
     assert (second.left_hours, second.stopped) == (0, None)
 
 
-def test_hours_beyond_retention_are_set_aside_whole_and_the_others_are_sent_again(home: Home) -> None:
-    hours = [RUNNING - n * HOUR for n in (4, 3, 2, 1)]
-    for hour in hours:
-        home.store.upsert(readings(hour, 10))
-    # The retention ends within the second hour.
-    cutoff = hours[1] + 5 * MINUTE
-    home.refuse(BEYOND, when=lambda line: int(line.rsplit(" ", 1)[1]) < int(cutoff.timestamp()) * 10**9)
-    delivery = home.deliver()
-    assert (delivery.rows, delivery.set_aside, delivery.hours) == (80, 80, (hours[2], hours[3]))
-    assert delivery.requests == 1 + len(hours)
-    aside = home.store.set_aside_rows(home.destination)
-    assert set(aside["time"].dt.floor("h")) == set(hours[:2])
-    assert aside["reason"].str.contains("retention").all()
-    assert delivery.left_hours == 0
-
-
-def test_a_refused_point_and_refused_hours_in_one_batch_are_told_apart(home: Home) -> None:
-    old, recent = RUNNING - 2 * HOUR, RUNNING - HOUR
-    home.store.upsert(pd.concat([readings(old, 3), readings(recent, 3)], ignore_index=True))
-
-    def fault(exchange: Exchange) -> Fault | None:
-        if any("battery" in line and hour_of(line) == recent for line in exchange.lines):
-            return Fault(422, body=TYPE_CONFLICT)
-        return Fault(422, body=BEYOND) if any(hour_of(line) == old for line in exchange.lines) else None
-
-    home.influx.fault = fault
-    delivery = home.deliver()
-    assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (9, 15, 0)
-    reasons = home.store.set_aside_rows(home.destination).groupby("reason").size()
-    assert sorted(reasons.tolist()) == [3, 12]
-
-
-def test_a_bucket_with_a_retention_keeps_what_it_can(home: Home) -> None:
+def test_hours_beyond_the_buckets_retention_and_points_refused_for_good_are_set_aside_and_all_others_are_written(
+    home: Home,
+) -> None:
     now = datetime.now(UTC)
     running = now.replace(minute=0, second=0, microsecond=0)
-    home.influx.create_bucket("short", retention="3h")
-    home.store.upsert(reading(running - timedelta(days=1)))
-    home.store.upsert(reading(running - HOUR))
-    home.store.upsert(reading(running))
-    delivery = home.deliver(bucket="short", now=now, running_hour=running)
-    assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (8, 4, 0)
-    expected = home.stored()[home.stored()["time"] >= running - HOUR].reset_index(drop=True)
-    assert home.influx.readings("short").equals(expected)
-    home.influx.drop_bucket("short")
+    hours = [running - n * HOUR for n in (4, 3, 2, 1)]
+    # The retention ends with the first hour; of the last one, InfluxDB refuses the battery.
+    retention = timedelta(seconds=(now - hours[1] + 5 * MINUTE).total_seconds() // 1)
+    with Influx(home.influx.server, "short", retention=retention) as short:
+        kept = Home(home.store, short)
+        kept.conflict(hours[3])
+        for hour in hours:
+            home.store.upsert(readings(hour, 10))
+        delivery = kept.deliver(now=now, running_hour=running)
+        assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (110, 50, 0)
+        aside = home.store.set_aside_rows(short.destination)
+        beyond = aside["reason"].str.contains("retention")
+        assert set(aside[beyond]["time"].dt.floor("h")) == {hours[0]}
+        assert set(aside[~beyond]["name"]) == {"充電率"}
+        refused = (home.stored()["kind"] == "battery") & (home.stored()["time"] >= hours[3])
+        taken = home.stored()[(home.stored()["time"] >= hours[1]) & ~refused]
+        written = short.readings()[lambda rows: rows["name"] != "x"]
+        assert written.reset_index(drop=True).equals(taken.reset_index(drop=True))

@@ -3,15 +3,13 @@
 import itertools
 from datetime import UTC, datetime
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
-from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.points import lines
 from aiseg2_pipeline.readings import Row, frame
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx
 
 TIME = datetime(2026, 7, 14, 8, 1, 2, tzinfo=UTC)
 TIME_NS = int(TIME.timestamp()) * 10**9
@@ -72,12 +70,7 @@ def test_no_rows_are_no_points() -> None:
     assert lines(frame([])) == []
 
 
-@pytest.fixture
-def writer(influx: InfluxServer, bucket: str) -> InfluxWriter:
-    return InfluxWriter(influx.url, influx.token, influx.org, bucket)
-
-
-def test_awkward_names_come_back_as_sent(influx: InfluxServer, bucket: str, writer: InfluxWriter) -> None:
+def test_awkward_names_come_back_as_sent(influx: Influx) -> None:
     readings = frame(
         [
             Row(TIME, kind, name, number, "W", 1800)
@@ -85,21 +78,23 @@ def test_awkward_names_come_back_as_sent(influx: InfluxServer, bucket: str, writ
             for number, name in enumerate(AWKWARD_NAMES)
         ]
     )
-    writer.write([point for row in lines(readings) for point in row])
-    assert influx.readings(bucket).equals(readings.sort_values(["time", "kind", "name"], ignore_index=True))
+    with influx.writer() as writer:
+        writer.write([point for row in lines(readings) for point in row])
+    assert influx.readings().equals(readings.sort_values(["time", "kind", "name"], ignore_index=True))
 
 
-_seconds = itertools.count()
+_examples = itertools.count()
 
 
-# One bucket for all examples: each has a second of its own.
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(name=NAMES, value=st.floats(allow_nan=False, allow_infinity=False))
-def test_any_name_and_number_come_back_as_sent(
-    influx: InfluxServer, bucket: str, writer: InfluxWriter, name: str, value: float
-) -> None:
-    second = next(_seconds)
-    sent = frame([Row(datetime.fromtimestamp(second, UTC), "usage", name, value, "W", 0)])
-    writer.write(lines(sent)[0])
-    (row,) = influx.query(f"SELECT value FROM power WHERE time = {second}s GROUP BY *", bucket)  # noqa: S608 - a number
-    assert (row["detail-section"], float(row["value"])) == (f"{name}(W)", value)
+# An hour of one bucket is an example's own.
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sent=st.lists(st.tuples(NAMES, st.floats(allow_nan=False, allow_infinity=False)), min_size=20, max_size=60))
+def test_any_name_and_number_come_back_as_sent(influx: Influx, sent: list[tuple[str, float]]) -> None:
+    begin = next(_examples) * 3600
+    times = [datetime.fromtimestamp(begin + second, UTC) for second in range(len(sent))]
+    rows = [Row(time, "usage", name, value, "W", 0) for time, (name, value) in zip(times, sent, strict=True)]
+    with influx.writer() as writer:
+        for points in lines(frame(rows)):
+            writer.write(points)
+    found = {row["time"]: (row["detail-section"], row["value"]) for row in influx.points("power")}
+    assert [found[time] for time in times] == [(f"{name}(W)", value) for name, value in sent]

@@ -25,7 +25,6 @@ from aiseg2_pipeline.orchestration.partitions import hour_key, hour_of
 from aiseg2_pipeline.orchestration.ready import ENDED, end_left_runs
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline_tests.influxdb_server import Exchange, Fault, InfluxServer
 from aiseg2_pipeline_tests.running_pipeline import (
     COMMAND,
     PROC,
@@ -38,9 +37,10 @@ from aiseg2_pipeline_tests.running_pipeline import (
     started,
     two_free_ports,
 )
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault
 
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are looked at in /proc")
-BUCKET = "under-fault"
 # Room for some hours' runs.
 DISK_MB = 32
 LONG_S = 60.0
@@ -53,7 +53,7 @@ class Home:
 
     folder: Path
     settings: dict[str, str]
-    influx: InfluxServer
+    influx: Influx
     small_disk: bool
     stack: ExitStack
     _last: Pipeline | None = field(default=None, init=False)
@@ -79,7 +79,7 @@ class Home:
 
     def written(self) -> set[datetime]:
         """Return the times of the live readings that InfluxDB holds."""
-        table = self.influx.readings(BUCKET)
+        table = self.influx.readings()
         return set(table.loc[table["interval_s"] == 0, "time"])
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -99,9 +99,12 @@ def home(tmp_path_factory: pytest.TempPathFactory, influx_server: InfluxServer) 
     folder = tmp_path_factory.mktemp("home")
     data = folder / "a folder" / "data"
     data.mkdir(parents=True)
-    influx_server.create_bucket(BUCKET)
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(data)]
-    with ExitStack() as stack, server.running(latency_s=0.2) as unit:
+    with (
+        ExitStack() as stack,
+        server.running(latency_s=0.2) as unit,
+        Influx(influx_server, "under-fault") as influx,
+    ):
         small_disk = subprocess.run(mount, check=False, capture_output=True).returncode == 0  # noqa: S603 - as above
         if small_disk:
             stack.callback(subprocess.run, ["umount", "--lazy", str(data)], check=True)
@@ -111,20 +114,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, influx_server: InfluxServer) 
             "AISEG2_SAMPLES_PER_MINUTE": "2",
             "AISEG2_START_DATE": str((datetime.now(UTC) - timedelta(days=1)).date()),
             "AISEG2_UI_PORT": two_free_ports()["AISEG2_UI_PORT"],
-            "INFLUXDB_HOST": f"127.0.0.1:{influx_server.port}",
-            "INFLUXDB_ORG": influx_server.org,
-            "INFLUXDB_BUCKET": BUCKET,
-            "INFLUXDB_TOKEN": influx_server.token,
         }
-        yield Home(folder, settings, influx_server, small_disk, stack)
-    influx_server.drop_bucket(BUCKET)
+        yield Home(folder, settings | influx.settings, influx, small_disk, stack)
 
 
 @pytest.fixture
-def influx(home: Home) -> Iterator[InfluxServer]:
+def influx(home: Home) -> Iterator[Influx]:
     """The real server, without a fault afterwards."""
     yield home.influx
-    home.influx.fault = None
+    home.influx.proxy.fault = None
 
 
 @dataclass
@@ -172,28 +170,28 @@ def test_a_second_pipeline_is_refused_while_commands_share_the_data_directory(ho
 
 @needs_proc
 def test_a_reading_whose_run_is_killed_before_its_write_out_goes_out_with_the_next_run(
-    home: Home, influx: InfluxServer
+    home: Home, influx: Influx
 ) -> None:
     pipeline = home.running()
     before = home.times()
-    influx.fault = slow = Slow(5)
+    influx.proxy.fault = slow = Slow(5)
     run_id = pipeline.pages.launch_minute()
     pid = pipeline.pages.process_in(run_id)
     pipeline.wait(lambda: bool(slow.arrived), STARTED_WITHIN_S)
     taken = home.times() - before
     # What was under way is not taken either.
-    influx.fault = lambda _: Fault(cut=True)
+    influx.proxy.fault = lambda _: Fault(cut=True)
     os.kill(pid, signal.SIGKILL)
     assert pipeline.pages.finished(run_id, 15)["status"] == "FAILURE"
     assert taken
-    influx.fault = None
+    influx.proxy.fault = None
     assert pipeline.pages.finished(pipeline.pages.launch_minute())["status"] == "SUCCESS"
     assert taken <= home.times() & home.written()
 
 
 @needs_proc
 def test_a_fill_that_is_killed_while_a_minute_is_written_out_harms_neither_and_a_later_one_fills(
-    home: Home, influx: InfluxServer
+    home: Home, influx: Influx
 ) -> None:
     pipeline = home.running()
     pages = pipeline.pages
@@ -204,13 +202,13 @@ def test_a_fill_that_is_killed_while_a_minute_is_written_out_harms_neither_and_a
     fill = going(pages, "power_fill")
     assert fill is not None
     pid = pages.process_in(fill)
-    influx.fault = slow = Slow(2)
+    influx.proxy.fault = slow = Slow(2)
     minute = pages.launch_minute()
     pipeline.wait(lambda: bool(slow.arrived), STARTED_WITHIN_S)
     os.kill(pid, signal.SIGKILL)
     assert pages.finished(fill, 15)["status"] == "FAILURE"
     assert pages.finished(minute)["status"] == "SUCCESS"
-    influx.fault = None
+    influx.proxy.fault = None
     later = pages.launch("power_fill", hour_key(hour)) if fill == asked else asked
     assert pages.finished(later)["status"] == "SUCCESS"
     with Store.open(home.data / "readings.sqlite") as store:

@@ -1,0 +1,1 @@
+"""Servers, devices and frames that tests share. A promise and its assertions belong in a test."""

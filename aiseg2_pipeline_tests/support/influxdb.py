@@ -1,0 +1,319 @@
+"""A real InfluxDB 2 for tests, benchmarks, and for trying the pipeline by hand.
+
+`InfluxServer` is the process and its administration; `Influx` is one test's bucket on it, with a token of its own, behind
+a pass-through that can disturb writes (`influxdb_proxy`). `.ci/install-servers` builds the server.
+
+By hand, until Ctrl-C (then set INFLUXDB_HOST=127.0.0.1:8086, INFLUXDB_ORG, INFLUXDB_BUCKET and INFLUXDB_TOKEN):
+
+    python -m aiseg2_pipeline_tests.support.influxdb --port 8086 --org home --bucket aiseg2 --token T --data DIR
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+import requests
+from influxdb_client import Authorization, BucketRetentionRules, InfluxDBClient, Permission, PermissionResource
+
+from aiseg2_pipeline.influx import InfluxWriter
+from aiseg2_pipeline.readings import KEY, Row, frame
+from aiseg2_pipeline.store import Destination
+from aiseg2_pipeline_tests.support.influxdb_proxy import InfluxFaults, InfluxProxy
+
+START_S = 30
+# Longer than the pipeline waits for an answer (10 s).
+SLOW_S = 12.0
+_COMPOSE_FILE = Path(__file__).parents[2] / "docker-compose.yml"
+_ALWAYS = "range(start: 1970-01-01T00:00:00Z, stop: 2200-01-01T00:00:00Z)"
+# What Flux adds to the tags of a record.
+_NO_TAGS = {"result", "table", "_start", "_stop", "_time", "_value", "_field", "_measurement"}
+
+
+class InfluxServer:
+    """influxd on the loopback interface, with one organization; `token` may do everything.
+
+    `folder` keeps its data; a server that is started again on the same folder has what it had.
+    """
+
+    def __init__(self, folder: Path, *, org: str = "home", token: str, port: int = 0) -> None:
+        """Prepare it; nothing runs yet."""
+        self.org = org
+        self.token = token
+        with socket.create_server(("127.0.0.1", port)) as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+        self._tokens: dict[str, Authorization] = {}
+
+    def __enter__(self) -> Self:
+        """Start the server; the first start on a folder makes the organization and the token."""
+        self.start()
+        if requests.get(f"{self.url}/api/v2/setup", timeout=10).json()["allowed"]:
+            first = {
+                "username": "test",
+                "password": "test-password",
+                "bucket": "first",
+                "retentionPeriodSeconds": 0,
+            }
+            first |= {"org": self.org, "token": self.token}
+            requests.post(f"{self.url}/api/v2/setup", json=first, timeout=30).raise_for_status()
+        self.client = InfluxDBClient(self.url, self.token, org=self.org, timeout=600_000)
+        self._org_id = self.client.organizations_api().find_organizations(org=self.org)[0].id
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it; the data stays."""
+        self.client.close()
+        self.stop()
+
+    def start(self) -> None:
+        """Start influxd; return when it is ready."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "influxd.log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own arguments
+                [
+                    *(influxd_path(), "--http-bind-address", f"127.0.0.1:{self.port}"),
+                    *(
+                        "--bolt-path",
+                        self.folder / "influxd.bolt",
+                        "--sqlite-path",
+                        self.folder / "influxd.sqlite",
+                    ),
+                    *("--engine-path", self.folder / "engine", "--reporting-disabled", "--log-level", "error"),
+                ],
+                stdout=output,
+                stderr=output,
+                env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+            )
+        end = time.monotonic() + START_S
+        while not self._is_ready():
+            if self._process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"influxd did not start: {log.read_text(encoding='utf-8')[-2000:]}")
+            time.sleep(0.02)
+
+    def _is_ready(self) -> bool:
+        try:
+            return requests.get(f"{self.url}/health", timeout=5).ok
+        except requests.RequestException:
+            return False
+
+    def stop(self) -> None:
+        """Stop influxd and keep its data."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End influxd as a power failure does."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(timeout=60)
+            self._process = None
+
+    @property
+    def running(self) -> bool:
+        """Whether influxd runs."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        assert self._process is not None
+        return self._process.pid
+
+    def create_bucket(self, name: str, retention: timedelta | None = None) -> None:
+        """Create a bucket that keeps its points for `retention` (an hour at the least), or for ever."""
+        rules = BucketRetentionRules(
+            type="expire", every_seconds=int(retention.total_seconds()) if retention else 0
+        )
+        self.client.buckets_api().create_bucket(bucket_name=name, org=self.org, retention_rules=rules)
+
+    def drop_bucket(self, name: str) -> None:
+        """Delete a bucket and all that is in it."""
+        buckets = self.client.buckets_api()
+        buckets.delete_bucket(buckets.find_bucket_by_name(name))
+
+    def create_token(self, bucket: str | None = None, *, read: bool = True, write: bool = True) -> str:
+        """Return a new token for a bucket, or for all of the organization's buckets."""
+        bucket_id = self.client.buckets_api().find_bucket_by_name(bucket).id if bucket else None
+        resource = PermissionResource(org_id=self._org_id, type="buckets", id=bucket_id)
+        actions = [action for action, allowed in (("read", read), ("write", write)) if allowed]
+        permissions = [Permission(action=action, resource=resource) for action in actions]
+        created = self.client.authorizations_api().create_authorization(self._org_id, permissions)
+        self._tokens[created.token] = created
+        return str(created.token)
+
+    def allow(self, token: str, *, active: bool) -> None:
+        """Accept a token that was created here again, or refuse it with 401."""
+        self._tokens[token].status = "active" if active else "inactive"
+        self.client.authorizations_api().update_authorization(self._tokens[token])
+
+    def query(self, flux: str) -> list[dict[str, Any]]:
+        """Return the records of a Flux query."""
+        return [record.values for record in self.client.query_api().query_stream(flux)]  # noqa: PD011 - no frame
+
+    def points(self, bucket: str, measurement: str | None = None) -> list[dict[str, Any]]:
+        """Return a bucket's points, each its `measurement`, `time` (UTC), tags, and the field under its name."""
+        chosen = f" |> filter(fn: (r) => r._measurement == {json.dumps(measurement)})" if measurement else ""
+        return [
+            {"measurement": record["_measurement"], "time": record["_time"], record["_field"]: record["_value"]}
+            | {name: value for name, value in record.items() if name not in _NO_TAGS and value is not None}
+            for record in self.query(f"from(bucket: {json.dumps(bucket)}) |> {_ALWAYS}{chosen}")
+        ]
+
+    def readings(self, bucket: str) -> pd.DataFrame:
+        """Return what a bucket holds as a readings frame, ordered by its key."""
+        fills = {
+            (point["time"], *_series(point)): point["interval_s"] for point in self.points(bucket, "power_fill")
+        }
+        rows = []
+        for point in [*self.points(bucket, "power"), *self.points(bucket, "battery")]:
+            kind, label = _series(point)
+            name, _, unit = label.removesuffix(")").rpartition("(") if label.endswith(")") else (label, "", "")
+            interval_s = fills.pop((point["time"], kind, label), 0)
+            rows.append(Row(pd.Timestamp(point["time"]), kind, name, point["value"], unit, interval_s))
+        assert not fills, f"these mark a fill that is not there: {fills}"
+        return frame(rows).sort_values(KEY, ignore_index=True)
+
+
+class Influx:
+    """A bucket of a test's own, with a token for the organization's buckets, behind a pass-through.
+
+    `fault`, when set, is asked about each write first; `requests` are the writes, deletes and queries so far.
+    """
+
+    def __init__(self, server: InfluxServer, bucket: str, *, retention: timedelta | None = None) -> None:
+        """Prepare it; the bucket is made on entering, and keeps its points for `retention`, or for ever."""
+        self.server = server
+        self.org = server.org
+        self.bucket = bucket
+        self._retention = retention
+        self.proxy = InfluxProxy(server.url)
+        self.url = self.proxy.url
+
+    def __enter__(self) -> Self:
+        """Make the bucket and the token."""
+        self.server.create_bucket(self.bucket, self._retention)
+        self.token = self.server.create_token()
+        self.proxy.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete the bucket; a server that was stopped is started again."""
+        self.proxy.stop()
+        if not self.server.running:
+            self.server.start()
+        self.server.drop_bucket(self.bucket)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings of a pipeline that writes here."""
+        return {
+            "INFLUXDB_HOST": self.url.removeprefix("http://"),
+            "INFLUXDB_TOKEN": self.token,
+            "INFLUXDB_ORG": self.org,
+            "INFLUXDB_BUCKET": self.bucket,
+        }
+
+    @property
+    def destination(self) -> Destination:
+        """Where a store's rows go, as a pipeline with `settings` notes it."""
+        return Destination(self.settings["INFLUXDB_HOST"], self.org, self.bucket)
+
+    def writer(self) -> InfluxWriter:
+        """Return a writer to the bucket."""
+        return InfluxWriter(self.url, self.token, self.org, self.bucket)
+
+    def empty(self) -> None:
+        """Delete the bucket and make a new one of its name."""
+        self.server.drop_bucket(self.bucket)
+        self.server.create_bucket(self.bucket, self._retention)
+
+    def points(self, measurement: str | None = None) -> list[dict[str, Any]]:
+        """Return the bucket's points: see `InfluxServer.points`."""
+        return self.server.points(self.bucket, measurement)
+
+    def readings(self) -> pd.DataFrame:
+        """Return what the bucket holds as a readings frame, ordered by its key."""
+        return self.server.readings(self.bucket)
+
+
+def _series(point: Mapping[str, Any]) -> tuple[str, str]:
+    """Return kind and label of a point's series."""
+    if point["measurement"] == "battery":
+        return "battery", point["detail-section"]
+    return (
+        (point["detail-type"], point["detail-section"]) if "detail-type" in point else ("total", point["summary"])
+    )
+
+
+@cache
+def influxd_path() -> Path:
+    """Return the server that .ci/install-servers built, else an influxd 2 on PATH. Raise FileNotFoundError."""
+    version = re.findall(r"image: influxdb:([0-9.]+)-", _COMPOSE_FILE.read_text(encoding="utf-8"))[0]
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    built = caches / "aiseg2-pipeline" / f"influxdb-v{version}" / "influxd"
+    if built.is_file():
+        return built
+    if (found := shutil.which("influxd")) is not None:
+        said = subprocess.run([found, "version"], capture_output=True, text=True, check=False).stdout  # noqa: S603 - influxd
+        if re.match(r"InfluxDB v?2\.", said):
+            return Path(found)
+    raise FileNotFoundError("InfluxDB 2 is not installed: run .ci/install-servers")
+
+
+def main() -> None:
+    """Run the server by hand until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="A real InfluxDB 2 to try the pipeline against, until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=8086)
+    parser.add_argument("--org", default="home")
+    parser.add_argument("--bucket", default="aiseg2")
+    parser.add_argument("--token", required=True)
+    parser.add_argument("--data", type=Path, required=True, help="where its data lives")
+    parser.add_argument(
+        "--fault-rate", type=float, default=0.0, help="how likely a fault is at each write (0 to 1)"
+    )
+    parser.add_argument("--fault-seed", type=int, default=1, help="the same seed draws the same faults")
+    options = parser.parse_args()
+    # Ended by a supervisor it stops influxd as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(
+                InfluxServer(options.data.resolve(), org=options.org, token=options.token)
+            )
+            if server.client.buckets_api().find_bucket_by_name(options.bucket) is None:
+                server.create_bucket(options.bucket)
+            proxy = InfluxProxy(server.url, options.port)
+            if options.fault_rate:
+                proxy.fault = InfluxFaults(options.fault_seed, options.fault_rate, slow_s=SLOW_S)
+            proxy.start()
+            stack.callback(proxy.stop)
+            print(f"InfluxDB listens on {proxy.url}, organization {options.org}, bucket {options.bucket}.")  # noqa: T201 - it is a command
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+        except OSError as error:
+            sys.exit(f"InfluxDB could not be started: {error}.")
+
+
+if __name__ == "__main__":
+    main()
