@@ -1,17 +1,30 @@
-# `make run` and `make test`. Everything else is in the README.
+# `make run` and `make test`. Everything else is in CONTRIBUTING.md.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test lint bench clean
+.PHONY: run test endurance endurance-short lint bench clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python -m aiseg2_pipeline.cli run
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest
+
+# Chaos, the compose file on a real engine, fuzzing, and an hour of the real thing under faults: some three hours.
+endurance: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest aiseg2_pipeline_tests/endurance
+	@$(BIN)/python -m benchmarks.chaos --days 8 --faults 4000 --seed 7000
+	@$(BIN)/python -m benchmarks.fuzz
+	@$(BIN)/python -m benchmarks.soak
+
+# The same in ten minutes, with fixed seeds.
+endurance-short: $(VENV)/dev.stamp
+	@$(BIN)/python -m pytest aiseg2_pipeline_tests/endurance
+	@$(BIN)/python -m benchmarks.fuzz --inputs 30000 --seed 1
+	@$(BIN)/python -m benchmarks.soak --minutes 2 --seed 2
 
 lint: $(VENV)/dev.stamp
 	@$(BIN)/python -m ruff format --check .
