@@ -1,7 +1,7 @@
 """The record under fault, for many simulated days: nothing lost, nothing false, nothing twice.
 
 Each scenario is a seed: a simulated home, the pipeline's own code in processes that are killed, a simulated unit and a
-real InfluxDB with drawn faults, and an oracle that knows every true value (see `aiseg2_pipeline_tests/chaos.py`). It goes
+real InfluxDB with drawn faults, and an oracle that knows every true value (see `aiseg2_pipeline_tests/endurance/chaos.py`). It goes
 on until there were so many simulated days and so many faults. Where anything is wrong it says so, with the command that
 runs that seed again, and ends with 1.
 
@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 
-from aiseg2_pipeline_tests.chaos_pool import Lot, Outcome, outcomes
+from aiseg2_pipeline_tests.endurance.pool import Lot, Outcome, outcomes
 from benchmarks.side import markdown, say
 
 HOURS_A_DAY = 24

@@ -29,6 +29,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
+from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -36,7 +37,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import create_app, simulated_clock
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from benchmarks.pipelines import VARIANTS, Pipeline, Variant
 from benchmarks.processes import STARTS
 

@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
+from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 
 PROJECT = Path(__file__).parents[1]
 MINUTES = 3

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from aiseg2_pipeline_tests.influxdb_server import Exchange, InfluxServer
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.outbox import deliver
 from aiseg2_pipeline.store import Destination, Store
-from aiseg2_pipeline_tests.influxdb_server import Exchange, InfluxServer
 from benchmarks.home import readings
 from benchmarks.side import Cost, alone, markdown, say
 

@@ -3,7 +3,7 @@
 A scenario is one seed: some simulated hours, minute by minute, with drawn faults of the unit and of InfluxDB, kills, and
 events (outages, clocks, disks, locks). Then all faults stop, the record gets the time to heal that it would have in
 life, and the oracle judges it. Dagster is left out; what its schedules and its sensor would launch, and when, is here,
-by the host's simulated clock. What a run does belongs in `chaos_worker`, what will happen in `chaos_plan`, what is true
+by the host's simulated clock. What a run does belongs in `worker`, what will happen in `plan`, what is true
 in `oracle`.
 
 The same seed draws the same faults. What two processes do at once, and where a kill falls by the millisecond, is the
@@ -31,9 +31,10 @@ from aiseg2_pipeline.simulator.faults import Fault as UnitFault
 from aiseg2_pipeline.simulator.faults import Faults
 from aiseg2_pipeline.simulator.server import Running, running
 from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline_tests.chaos_plan import Event, Plan
-from aiseg2_pipeline_tests.chaos_worker import Ended, Home, Job, Stored
-from aiseg2_pipeline_tests.chaos_world import (
+from aiseg2_pipeline_tests.endurance.oracle import Acknowledged, Oracle, Verdict
+from aiseg2_pipeline_tests.endurance.plan import Event, Plan
+from aiseg2_pipeline_tests.endurance.worker import Ended, Home, Job, Stored
+from aiseg2_pipeline_tests.endurance.world import (
     KILL_POINTS,
     LONG_AGO,
     Escaped,
@@ -45,7 +46,6 @@ from aiseg2_pipeline_tests.chaos_world import (
 )
 from aiseg2_pipeline_tests.faulty_influxdb import Exchange, Fault, InfluxFaults
 from aiseg2_pipeline_tests.influxdb_server import InfluxServer
-from aiseg2_pipeline_tests.oracle import Acknowledged, Oracle, Verdict
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 # Waits, time-outs and budgets are so many times as short as in life; while the record heals, nothing has to be late.

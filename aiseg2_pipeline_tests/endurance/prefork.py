@@ -1,6 +1,6 @@
 """A prepared process that forks workers, as the pipeline's warm runs are forked: everything is imported in it.
 
-    python -m aiseg2_pipeline_tests.chaos_prefork FD
+    python -m aiseg2_pipeline_tests.endurance.prefork FD
 
 For each socket that comes over the one at FD it forks a worker that serves it, and answers with its pid. Time runs
 faster in a worker than outside, so that waits, time-outs and budgets keep their proportions.
@@ -42,7 +42,7 @@ def set_speed(speed: float) -> None:
 def main() -> None:
     """Fork a worker for each socket until the other end is closed."""
     hurry()
-    from aiseg2_pipeline_tests.chaos_worker import serve  # noqa: PLC0415 - time must be in a hurry first
+    from aiseg2_pipeline_tests.endurance.worker import serve  # noqa: PLC0415 - time must be in a hurry first
 
     # Nobody waits for the workers: their sockets tell that they have ended.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

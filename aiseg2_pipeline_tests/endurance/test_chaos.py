@@ -18,10 +18,10 @@ import pytest
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline_tests.chaos import Report, Scenario
-from aiseg2_pipeline_tests.chaos_plan import MINUTE, WEATHERS, Event, Plan, Weather
-from aiseg2_pipeline_tests.chaos_pool import Lot, memory_folder, outcomes
-from aiseg2_pipeline_tests.chaos_world import KILL_POINTS, Prefork
+from aiseg2_pipeline_tests.endurance.chaos import Report, Scenario
+from aiseg2_pipeline_tests.endurance.plan import MINUTE, WEATHERS, Event, Plan, Weather
+from aiseg2_pipeline_tests.endurance.pool import Lot, memory_folder, outcomes
+from aiseg2_pipeline_tests.endurance.world import KILL_POINTS, Prefork
 from aiseg2_pipeline_tests.faulty_influxdb import Exchange, InfluxFaults
 from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 from benchmarks.chaos import replay

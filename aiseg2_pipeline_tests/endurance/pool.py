@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from multiprocessing import util
 from pathlib import Path
 
-from aiseg2_pipeline_tests.chaos import Report, Scenario
-from aiseg2_pipeline_tests.chaos_plan import draw
-from aiseg2_pipeline_tests.chaos_world import Escaped, Prefork
+from aiseg2_pipeline_tests.endurance.chaos import Report, Scenario
+from aiseg2_pipeline_tests.endurance.plan import draw
+from aiseg2_pipeline_tests.endurance.world import Escaped, Prefork
 from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 
 # Where it is memory, a store's waiting for the disk costs nothing; kills lose nothing either way.

@@ -17,8 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
-from aiseg2_pipeline_tests.chaos_worker import Home, Job
-from aiseg2_pipeline_tests.oracle import Offset
+from aiseg2_pipeline_tests.endurance.oracle import Offset
+from aiseg2_pipeline_tests.endurance.worker import Home, Job
 
 # When a worker can be killed: at the unit's n-th request, after the n-th frame that a store took, at a write to
 # InfluxDB before the server takes it, after that and before its answer, or after some milliseconds.
@@ -57,7 +57,7 @@ class Prefork:
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with other:
             self._process = subprocess.Popen(  # noqa: S603 - our own arguments
-                [sys.executable, "-m", "aiseg2_pipeline_tests.chaos_prefork", str(other.fileno())],
+                [sys.executable, "-m", "aiseg2_pipeline_tests.endurance.prefork", str(other.fileno())],
                 pass_fds=[other.fileno()],
             )
         if self._control.recv(16) != b"ready":
