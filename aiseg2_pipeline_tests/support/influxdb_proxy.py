@@ -9,6 +9,7 @@ the server.
 import gzip
 import json
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -42,7 +43,7 @@ KINDS = (
     "unauthorized",  # 401
     "no_bucket",  # 404
     "too_large",  # 413 for all but small requests
-    "refused",  # 422 because of one line, which is refused for good
+    "refused",  # 422 because of one row's lines, which are refused for good; the server stores the rest
     "slow",  # taken, but answered too late
     "silent",  # not taken, and the connection is cut after a long time
     "cut_before",  # the connection is cut before the write was taken
@@ -54,14 +55,15 @@ KINDS = (
 class Fault:
     """What to answer instead; `take` hands a write to the server first, `cut` then breaks the connection.
 
-    The answer, or the cut, comes after `delay_s`; no `status` is the server's own answer to what it took. `then` is
-    called once the server has taken the write, before that.
+    The answer, or the cut, comes after `delay_s`; no `status` is the server's own answer to what it took, which is
+    `lines` where there are any. `then` is called once the server has taken the write, before that.
     """
 
     status: int | None = 500
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     take: bool = False
+    lines: tuple[str, ...] = ()
     cut: bool = False
     delay_s: float = 0.0
     then: Callable[[], None] | None = None
@@ -75,14 +77,15 @@ class Exchange:
     params: Mapping[str, str]
     lines: list[str]
     status: int = 0
+    # Unix seconds.
+    answered_at: float = 0.0
 
 
 class InfluxFaults:
     """Draws a fault for a write with probability `rate`; it holds for that write and up to `lasts` - 1 following ones.
 
     `slow_s` must be longer than the writer waits. `tally` counts the answers by kind. `poisoned` are the lines that
-    are refused for good, as after a type conflict: what the writer has to set aside. Same seed and same writes,
-    same faults.
+    are refused for good, always all of a row: what the writer has to set aside. Same seed and same writes, same faults.
     """
 
     def __init__(
@@ -110,7 +113,7 @@ class InfluxFaults:
     def __call__(self, exchange: Exchange) -> Fault | None:
         """Return what becomes of this write; None: nothing."""
         if not self.poisoned.isdisjoint(exchange.lines):
-            return self._refused()
+            return self._refused(exchange)
         if self._left == 0 and self._chance.random() < self.rate:
             self._kind = self._chance.choice(self.kinds)
             self._left = self._chance.randint(1, self._lasts)
@@ -127,8 +130,9 @@ class InfluxFaults:
             return None
         if kind == "refused":
             self._left = 0
-            self.poisoned.add(self._chance.choice(exchange.lines))
-            return self._refused()
+            row = _row(self._chance.choice(exchange.lines))
+            self.poisoned.update(line for line in exchange.lines if _row(line) == row)
+            return self._refused(exchange)
         return {
             "unavailable": _answer(503, "unavailable", "the server is starting"),
             "busy": _answer(429, "too many requests", "slow down", {"Retry-After": "1"}),
@@ -141,9 +145,19 @@ class InfluxFaults:
             "cut_after": Fault(take=True, cut=True),
         }[kind]
 
-    def _refused(self) -> Fault:
-        reason = "failure writing points to database: partial write: field type conflict dropped=1"
-        return _answer(422, "unprocessable entity", reason)
+    def _refused(self, exchange: Exchange) -> Fault:
+        # Whatever else it holds, the server refuses a field of the name `time`.
+        lines = (_LINE.sub(r"\1time=\3", line) if line in self.poisoned else line for line in exchange.lines)
+        return Fault(None, take=True, lines=tuple(lines))
+
+
+_LINE = re.compile(r"(\w+,(.*) )\w+=(\S+ (\d+))")
+
+
+def _row(line: str) -> tuple[str, ...]:
+    """Return what all points of a row share: the tags of its series and the time."""
+    found = _LINE.fullmatch(line)
+    return found.group(2, 4) if found else (line,)
 
 
 def _answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Fault:
@@ -190,6 +204,9 @@ class InfluxProxy:
         exchange = Exchange(parts.path, dict(parse_qsl(parts.query)), lines)
         self.requests.append(exchange)
         fault = self.fault(exchange) if self.fault and parts.path == _WRITE else None
+        if fault is not None and fault.lines:
+            headers = {name: value for name, value in headers.items() if name != "Content-Encoding"}
+            body = "\n".join(fault.lines).encode()
         answer = self._hand_on(method, path, headers, body) if fault is None or fault.take else None
         if fault is not None:
             if fault.then is not None:
@@ -199,7 +216,7 @@ class InfluxProxy:
                 answer = None
             elif fault.status is not None:
                 answer = Answer(fault.status, fault.headers, fault.body)
-        exchange.status = answer.status if answer else 0
+        exchange.status, exchange.answered_at = answer.status if answer else 0, time.time()
         return answer
 
     def _hand_on(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
