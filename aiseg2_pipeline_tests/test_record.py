@@ -20,7 +20,7 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.filling import fill_hours, find_gaps
 from aiseg2_pipeline.history import History
-from aiseg2_pipeline.influx import InfluxWriter, Unavailable
+from aiseg2_pipeline.influx import Unavailable
 from aiseg2_pipeline.orchestration import live
 from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.outbox import deliver
@@ -28,14 +28,12 @@ from aiseg2_pipeline.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOT
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
 from aiseg2_pipeline.simulator.meter import Meter, is_off
-from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline_tests.simulator_client import JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.test_history_orchestration import Pipeline
 
 MINUTE, HALF, HOUR, DAY = (timedelta(minutes=minutes) for minutes in (1, 30, 60, 1440))
-
-MINUTE_NS = 60 * 10**9
 
 
 def at(day: int, hour: int, minute: int = 0) -> datetime:
@@ -80,17 +78,12 @@ class Record:
 
     unit: Unit
     folder: Path
-    influx: InfluxServer
-    bucket: str
+    influx: Influx
     live: list[pd.DataFrame] = field(default_factory=list)
 
     @property
     def now(self) -> datetime:
         return self.unit.times[0].astimezone(UTC)
-
-    @property
-    def destination(self) -> Destination:
-        return Destination(f"127.0.0.1:{self.influx.port}", self.influx.org, self.bucket)
 
     @contextmanager
     def client(self, slot: Slot) -> Iterator[Aiseg2Client]:
@@ -134,11 +127,9 @@ class Record:
             return sum(day.filled_minutes for day in days)
 
     def write_out(self) -> None:
-        writer = InfluxWriter(self.influx.url, self.influx.token, self.influx.org, self.bucket)
-        with self.store() as store, writer:
-            deliver(
-                store, writer, self.destination, now=self.now, running_hour=hour_of(self.now), max_older_rows=10**7
-            )
+        to, hour = self.influx.destination, hour_of(self.now)
+        with self.store() as store, self.influx.writer() as writer:
+            deliver(store, writer, to, now=self.now, running_hour=hour, max_older_rows=10**7)
 
     def rows(self) -> pd.DataFrame:
         with self.store() as store:
@@ -158,15 +149,15 @@ def record(
     household: Household, influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Record]:
     """The forty days, healed."""
-    influx_server.create_bucket("record")
     with ExitStack() as stack:
+        influx = stack.enter_context(Influx(influx_server, "record"))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         # While the device is off nobody waits for it here.
         patch.setattr(live, "READING_TIMEOUT_S", 0.2)
         folder = tmp_path_factory.mktemp("record")
         unit = stack.enter_context(simulated(BEGIN, household, outages=OFF))
         with_card = stack.enter_context(simulated(BEGIN, household, outages=OFF, sd_card=True))
-        record = Record(unit, folder, influx_server, "record")
+        record = Record(unit, folder, influx)
         for start, minutes, missed in RUNS:
             if start >= CARD_FROM:
                 record.unit = with_card
@@ -189,7 +180,6 @@ def record(
         record.fill()
         record.write_out()
         yield record
-    influx_server.drop_bucket("record")
 
 
 def _heal_in_dagster(record: Record) -> None:
@@ -217,31 +207,20 @@ def rows(record: Record) -> pd.DataFrame:
     return record.rows()
 
 
-def ns(moment: datetime) -> int:
-    return int(moment.timestamp()) * 10**9
-
-
 def test_every_minute_that_the_device_could_know_is_in_influxdb_once(record: Record) -> None:
     count = (hour_of(END) - BEGIN) // MINUTE
     every = (BEGIN + n * MINUTE for n in range(count))
-    known = [ns(minute) for minute in every if not any(start <= minute < end for start, end in UNKNOWN)]
+    known = [minute for minute in every if not any(start <= minute < end for start, end in UNKNOWN)]
+    points = record.influx.points("power")
     for summary in (TOTAL_CONSUMPTION, TOTAL_GENERATION, TOTAL_EXCHANGE):
-        found = record.influx.query(f"SELECT value FROM power WHERE summary = '{summary}(kW)'", record.bucket)  # noqa: S608 - our names
-        assert [row["time"] // MINUTE_NS * MINUTE_NS for row in found] == known
+        times = [point["time"] for point in points if point.get("summary") == f"{summary}(kW)"]
+        assert [time.replace(second=0) for time in sorted(times)] == known
 
 
 def test_influxdb_has_what_the_store_has(record: Record, rows: pd.DataFrame) -> None:
-    for (kind, name, unit), table in rows.groupby(["kind", "name", "unit"]):
-        tags = f"summary = '{name}({unit})'"
-        if kind != "total":
-            tags = f"\"detail-type\" = '{kind}' AND \"detail-section\" = '{name}({unit})'"
-        found = record.influx.query(f"SELECT value FROM power WHERE {tags}", record.bucket)  # noqa: S608 - our names
-        assert [row["time"] for row in found] == table["time"].astype("int64").tolist()
-        assert [row["value"] for row in found] == table["value"].tolist()
-        filled = record.influx.query(f"SELECT interval_s FROM power_fill WHERE {tags}", record.bucket)  # noqa: S608 - our names
-        assert [row["interval_s"] for row in filled] == table["interval_s"][table["interval_s"] > 0].tolist()
+    pd.testing.assert_frame_equal(record.influx.readings(), rows, check_exact=True)
     with record.store() as store:
-        assert store.pending_count(record.destination) == 0
+        assert store.pending_count(record.influx.destination) == 0
 
 
 def test_what_was_read_live_is_untouched(record: Record, rows: pd.DataFrame) -> None:
@@ -307,9 +286,9 @@ def test_each_minute_has_its_circuits_under_the_names_of_its_time(
 
 
 def test_doing_it_all_again_changes_nothing_and_asks_nothing(record: Record, rows: pd.DataFrame) -> None:
-    asked, written = record.requests(), len(record.influx.requests)
+    asked, written = record.requests(), len(record.influx.proxy.requests)
     assert record.fill() == 0
     record.write_out()
     assert record.requests() == asked
-    assert len(record.influx.requests) == written
+    assert len(record.influx.proxy.requests) == written
     pd.testing.assert_frame_equal(record.rows(), rows, check_exact=True)

@@ -44,8 +44,8 @@ from aiseg2_pipeline_tests.endurance.world import (
     Worker,
     World,
 )
-from aiseg2_pipeline_tests.faulty_influxdb import Exchange, Fault, InfluxFaults
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault, InfluxFaults
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 # Waits, time-outs and budgets are so many times as short as in life; while the record heals, nothing has to be late.
@@ -81,7 +81,7 @@ class Scenario:
         plan: Plan,
         *,
         folder: Path,
-        influx: InfluxServer,
+        server: InfluxServer,
         prefork: Prefork,
         kill_points: Sequence[str] = KILL_POINTS,
         speed: float = SPEED,
@@ -91,11 +91,11 @@ class Scenario:
         self._plan = plan
         self._seed = seed
         self._chance = random.Random(f"course of {seed}")  # noqa: S311 - a test's dice
-        self._influx = influx
+        self._server = server
+        self.influx = Influx(server, f"chaos-{seed}")
         self._prefork = prefork
         self._kill_points = kill_points
         self._folder = folder
-        self.bucket = f"chaos-{seed}"
         self.world = World(plan.start, folder / "clock", seed)
         self._faults: Counter[str] = Counter()
         self._sentences: Counter[str] = Counter()
@@ -114,6 +114,7 @@ class Scenario:
         self._file_limit: int | None = None
         self._locked: sqlite3.Connection | None = None
         self._going: list[Event] = []
+        self._administered: set[str] = set()
 
     def run(self) -> Report:
         """Run it and judge what is left. Raise Escaped."""
@@ -130,8 +131,8 @@ class Scenario:
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Start the unit, and have a bucket."""
-        self._influx.create_bucket(self.bucket)
         with ExitStack() as stack:
+            stack.enter_context(self.influx)
             stack.callback(self._leave)
             self._unit: Running = stack.enter_context(
                 running(
@@ -143,17 +144,17 @@ class Scenario:
                 )
             )
             self._unit.tally.requests = Requests(self._on_request)
-            self._influx.fault = self._on_write
+            self.influx.proxy.fault = self._on_write
             self.home = Home(
                 data=self._folder,
                 clock=self._folder / "clock",
                 device_url=f"http://{self._unit.address}",
                 user=self._unit.user,
                 password=self._unit.password,
-                influx_url=self._influx.url,
-                token=self._influx.token,
-                org=self._influx.org,
-                bucket=self.bucket,
+                influx_url=self.influx.url,
+                token=self.influx.token,
+                org=self.influx.org,
+                bucket=self.influx.bucket,
                 speed=self._speed,
             )
             yield
@@ -171,8 +172,6 @@ class Scenario:
                 worker.kill()
                 worker.connection.close()
         self._end_events(None)
-        self._influx.fault = None
-        self._influx.drop_bucket(self.bucket)
 
     # The course of things
 
@@ -187,6 +186,7 @@ class Scenario:
                 self._faults[event.name] += 1
                 self._going.append(event)
                 self._begin(event, number)
+        self._administer()
         self._fault_unit(number, weather.unit)
         host = self.world.host()
         minute = host.replace(second=0, microsecond=0)
@@ -222,9 +222,9 @@ class Scenario:
         """Let something happen."""
         match event.name:
             case "influxd stopped":
-                self._influx.stop()
+                self._server.stop()
             case "influxd killed":
-                self._influx.kill()
+                self._server.kill()
             case "nothing listens":
                 self._influx_url = LISTENS_NOWHERE
             case "influxdb only":
@@ -286,8 +286,21 @@ class Scenario:
                 case "file locked" if self._locked is not None:
                     self._locked.close()
                     self._locked = None
-        if not {"influxd stopped", "influxd killed"} & still and not self._influx.running:
-            self._influx.start()
+        if not {"influxd stopped", "influxd killed"} & still and not self._server.running:
+            self._server.start()
+        self._administer()
+
+    def _administer(self) -> None:
+        """Have the token refused, or no bucket of that name, while such an event goes on; only a server that runs can be asked."""
+        wanted = {event.name for event in self._going} & {"token refused", "bucket missing"}
+        if self._server.running:
+            for name in wanted ^ self._administered:
+                if name == "token refused":
+                    self._server.allow(self.influx.token, active=name not in wanted)
+                else:
+                    names = self.influx.bucket, f"{self.influx.bucket}, renamed"
+                    self._server.rename_bucket(*(names if name in wanted else reversed(names)))
+            self._administered = wanted
 
     def _lock(self, name: str) -> None:
         """Hold a store's file as a process that hangs in a transaction."""
@@ -374,7 +387,7 @@ class Scenario:
             verdict = oracle.judge(
                 store,
                 energy,
-                self._influx,
+                self._server,
                 self.home.destination,
                 self._acknowledged,
                 start=start,
@@ -492,7 +505,7 @@ class Scenario:
             trap.step("request")
 
     def _on_write(self, exchange: Exchange) -> Fault | None:
-        self._influx.requests.clear()
+        self.influx.proxy.requests.clear()
         for trap in list(self._traps):
             trap.step("write")
         fault = (self._only or self.rain)(exchange)

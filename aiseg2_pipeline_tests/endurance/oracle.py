@@ -40,7 +40,7 @@ from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME, Household
 from aiseg2_pipeline.simulator.meter import Day, Meter, Outages
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 # What passes between the moment that is shown and the moment that the answer is dated, while others are served.
@@ -460,11 +460,11 @@ def _energy_points(
     """Hold the bucket's points of energy against the store: each row is one point of one series."""
     shown: dict[Key, float] = {}
     for measurement in points.ENERGY_MEASUREMENTS:
-        for row in server.query(f"SELECT * FROM {measurement} GROUP BY *", bucket):  # noqa: S608 - our names
-            key = (row["time"] // 10**9, *_energy_key(measurement, row))
+        for point in server.points(bucket, measurement):
+            key = (int(point["time"].timestamp()), *_energy_key(measurement, point))
             if key in shown:
                 verdict.duplicated.append(f"energy: two series of {_told(key)}")
-            shown[key] = next(float(row[name]) for name in ("wh", "value", "yen") if row.get(name) is not None)
+            shown[key] = next(point[name] for name in ("wh", "value", "yen") if name in point)
     for key, (value, _) in rows.items():
         _, kind, _ = key
         if kind == energy.NO_DATA or kind.endswith(energy.HALF):
@@ -474,11 +474,11 @@ def _energy_points(
     verdict.duplicated += [f"energy: in no store: {_told(key)} = {value}" for key, value in shown.items()]
 
 
-def _energy_key(measurement: str, row: Mapping[str, Any]) -> tuple[str, str]:
+def _energy_key(measurement: str, point: Mapping[str, Any]) -> tuple[str, str]:
     """Return kind and name of the row that a point is of."""
-    circuit_id = row.get("circuit-id")
+    circuit_id = point.get("circuit-id")
     if measurement == "energy":
-        return row["detail-type"], circuit_id or row["detail-type"]
+        return point["detail-type"], circuit_id or point["detail-type"]
     if measurement == energy.DAILY_COST and circuit_id:
         return measurement, energy.COST_OF_CIRCUIT + circuit_id
-    return measurement, circuit_id or row["detail-section"]
+    return measurement, circuit_id or point["detail-section"]

@@ -8,7 +8,7 @@ from typing import Any
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.faults import Fault as UnitFault
 from aiseg2_pipeline.simulator.household import Household, Rename
-from aiseg2_pipeline_tests.faulty_influxdb import KINDS
+from aiseg2_pipeline_tests.support.influxdb_proxy import KINDS
 
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 NEW_NAMES = ("書斎", "ＬＤ", "電子レンジ", "キッチン　パントリー２", "和室・エアコン", "a,b=c d", '"\\', "-")
@@ -115,8 +115,8 @@ def _outages(
 
 
 def _events(chance: random.Random, hours: int, rough: float) -> list[Event]:
-    # Those that answer for a while with one kind of refusal; `refused` is for good.
-    of_influx = [kind for kind in KINDS if kind != "refused"]
+    # Those that the server itself does not do for a while; `refused` is for good.
+    of_influx = [kind for kind in KINDS if kind not in ("unauthorized", "no_bucket", "refused")]
     of_unit = [kind for kind in UnitFault if kind is not UnitFault.REBOOTED]
     drawn = []
     for _ in range(round(hours * rough * 1.5 + chance.random())):
@@ -128,6 +128,8 @@ def _events(chance: random.Random, hours: int, rough: float) -> list[Event]:
                     Event(begins, long, "influxd stopped"),
                     Event(begins, short, "influxd killed"),
                     Event(begins, long, "nothing listens"),
+                    Event(begins, chance.choice((short, long)), "token refused"),
+                    Event(begins, chance.choice((short, long)), "bucket missing"),
                     Event(begins, chance.choice((short, long)), "influxdb only", chance.choice(of_influx)),
                     Event(begins, chance.choice((short, long)), "unit often", str(chance.choice(of_unit))),
                     Event(begins, long, "unit's clock off"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from aiseg2_pipeline_tests.endurance.chaos import Report, Scenario
 from aiseg2_pipeline_tests.endurance.plan import draw
 from aiseg2_pipeline_tests.endurance.world import Escaped, Prefork
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 
 # Where it is memory, a store's waiting for the disk costs nothing; kills lose nothing either way.
 MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it have names that nobody can guess
@@ -60,7 +60,7 @@ class _Servers:
     """What a process of the pool has for all its scenarios."""
 
     folder: Path
-    influx: InfluxServer
+    server: InfluxServer
     prefork: Prefork
 
 
@@ -74,7 +74,7 @@ def _prepare() -> None:
     util.Finalize(None, stack.close, exitpriority=10)
     threading.Thread(target=_end_with_parent, args=(stack,), daemon=True).start()
     _Servers.folder = Path(stack.enter_context(memory_folder()))
-    _Servers.influx = stack.enter_context(InfluxServer(_Servers.folder / "influxdb", token="chaos"))
+    _Servers.server = stack.enter_context(InfluxServer(_Servers.folder / "influxdb", token="chaos"))
     _Servers.prefork = stack.enter_context(Prefork())
 
 
@@ -94,7 +94,7 @@ def _run(seed: int, hours: int, rough: float) -> Outcome:
             seed,
             draw(seed, hours, rough=rough),
             folder=Path(folder),
-            influx=_Servers.influx,
+            server=_Servers.server,
             prefork=_Servers.prefork,
         )
         try:

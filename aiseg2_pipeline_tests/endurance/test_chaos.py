@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from aiseg2_pipeline.influx import Rejected
 from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Store
@@ -22,8 +23,8 @@ from aiseg2_pipeline_tests.endurance.chaos import Report, Scenario
 from aiseg2_pipeline_tests.endurance.plan import MINUTE, WEATHERS, Event, Plan, Weather
 from aiseg2_pipeline_tests.endurance.pool import Lot, memory_folder, outcomes
 from aiseg2_pipeline_tests.endurance.world import KILL_POINTS, Prefork
-from aiseg2_pipeline_tests.faulty_influxdb import Exchange, InfluxFaults
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, InfluxFaults
 from benchmarks.chaos import replay
 
 SEEDS = (11, 12, 13, 14, 15, 16, 17)
@@ -62,13 +63,19 @@ def test_the_same_seed_draws_the_same_faults_of_influxdb() -> None:
     assert 0 < one.tally.total() <= 200
 
 
-def test_a_refused_line_is_refused_until_faults_stop() -> None:
-    write = Exchange("/api/v2/write", {"bucket": "b"}, ["m value=1 1"])
-    faults = InfluxFaults(7, 1.0, ("refused",))
-    assert [(fault := faults(write)) and fault.status for _ in range(3)] == [422] * 3
-    assert faults.poisoned == set(write.lines)
-    faults.stop()
-    assert faults(write) is None
+def test_a_refused_row_is_refused_until_faults_stop_and_the_rest_is_stored(influx: Influx) -> None:
+    filled = ["power,summary=a value=1 1", "power_fill,summary=a interval_s=3600i 1"]
+    influx.proxy.fault = faults = InfluxFaults(7, 1.0, ("refused",))
+    with influx.writer() as writer:
+        with pytest.raises(Rejected, match="partial write"):
+            writer.write(filled)
+        faults.rate = 0
+        with pytest.raises(Rejected, match="partial write"):
+            writer.write([*filled, "power,summary=b value=2 1"])
+        assert [point["summary"] for point in influx.points()] == ["b"]
+        faults.stop()
+        writer.write(filled)
+    assert len(influx.points()) == 3
 
 
 def test_an_unknown_kind_of_fault_is_a_sentence() -> None:
@@ -88,8 +95,8 @@ def prefork() -> Iterator[Prefork]:
 class Bench:
     """Scenarios that a test plans itself."""
 
-    def __init__(self, influx: InfluxServer, prefork: Prefork, folder: Path) -> None:
-        self.influx = influx
+    def __init__(self, server: InfluxServer, prefork: Prefork, folder: Path) -> None:
+        self._server = server
         self._prefork = prefork
         self._folder = folder
         self._count = 0
@@ -109,7 +116,7 @@ class Bench:
             1,
             replace(plan, **changes),
             folder=folder,
-            influx=self.influx,
+            server=self._server,
             prefork=self._prefork,
             kill_points=kill_points,
             speed=SPEED,
@@ -123,9 +130,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench(influx: InfluxServer, prefork: Prefork) -> Iterator[Bench]:
+def bench(influx_server: InfluxServer, prefork: Prefork) -> Iterator[Bench]:
     with memory_folder() as folder:
-        yield Bench(influx, prefork, Path(folder))
+        yield Bench(influx_server, prefork, Path(folder))
 
 
 def test_without_faults_every_minute_is_live(bench: Bench) -> None:
@@ -251,7 +258,7 @@ def test_what_is_refused_in_the_place_of_an_older_value_is_set_aside(bench: Benc
         scenario.play()
         scenario.heal()
         report = scenario.judged()
-        set_aside, in_bucket = _values_of_refused(bench.influx, scenario)
+        set_aside, in_bucket = _values_of_refused(scenario)
         scenario.send_again()
         afterwards = scenario.judged()
     assert set_aside != in_bucket
@@ -259,9 +266,9 @@ def test_what_is_refused_in_the_place_of_an_older_value_is_set_aside(bench: Benc
     assert not afterwards.verdict.wrong, str(afterwards.verdict)
 
 
-def _values_of_refused(influx: InfluxServer, scenario: Scenario) -> tuple[list[float], list[float]]:
+def _values_of_refused(scenario: Scenario) -> tuple[list[float], list[float]]:
     """Return the values of the rows set aside that the bucket has other points of, and the values of those."""
-    shown = influx.readings(scenario.bucket)
+    shown = scenario.influx.readings()
     with Store.open(scenario.home.readings) as store:
         refused = store.set_aside_rows(scenario.home.destination)
     both = refused.merge(shown, on=["time", "kind", "name"])
@@ -269,7 +276,7 @@ def _values_of_refused(influx: InfluxServer, scenario: Scenario) -> tuple[list[f
 
 
 def test_a_bucket_that_is_missing_for_hours_gets_everything_afterwards(bench: Bench) -> None:
-    report = bench.whole(Event(3, 200, "influxdb only", "no_bucket"), hours=4)
+    report = bench.whole(Event(3, 200, "bucket missing"), hours=4)
     assert report.verdict.counts["minutes live"] >= 240 - MISSED
 
 

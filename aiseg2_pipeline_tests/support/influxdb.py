@@ -151,6 +151,13 @@ class InfluxServer:
         buckets = self.client.buckets_api()
         buckets.delete_bucket(buckets.find_bucket_by_name(name))
 
+    def rename_bucket(self, name: str, new_name: str) -> None:
+        """Give a bucket another name: writes to the old one get a 404, and what is in it stays."""
+        buckets = self.client.buckets_api()
+        bucket = buckets.find_bucket_by_name(name)
+        bucket.name = new_name
+        buckets.update_bucket(bucket)
+
     def create_token(self, bucket: str | None = None, *, read: bool = True, write: bool = True) -> str:
         """Return a new token for a bucket, or for all of the organization's buckets."""
         bucket_id = self.client.buckets_api().find_bucket_by_name(bucket).id if bucket else None
