@@ -1,8 +1,8 @@
 """What a minute run costs and how long it takes: stock Dagster, and ours without and with warm runs.
 
 CPU-seconds of all processes net of what they take when idle, tick → first request to the device, tick → acknowledged by
-InfluxDB, and memory (PSS), one variant after the other on one machine. Device and InfluxDB are this process's
-own: they are in no figure. All other schedules and sensors are off meanwhile. Linux only.
+InfluxDB, and memory (PSS), one variant after the other on one machine. Device and InfluxDB are none of its
+processes: they are in no figure. All other schedules and sensors are off meanwhile. Linux only.
 
 Stock's daemon starts a new code server about once a minute, whatever runs: that is a part of idle, its mean over all minutes.
 
@@ -26,17 +26,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 
 import uvicorn
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import create_app, simulated_clock
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from benchmarks.pipelines import VARIANTS, Pipeline, Variant
 from benchmarks.processes import STARTS
 
@@ -49,7 +48,6 @@ COUNT_AT_S = 50
 IDLE_AT_S = 44
 FIRST_RUN_S = 180
 BASELINE = "stock-in-process"
-IN_SECONDS = {"s": 1, "ms": 1e3, "us": 1e6, "ns": 1e9}
 
 
 class Arrivals:
@@ -64,24 +62,6 @@ class Arrivals:
         """Note the time and pass it on."""
         self._arrived_at.append(time.time())
         await self._app(scope, receive, send)
-
-
-class RecordingInflux(InfluxServer):
-    """Notes when it acknowledged a write, and the newest point in it (both in Unix seconds)."""
-
-    def __init__(self, data: Path, token: str) -> None:
-        """Prepare it; nothing runs yet."""
-        super().__init__(data, token=token)
-        self.acknowledged: list[tuple[float, float]] = []
-
-    async def _write(self, request: Request) -> Response:
-        answer = await super()._write(request)
-        write = self.requests[-1]
-        if answer.status_code == 204:  # noqa: PLR2004 - what InfluxDB answers when it has them
-            per_second = IN_SECONDS[write.params.get("precision", "ns")]
-            newest = max(int(line.rpartition(" ")[2]) for line in write.lines if line) / per_second
-            self.acknowledged.append((time.time(), newest))
-        return answer
 
 
 @dataclass(frozen=True)
@@ -108,24 +88,18 @@ class Figures:
 
 
 def measure(
-    variant: Variant, folder: Path, influx: RecordingInflux, *, idle_minutes: int, minutes: int, latency_s: float
+    variant: Variant, folder: Path, influx: Influx, *, idle_minutes: int, minutes: int, latency_s: float
 ) -> Figures:
     """Run one variant through its idle and its counted minutes."""
     figures = Figures(variant.title, minutes)
-    bucket = variant.name
-    influx.create_bucket(bucket)
     with simulated_unit(latency_s) as unit:
         settings = {
             "AISEG2_HOST": unit.address,
             "AISEG2_USER": DEFAULT_USER,
             "AISEG2_PASSWORD": DEFAULT_PASSWORD,
-            "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
-            "INFLUXDB_TOKEN": influx.token,
-            "INFLUXDB_ORG": influx.org,
-            "INFLUXDB_BUCKET": bucket,
+            **influx.settings,
         }
         say(f"{variant.name}: starting")
-        influx.acknowledged.clear()
         with Pipeline(variant, folder, free_port(), settings) as pipeline:
             say(f"{variant.name}: waiting for the first run")
             wait_for_first_run(pipeline, influx)
@@ -139,13 +113,22 @@ def measure(
     return figures
 
 
-def wait_for_first_run(pipeline: Pipeline, influx: RecordingInflux) -> None:
+def wait_for_first_run(pipeline: Pipeline, influx: Influx) -> None:
     """Return when a run has written something; it found caches empty, and is not counted."""
     end = time.monotonic() + FIRST_RUN_S
-    while not influx.acknowledged:
+    while not acknowledged(influx):
         if time.monotonic() > end:
             raise SystemExit(f"No run has written anything to InfluxDB. {pipeline.last_words()}")
         time.sleep(0.5)
+
+
+def acknowledged(influx: Influx) -> list[tuple[float, float]]:
+    """Return when each write was acknowledged, and the newest point in it (both in Unix seconds)."""
+    return [
+        (write.answered_at, max(int(line.rpartition(" ")[2]) for line in write.lines) / 1e9)
+        for write in influx.proxy.requests
+        if write.status == HTTPStatus.NO_CONTENT
+    ]
 
 
 def idle_and_count(pipeline: Pipeline, figures: Figures, idle_minutes: int, minutes: int) -> float:
@@ -185,11 +168,11 @@ def idle_from(earliest: float, length: float) -> float:
     return starts
 
 
-def note_latencies(figures: Figures, first_tick: float, unit: Unit, influx: RecordingInflux) -> None:
+def note_latencies(figures: Figures, first_tick: float, unit: Unit, influx: Influx) -> None:
     """Find each counted minute's first request, and the first acknowledged write with a point of that minute."""
     for tick in (first_tick + n * MINUTE_S for n in range(figures.minutes)):
         asked = [at - tick for at in unit.arrived_at if tick <= at < tick + MINUTE_S]
-        written = [at - tick for at, newest in influx.acknowledged if tick <= newest < tick + MINUTE_S]
+        written = [at - tick for at, newest in acknowledged(influx) if tick <= newest < tick + MINUTE_S]
         figures.requests.append(len(asked))
         figures.to_request_s += asked[:1]
         figures.to_acknowledged_s += written[:1]
@@ -290,17 +273,18 @@ def say(what: str) -> None:
 
 def measure_all(options: argparse.Namespace, folder: Path, measured: dict[str, Figures]) -> None:
     """Measure the variants one after the other, into `measured`."""
-    with RecordingInflux(folder / "influxdb", secrets.token_hex()) as influx:
+    with InfluxServer(folder / "influxdb", token=secrets.token_hex()) as server:
         for variant in (variant for variant in VARIANTS if variant.name in options.only):
             (folder / variant.name).mkdir()
-            measured[variant.name] = measure(
-                variant,
-                folder / variant.name,
-                influx,
-                idle_minutes=options.idle_minutes,
-                minutes=options.minutes,
-                latency_s=options.latency_ms / 1000,
-            )
+            with Influx(server, variant.name) as influx:
+                measured[variant.name] = measure(
+                    variant,
+                    folder / variant.name,
+                    influx,
+                    idle_minutes=options.idle_minutes,
+                    minutes=options.minutes,
+                    latency_s=options.latency_ms / 1000,
+                )
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
 
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
+from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 
 PROJECT = Path(__file__).parents[1]
 MINUTES = 3
@@ -44,16 +44,13 @@ def real_runs(folder: Path) -> Homes:
     """Run the services until each has some minutes; takes about five. The runs of an hour and a day are among ours."""
     with ExitStack() as stack:
         unit = stack.enter_context(running(Household(1), clock=lambda: datetime.now(UTC), latency_s=0.05))
-        influx = stack.enter_context(InfluxServer(folder / "influxdb", token=TOKEN))
-        influx.create_bucket("energy")
+        server = stack.enter_context(InfluxServer(folder / "influxdb", token=TOKEN))
+        influx = stack.enter_context(Influx(server, "energy"))
         settings = {
             "AISEG2_HOST": unit.address,
             "AISEG2_USER": unit.user,
             "AISEG2_PASSWORD": unit.password,
-            "INFLUXDB_HOST": f"127.0.0.1:{influx.port}",
-            "INFLUXDB_TOKEN": influx.token,
-            "INFLUXDB_ORG": influx.org,
-            "INFLUXDB_BUCKET": "energy",
+            **influx.settings,
             "AISEG2_START_DATE": day_key(datetime.now(UTC) - timedelta(days=1)),
             "AISEG2_UI": "0",
         }

@@ -25,14 +25,13 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
-
 from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store_file import StoreError
 from aiseg2_pipeline_tests.running_pipeline import Pages
+from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from benchmarks import vitals
 from benchmarks.minute_run import free_port
 from benchmarks.processes import Tree
@@ -141,7 +140,7 @@ def prepared(options: argparse.Namespace, folder: Path, token: str, tree: Tree, 
         "InfluxDB",
         folder,
         {},
-        *("aiseg2_pipeline_tests.influxdb_server", "--port", str(influx_port), "--org", ORG, "--bucket", BUCKET),
+        *("aiseg2_pipeline_tests.support.influxdb", "--port", str(influx_port), "--org", ORG, "--bucket", BUCKET),
         *("--token", token, "--data", str(folder / "influxdb"), *faults),
     )
     # A past to fill, so that there is something to do beside the minute.

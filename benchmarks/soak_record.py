@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from aiseg2_pipeline_tests.influxdb_server import InfluxServer
-
 from aiseg2_pipeline.filling import find_gaps
 from aiseg2_pipeline.orchestration.partitions import HOUR, hour_of
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline_tests.endurance.oracle import Acknowledged, Offset, Oracle
+from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 
 MINUTE = timedelta(minutes=1)
 NAMED = 5

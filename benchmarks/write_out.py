@@ -1,8 +1,8 @@
 """Writing out what InfluxDB is owed, against influxdb-client's own writer of DataFrames: points a second, memory.
 
-Both read the same rows from a store and write them to a real server, which with its front is in this process; each
-side has a process of its own. The client's writer gets frames of as many rows as our requests have, and notes
-nothing. Both buckets must hold all points afterwards.
+Both read the same rows from a store and write them to the real server, each side from a process of its own. The
+client's writer gets frames of as many rows as our requests have, and notes nothing. Both buckets must hold all
+points afterwards.
 
     python -m benchmarks.write_out [--days 1 30]
 """
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from aiseg2_pipeline_tests.influxdb_server import Exchange, InfluxServer
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.outbox import deliver
 from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from benchmarks.home import readings
 from benchmarks.side import Cost, alone, markdown, say
 
@@ -91,6 +91,15 @@ def client(path: Path, outlet: Outlet, days: int) -> None:
                 )
 
 
+def count_of_points(server: InfluxServer, bucket: str) -> int:
+    """Return how many points of `power` a bucket holds."""
+    (record,) = server.query(
+        f'from(bucket: "{bucket}") |> range(start: 0) |> filter(fn: (r) => r._measurement == "power")'
+        " |> group() |> count()"
+    )
+    return int(record["_value"])
+
+
 def measured(server: InfluxServer, path: Path, days: int) -> Iterator[Sequence[str]]:
     """Yield the rows of the table."""
     sides: dict[str, Callable[[Path, Outlet, int], None]] = {"the outbox": ours, "influxdb-client": client}
@@ -101,7 +110,7 @@ def measured(server: InfluxServer, path: Path, days: int) -> Iterator[Sequence[s
         outlet = Outlet(server.url, server.org, server.token, f"{name}, {days} days")
         server.create_bucket(outlet.bucket)
         costs[name] = alone(side, path, outlet, days)
-        counts[name] = server.query("SELECT count(value) FROM power", outlet.bucket)[0]["count"]
+        counts[name] = count_of_points(server, outlet.bucket)
         server.drop_bucket(outlet.bucket)
     if len(set(counts.values())) > 1:
         raise SystemExit(f"The buckets do not hold the same number of points: {counts}.")
@@ -137,12 +146,6 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         InfluxServer(Path(folder) / "influxdb", token=secrets.token_hex()) as server,
     ):
-
-        def forget(_: Exchange) -> None:
-            # A month of lines is not kept.
-            server.requests.clear()
-
-        server.fault = forget
         for days in parser.parse_args().days:
             path = Path(folder) / f"{days}.sqlite"
             with Store.open(path) as store:
