@@ -38,6 +38,7 @@ from aiseg2_pipeline.simulator.server import create_app, simulated_clock
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from benchmarks.pipelines import VARIANTS, Pipeline, Variant
 from benchmarks.processes import STARTS
+from benchmarks.side import say
 
 MINUTE_S = 60
 HOUR_S = 3600
@@ -264,11 +265,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
-
-
-def say(what: str) -> None:
-    """Tell how far it is; the tables alone go to stdout."""
-    print(what, file=sys.stderr, flush=True)
 
 
 def measure_all(options: argparse.Namespace, folder: Path, measured: dict[str, Figures]) -> None:

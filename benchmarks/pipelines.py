@@ -3,7 +3,6 @@
 What is measured of it belongs in `minute_run`, what its processes cost in `processes`.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any, Self
 
 import requests
 
+from aiseg2_pipeline_tests.running_pipeline import environment
 from benchmarks.processes import Tree
 
 PROJECT = Path(__file__).parents[1]
@@ -53,17 +53,15 @@ class Pipeline:
         """Prepare it in an empty folder; nothing runs yet."""
         self.folder = folder
         self.port = port
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AISEG2_", "INFLUXDB_", "DAGSTER_"))
-        } | {
-            **settings,
-            "AISEG2_DATA_DIR": str(folder / "data"),
-            "AISEG2_UI_PORT": str(port),
-            # The workspace of the stock variants names modules of this folder.
-            "PYTHONPATH": str(PROJECT),
-        }
+        self.environment = environment(
+            {
+                **settings,
+                "AISEG2_DATA_DIR": str(folder / "data"),
+                "AISEG2_UI_PORT": str(port),
+                # The workspace of the stock variants names modules of this folder.
+                "PYTHONPATH": str(PROJECT),
+            }
+        )
         self._variant = variant
         self._log = folder / "log"
         self._session = requests.Session()

@@ -5,7 +5,6 @@ belongs in `run_history`.
 """
 
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -22,6 +21,7 @@ import yaml
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
+from aiseg2_pipeline_tests.running_pipeline import environment
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 
 PROJECT = Path(__file__).parents[1]
@@ -108,17 +108,12 @@ def _services(folder: Path, settings: Mapping[str, str], *, default_storage: boo
 
 def _environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
     data = folder / "data"
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("AISEG2_", "INFLUXDB_", "DAGSTER_"))
-    }
     places = {
         "AISEG2_DATA_DIR": str(data),
         "DAGSTER_HOME": str(data / "dagster"),
         "AISEG2_CODE_SERVER": str(data / "code.sock"),
     }
-    return kept | dict(settings) | places
+    return environment({**settings, **places})
 
 
 def _launch(folder: Path, settings: Mapping[str, str], job: str, partition: str | None = None) -> None:
