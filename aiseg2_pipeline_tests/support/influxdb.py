@@ -169,7 +169,7 @@ class InfluxServer:
         return str(created.token)
 
     def allow(self, token: str, *, active: bool) -> None:
-        """Accept a token that was created here again, or refuse it with 401."""
+        """Accept a token that was created here again, or refuse it with 403."""
         self._tokens[token].status = "active" if active else "inactive"
         self.client.authorizations_api().update_authorization(self._tokens[token])
 
