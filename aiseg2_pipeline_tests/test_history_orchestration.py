@@ -419,6 +419,18 @@ def test_a_tick_is_for_the_hour_or_the_day_that_has_ended(
     assert request.partition_key == key
 
 
+@pytest.mark.parametrize("schedule", ["settle_the_hour", "energy_of_yesterday", "report_of_yesterday"])
+def test_a_tick_for_a_time_before_the_first_partition_is_skipped(tmp_path: Path, schedule: str) -> None:
+    settings = Settings.from_environment({"AISEG2_DATA_DIR": str(tmp_path)})
+    definitions = build_definitions(settings, lambda: TODAY + MINUTE)
+    context = build_schedule_context(
+        scheduled_execution_time=TODAY + 8 * MINUTE, repository_def=definitions.get_repository_def()
+    )
+    skipped = definitions.resolve_schedule_def(schedule).evaluate_tick(context)
+    assert skipped.run_requests == []
+    assert "before this pipeline's first partition" in (skipped.skip_message or "")
+
+
 # Healing
 
 

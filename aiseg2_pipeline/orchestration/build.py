@@ -74,10 +74,10 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
         jobs=[minute, energy, fill, pending, climate, close, prune, report, salvage],
         schedules=[
             every_minute(minute),
-            *background_schedules(energy, fill),
+            *background_schedules(energy, fill, first),
             climate_schedule(climate, sensors),
             *history_schedules(close, prune),
-            report_schedule(report),
+            report_schedule(report, first),
         ],
         sensors=[
             healing_sensor(fill, energy, pending, salvage, first, settings.start_date, clock),

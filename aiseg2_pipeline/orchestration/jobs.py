@@ -39,6 +39,8 @@ BACKGROUND = {BACKGROUND_TAG: "1"}
 # A logger that no config names is not used: Dagster's own would print every event.
 LOGGED: dict[str, Any] = {"loggers": {"console": {}}}
 
+NOT_YET = "That was before this pipeline's first partition, so there is nothing to do."
+
 MINUTE_JOB, ENERGY_JOB, CLIMATE_JOB = "power_minute", "energy_day", "climate_rooms"
 
 Job = UnresolvedAssetJobDefinition
@@ -115,10 +117,19 @@ def every_minute(job: Job) -> ScheduleDefinition:
     return tick
 
 
-def background_schedules(energy: Job, fill: Job) -> list[ScheduleDefinition]:
-    """Return the schedules beside the minute: the device needs some minutes to finish an hour."""
+def background_schedules(energy: Job, fill: Job, first: datetime) -> list[ScheduleDefinition]:
+    """Return the schedules beside the minute, from the partition of `first` on.
+
+    The device needs some minutes to finish an hour.
+    """
     energy_hour = _partition_of(
-        "energy_of_the_hour", energy, "5 1-23 * * *", HOUR, day_key, "Renews today's energy after every hour."
+        "energy_of_the_hour",
+        energy,
+        "5 1-23 * * *",
+        HOUR,
+        day_key,
+        "Renews today's energy after every hour.",
+        first,
     )
     # The day's last hour comes with its night.
     energy_night = _partition_of(
@@ -128,6 +139,7 @@ def background_schedules(energy: Job, fill: Job) -> list[ScheduleDefinition]:
         DAY,
         day_key,
         "Asks for yesterday's energy, circuits included, every night.",
+        first,
     )
     settle = _partition_of(
         "settle_the_hour",
@@ -136,6 +148,7 @@ def background_schedules(energy: Job, fill: Job) -> list[ScheduleDefinition]:
         HOUR,
         hour_key,
         "Fills what is missing of the hour that has just ended.",
+        first,
     )
     return [energy_hour, energy_night, settle]
 
@@ -182,7 +195,13 @@ def _nightly(name: str, job: JobDefinition, cron: str, description: str) -> Sche
 
 
 def _partition_of(
-    name: str, job: Job, cron: str, before: timedelta, key: Callable[[datetime], str], description: str
+    name: str,
+    job: Job,
+    cron: str,
+    before: timedelta,
+    key: Callable[[datetime], str],
+    description: str,
+    first: datetime,
 ) -> ScheduleDefinition:
     @schedule(
         name=name,
@@ -192,9 +211,13 @@ def _partition_of(
         default_status=DefaultScheduleStatus.RUNNING,
         description=description,
     )
-    def tick(context: ScheduleEvaluationContext) -> RunRequest:
+    def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         planned = _tick(context)
-        return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=key(planned - before))
+        partition = key(planned - before)
+        # Keys sort by time. Dagster logs a request for a partition that does not exist as an error.
+        if partition < key(first):
+            return SkipReason(NOT_YET)
+        return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=partition)
 
     return tick
 

@@ -36,7 +36,7 @@ from dagster import (
 from aiseg2_pipeline.history import day_of
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
 from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
-from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, Job
+from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, NOT_YET, Job
 from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
@@ -103,8 +103,11 @@ def report_job() -> Job:
     )
 
 
-def report_schedule(job: Job) -> ScheduleDefinition:
-    """Return the schedule of the night: after yesterday's energy, its last hour's settling and its closing."""
+def report_schedule(job: Job, first: datetime) -> ScheduleDefinition:
+    """Return the schedule of the night, from the day of `first` on.
+
+    It comes after yesterday's energy, its last hour's settling and its closing.
+    """
 
     @schedule(
         name="report_of_yesterday",
@@ -118,6 +121,8 @@ def report_schedule(job: Job) -> ScheduleDefinition:
         if not installed():
             return SkipReason(NO_MATPLOTLIB)
         key = day_key(context.scheduled_execution_time.astimezone(UTC) - DAY)
+        if key < day_key(first):
+            return SkipReason(NOT_YET)
         return RunRequest(run_key=key, partition_key=key)
 
     return tick
