@@ -1,28 +1,21 @@
 """Fixtures that several test modules share."""
 
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aiseg2_pipeline_tests.postgres_server import postgres, postgres_programs
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer, influxd_path
+from aiseg2_pipeline_tests.support.missing import missing
 
 if TYPE_CHECKING:
     from aiseg2_pipeline_tests.guarded_pipeline import Lived
 
 _bucket_numbers = itertools.count(1)
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip what asks for something that is not installed; where CI is set, that is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
