@@ -117,7 +117,7 @@ class InfluxWriter:
             ssl_context=_trusting(verify) if isinstance(verify, str) else None,
         )
         # Not `WriteApi`: it neither takes a timeout for one write nor tells the status.
-        self._write_service = WriteService(self._client.api_client)  # type: ignore[no-untyped-call] # library
+        self._write_service = WriteService(self._client.api_client)
 
     def __repr__(self) -> str:
         """Tell where it writes to; the token stays out."""
@@ -133,7 +133,7 @@ class InfluxWriter:
 
     def close(self) -> None:
         """Close its connections."""
-        self._client.close()  # type: ignore[no-untyped-call] # the library has no types here
+        self._client.close()
 
     def write(self, lines: Sequence[str], timeout_s: float | None = None) -> None:
         """Send line protocol in nanoseconds as one request; return once the server has stored it.
@@ -196,7 +196,7 @@ class InfluxWriter:
             self._call(partial(delete, start, last, of_measurement, self.bucket, self.org))
 
     def _post(self, body: str, timeout_s: float | None) -> int:
-        _, status, _ = self._write_service.post_write_with_http_info(  # type: ignore[no-untyped-call] # library
+        _, status, _ = self._write_service.post_write_with_http_info(
             self.org,
             self.bucket,
             body,

@@ -326,6 +326,6 @@ def test_hours_beyond_the_buckets_retention_and_points_refused_for_good_are_set_
         assert set(aside[beyond]["time"].dt.floor("h")) == {hours[0]}
         assert set(aside[~beyond]["name"]) == {"充電率"}
         refused = (home.stored()["kind"] == "battery") & (home.stored()["time"] >= hours[3])
-        taken = home.stored()[(home.stored()["time"] >= hours[1]) & ~refused]
-        written = short.readings()[lambda rows: rows["name"] != "x"]
-        assert written.reset_index(drop=True).equals(taken.reset_index(drop=True))
+        taken = home.stored()[(home.stored()["time"] >= hours[1]) & ~refused].reset_index(drop=True)
+        written = short.readings()
+        assert written[written["name"] != "x"].reset_index(drop=True).equals(taken)

@@ -28,7 +28,11 @@ from typing import Any, Self
 
 import pandas as pd
 import requests
-from influxdb_client import Authorization, BucketRetentionRules, InfluxDBClient, Permission, PermissionResource
+from influxdb_client.client.influxdb_client import InfluxDBClient
+from influxdb_client.domain.authorization import Authorization
+from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
+from influxdb_client.domain.permission import Permission
+from influxdb_client.domain.permission_resource import PermissionResource
 
 from aiseg2_pipeline.influx import InfluxWriter
 from aiseg2_pipeline.readings import KEY, Row, frame
