@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,13 +60,18 @@ services:
 volumes:
   demo-data: {{{disk}}}
 """
-# Device and series of a live row, whose time is at or after the argument.
+# Rows of the store from a time on.
 ROWS = """
 import json, sqlite3, sys
 store = sqlite3.connect("file:/data/readings.sqlite?mode=ro", uri=True)
 rows = store.execute("SELECT time, kind, name, unit, value FROM readings WHERE time >= ?", sys.argv[1:])
 print(json.dumps(rows.fetchall()))
 """
+try:
+    ENGINE = DockerEngine()
+except EngineMissingError as error:
+    missing(str(error))
+
 # When, kind (none for a total or the battery), and name with unit.
 Rows = dict[tuple[datetime, str, str], float]
 
@@ -129,6 +135,7 @@ class Home:
         logged = self.note_logged()
         stored = self.stored()
         assert before.items() <= stored.items()
+        assert logged
         assert logged <= {at for at, *_ in stored}
         _wait(
             f"the bucket of {self.stack.folder.name} lacks rows of the store",
@@ -181,12 +188,18 @@ def _wait(problem: str, condition: Callable[[], bool], within_s: float = WITHIN_
     pytest.fail(f"{problem} after {within_s:.0f} s. {refused}")
 
 
+def _at_once(*calls: Callable[[], object]) -> None:
+    with ThreadPoolExecutor() as pool:
+        for future in [pool.submit(call) for call in calls]:
+            future.result()
+
+
 @pytest.fixture(scope="module")
 def engine() -> Iterator[DockerEngine]:
     try:
-        with DockerEngine() as engine:
-            engine.make_images()
-            yield engine
+        with ENGINE:
+            ENGINE.make_images()
+            yield ENGINE
     except EngineMissingError as error:
         missing(str(error))
 
@@ -216,24 +229,23 @@ def homes(
     simulator = ", networks: [default], profiles: !override [influxdb]"
     home = Stack(engine, folder / "home", OVERRIDE.format(**names, simulator=simulator, disk=""), env=ENV)
     token = "no-secret-of-the-demo"
-    yield (
+    found = (
         Home(demo, "demo", "demo-influxdb", token, "demo", "demo"),
         Home(home, "pipeline", "influxdb", ENV["INFLUXDB_TOKEN"], ENV["INFLUXDB_ORG"], ENV["INFLUXDB_BUCKET"]),
     )
-    for stack in (demo, home):
-        # Before the disk goes away.
-        stack.compose("down", "--timeout", "1")
+    _at_once(demo.up, home.up)
+    yield found
+    # Before the disk goes away.
+    _at_once(lambda: demo.compose("down"), lambda: home.compose("down"))
 
 
 @pytest.fixture(scope="module")
 def demo(homes: tuple[Home, Home]) -> Home:
-    homes[0].stack.up()
     return homes[0]
 
 
 @pytest.fixture(scope="module")
 def home(homes: tuple[Home, Home]) -> Home:
-    homes[1].stack.up()
     return homes[1]
 
 
@@ -285,6 +297,8 @@ def test_every_container_is_locked_in_and_its_log_is_rotated(demo: Home, home: H
 
 
 def test_neither_kill_9_nor_a_full_disk_loses_a_reading(demo: Home, home: Home, disk: Disk) -> None:
+    for one in (demo, home):
+        one.write_again(after=one.since)
     disk.fill()
     full_since = datetime.now(UTC)
     demo_before, home_before = demo.stored(), home.stored()
@@ -301,10 +315,11 @@ def test_neither_kill_9_nor_a_full_disk_loses_a_reading(demo: Home, home: Home, 
 
 
 def test_restart_and_down_and_up_keep_the_data(demo: Home, home: Home) -> None:
+    for one in (demo, home):
+        one.write_again(after=one.since)
     demo_before, home_before, runs_before = demo.stored(), home.stored(), _runs_in_postgres(home)
     home.note_logged()
-    demo.stack.compose("restart")
-    home.stack.compose("down")
+    _at_once(lambda: demo.stack.compose("restart"), lambda: home.stack.compose("down"))
     assert home.stack.services() == []
     home.stack.up()
     started = datetime.now(UTC)
