@@ -19,22 +19,15 @@ import socket
 import statistics
 import sys
 import tempfile
-import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
-import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
-from aiseg2_pipeline.simulator.household import Household
-from aiseg2_pipeline.simulator.server import create_app, simulated_clock
+from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from benchmarks.pipelines import VARIANTS, Pipeline, Variant
 from benchmarks.processes import STARTS
@@ -51,26 +44,18 @@ FIRST_RUN_S = 180
 BASELINE = "stock-in-process"
 
 
-class Arrivals:
-    """Notes when each request comes to the unit."""
+class Arrivals(Counter[str]):
+    """The unit's count of requests, which notes when each came (`at`, in Unix seconds)."""
 
-    def __init__(self, app: ASGIApp, arrived_at: list[float]) -> None:
-        """Stand before `app`."""
-        self._app = app
-        self._arrived_at = arrived_at
+    def __init__(self) -> None:
+        """Begin with none."""
+        super().__init__()
+        self.at: list[float] = []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Note the time and pass it on."""
-        self._arrived_at.append(time.time())
-        await self._app(scope, receive, send)
-
-
-@dataclass(frozen=True)
-class Unit:
-    """A simulated unit that is being served, and when requests came."""
-
-    address: str
-    arrived_at: list[float]
+    def __setitem__(self, path: str, count: int) -> None:
+        """Count."""
+        super().__setitem__(path, count)
+        self.at.append(time.time())
 
 
 @dataclass
@@ -93,11 +78,12 @@ def measure(
 ) -> Figures:
     """Run one variant through its idle and its counted minutes."""
     figures = Figures(variant.title, minutes)
-    with simulated_unit(latency_s) as unit:
+    with running(latency_s=latency_s) as unit:
+        unit.tally.requests = arrivals = Arrivals()
         settings = {
             "AISEG2_HOST": unit.address,
-            "AISEG2_USER": DEFAULT_USER,
-            "AISEG2_PASSWORD": DEFAULT_PASSWORD,
+            "AISEG2_USER": unit.user,
+            "AISEG2_PASSWORD": unit.password,
             **influx.settings,
         }
         say(f"{variant.name}: starting")
@@ -106,7 +92,7 @@ def measure(
             wait_for_first_run(pipeline, influx)
             pipeline.switch_all_off()
             first_tick = idle_and_count(pipeline, figures, idle_minutes, minutes)
-            note_latencies(figures, first_tick, unit, influx)
+            note_latencies(figures, first_tick, arrivals, influx)
             if missed := minutes - len(figures.to_acknowledged_s):
                 say(
                     f"{missed} of {minutes} minutes were not written: these figures are of no use. {pipeline.last_words()}"
@@ -169,36 +155,14 @@ def idle_from(earliest: float, length: float) -> float:
     return starts
 
 
-def note_latencies(figures: Figures, first_tick: float, unit: Unit, influx: Influx) -> None:
+def note_latencies(figures: Figures, first_tick: float, arrivals: Arrivals, influx: Influx) -> None:
     """Find each counted minute's first request, and the first acknowledged write with a point of that minute."""
     for tick in (first_tick + n * MINUTE_S for n in range(figures.minutes)):
-        asked = [at - tick for at in unit.arrived_at if tick <= at < tick + MINUTE_S]
+        asked = [at - tick for at in arrivals.at if tick <= at < tick + MINUTE_S]
         written = [at - tick for at, newest in acknowledged(influx) if tick <= newest < tick + MINUTE_S]
         figures.requests.append(len(asked))
         figures.to_request_s += asked[:1]
         figures.to_acknowledged_s += written[:1]
-
-
-@contextmanager
-def simulated_unit(latency_s: float) -> Iterator[Unit]:
-    """Serve a unit in a thread, as `simulator.server.running` does, and note when requests come."""
-    arrived_at: list[float] = []
-    app = create_app(
-        Household(), user=DEFAULT_USER, password=DEFAULT_PASSWORD, clock=simulated_clock(), latency_s=latency_s
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                Arrivals(app, arrived_at), log_config=None, log_level="critical", lifespan="off", date_header=False
-            )
-        )
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        try:
-            yield Unit(f"127.0.0.1:{listener.getsockname()[1]}", arrived_at)
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 def tables(measured: Mapping[str, Figures]) -> Iterator[str]:
