@@ -33,7 +33,9 @@ from aiseg2_pipeline_tests.support.docker_engine import (
 )
 from aiseg2_pipeline_tests.support.missing import missing
 
-WITHIN_S = 180
+FIRST_READING_WITHIN_S = 180
+# Generous, because only a failing test waits for the end of it.
+WITHIN_S = 300
 POSTGRES_PASSWORD = "letters5"
 ENV = {
     "COMPOSE_PROFILES": "influxdb,postgres",
@@ -46,7 +48,7 @@ ENV = {
     "INFLUXDB_BUCKET": "bucket-of-env",
     "POSTGRES_PASSWORD": POSTGRES_PASSWORD,
 }
-OURS = f'build: !reset null, image: "{PIPELINE}", healthcheck: {{interval: 5s}}'
+OURS = f'build: !reset null, image: "{PIPELINE}", healthcheck: {{interval: 10s}}'
 PAGES = 'ports: !override ["127.0.0.1::3000"]'
 OVERRIDE = """
 services:
@@ -123,11 +125,12 @@ class Home:
                 self.logged.add(datetime.fromisoformat(logged["time"]))
         return self.logged
 
-    def write_again(self, after: datetime) -> None:
+    def write_again(self, after: datetime, within_s: float = WITHIN_S) -> None:
         """Wait until a reading of after `after` is in the bucket."""
         _wait(
             f"no reading of after {after} in the bucket of {self.stack.folder.name}",
             lambda: any(at > after for at, *_ in self.written()),
+            within_s,
         )
 
     def check_nothing_lost(self, before: Rows) -> None:
@@ -249,7 +252,8 @@ def home(homes: tuple[Home, Home]) -> Home:
     return homes[1]
 
 
-def test_within_three_minutes_all_are_healthy_and_readings_are_in_influxdb(demo: Home, home: Home) -> None:
+def test_a_reading_is_in_influxdb_within_three_minutes_and_all_are_healthy(demo: Home, home: Home) -> None:
+    demo.write_again(after=demo.since, within_s=FIRST_READING_WITHIN_S)
     for one in (demo, home):
         one.write_again(after=one.since)
         # The pipeline beside the demo has no device.
@@ -258,7 +262,6 @@ def test_within_three_minutes_all_are_healthy_and_readings_are_in_influxdb(demo:
                 f"{service} is not healthy",
                 lambda: one.stack.inspect(service)["State"]["Health"]["Status"] == "healthy",  # noqa: B023 - called at once
             )
-        assert (datetime.now(UTC) - one.since).total_seconds() < WITHIN_S
         one.check_nothing_lost({})
     assert set(demo.stack.services()) == {"pipeline", "demo", "simulator", "demo-influxdb"}
     assert set(home.stack.services()) == {"pipeline", "influxdb", "postgres", "simulator"}
