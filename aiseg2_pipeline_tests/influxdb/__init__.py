@@ -1,0 +1,1 @@
+"""Tests of what InfluxDB is given, and of what is asked of it."""
