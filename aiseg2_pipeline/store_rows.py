@@ -1,6 +1,6 @@
 """Where the store's rows are, and how what SQLite tells of them becomes a readings frame.
 
-The rows of one hour are in `recent`, all others in `by_series`; `store_schema.py` says why.
+The rows of one hour are in `recent`, all others in `by_series`; `schema.py` says why.
 """
 
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from aiseg2_pipeline.readings import COLUMNS, DTYPES
-from aiseg2_pipeline.store_file import DamageFoundError
-from aiseg2_pipeline.store_transactions import HOUR_S, Execute, hour_of
+from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES
+from aiseg2_pipeline.store.database import DamageFoundError
+from aiseg2_pipeline.store.transactions import HOUR_S, Execute, hour_of
 
 NS_PER_S = 1_000_000_000
 

@@ -16,7 +16,7 @@ from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from aiseg2_pipeline.aiseg2.asks import Graph, wire
+from aiseg2_pipeline.aiseg2.endpoints import Graph, wire
 
 CAPTURES = Path(__file__).parents[2] / "shared" / "captures"
 USER, PASSWORD, REALM = "aiseg", "correct horse", "AiSEG2"

@@ -23,7 +23,7 @@ import requests
 import sqlalchemy
 from click.testing import CliRunner
 
-from aiseg2_pipeline import cli
+from aiseg2_pipeline.cli import main as cli
 from aiseg2_pipeline.orchestration.jobs import LOGGED
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.settings import Settings

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from aiseg2_pipeline import climate, energy, points
 from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import CircuitPower, GeneratingDevice, LiveReading, PowerFlow, Room
-from aiseg2_pipeline.readings import live_frame
+from aiseg2_pipeline.frames import climate, energy
+from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.influxdb import line_protocol
 
 TIME = datetime(2026, 7, 14, 3, 0, 5, tzinfo=UTC)
 
@@ -36,7 +37,7 @@ def read_back(names: Sequence[str]) -> None:
     flow = PowerFlow(1.0, 2.0, tuple(GeneratingDevice(name, 3.0) for name in names))
     circuits = tuple(CircuitPower(name, float(n)) for n, name in enumerate(names))
     table = live_frame(LiveReading(TIME, flow, circuits, None, None, None, 0, 0.0))
-    lines = [line for row in points.lines(table) for line in row]
+    lines = [line for row in line_protocol.lines(table) for line in row]
     told = [parsed(line) for line in lines]
     sums = sum_by_name((row.name, row.power_w) for row in circuits)
     assert len(told) == len(table)
@@ -51,14 +52,16 @@ def read_back(names: Sequence[str]) -> None:
 
     rooms = [Room(name, 20.0, None) for name in names if name.strip()]
     of_rooms = climate.frame(TIME, rooms)
-    told = [parsed(line) for row in points.climate_lines(of_rooms) for line in row]
+    told = [parsed(line) for row in line_protocol.climate_lines(of_rooms) for line in row]
     assert [point.tags for point in told] == [
         {"detail-type": "temperature", "detail-section": as_written(name)} for name in of_rooms["name"]
     ]
 
     ids = [str(number) for number in range(len(names))]
     hours = energy.frame(energy.interval(TIME, energy.USAGE, circuit_id, 5, energy.HOUR_S) for circuit_id in ids)
-    told = [parsed(line) for (line,) in points.energy_lines(hours, lambda circuit_id, _: names[int(circuit_id)])]
+    told = [
+        parsed(line) for (line,) in line_protocol.energy_lines(hours, lambda circuit_id, _: names[int(circuit_id)])
+    ]
     assert [point.tags for point in told] == [
         {"detail-type": "usage", "detail-section": as_written(names[int(n)] or n), "circuit-id": n}
         for n in hours["name"]

@@ -19,11 +19,11 @@ from aiseg2_pipeline.aiseg2 import climate, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreadable
-from aiseg2_pipeline.aiseg2.export import Export
 from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, ClimatePage
+from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.transport import Deadline, load_state
-from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Unavailable
-from aiseg2_pipeline.room_sensors import Sensors
+from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
+from aiseg2_pipeline.ingest.climate import Sensors
 from aiseg2_pipeline_tests.device import circuit_list, circuit_page
 from aiseg2_pipeline_tests.garbage import Garbage
 from aiseg2_pipeline_tests.garbage_zips import spoiled_csv, spoiled_zip, zipped

@@ -5,9 +5,16 @@ from datetime import UTC, date, datetime, timedelta
 
 import pandas as pd
 
-from aiseg2_pipeline import energy
-from aiseg2_pipeline.history import day_start
-from aiseg2_pipeline.readings import COLUMNS, DTYPES, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, checked
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import (
+    COLUMNS,
+    DTYPES,
+    TOTAL_CONSUMPTION,
+    TOTAL_EXCHANGE,
+    TOTAL_GENERATION,
+    checked,
+)
+from aiseg2_pipeline.ingest.energy import day_start
 from aiseg2_pipeline.report.day import Day, by_minute, day_of_frames
 
 DAY = date(2026, 7, 14)

@@ -16,11 +16,11 @@ from typing import Any
 
 import requests
 
+from aiseg2_pipeline.ingest.power import READINGS_END_S
 from aiseg2_pipeline.orchestration.jobs import LOGGED
-from aiseg2_pipeline.orchestration.live import READINGS_END_S
 from aiseg2_pipeline.orchestration.partitions import hour_key, hour_of
-from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.tags import MINUTE_TAG
 
 COMMAND = [sys.executable, "-m", "aiseg2_pipeline.cli"]
 PROC = Path("/proc")

@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from aiseg2_pipeline import dagster_home, doctor, services, settings
+from aiseg2_pipeline import settings
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.influx import InfluxError, InfluxWriter
+from aiseg2_pipeline.cli import doctor
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter
 from aiseg2_pipeline.report import ReportError
+from aiseg2_pipeline.runtime import dagster_home, services
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store, StoreError
 from aiseg2_pipeline_tests.device import PASSWORD, USER, Device, Page, household, serving

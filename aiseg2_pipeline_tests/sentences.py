@@ -85,7 +85,7 @@ WORDS = "It is a word in a table, of a picture, of a list of fonts, or within an
 INSIDE = "It is compared with what a server says, or becomes another sentence before anybody reads it."
 NOT_HERE = "It cannot be brought about on every machine that runs the tests."
 LEFT_OUT: dict[str, tuple[tuple[str, str], ...]] = {
-    "aiseg2.asks": (
+    "aiseg2.endpoints": (
         ("… is nothing that may be asked of the device", PROGRAMMERS),
         ("a page's number is an int", PROGRAMMERS),
     ),
@@ -93,9 +93,9 @@ LEFT_OUT: dict[str, tuple[tuple[str, str], ...]] = {
         ("a device's address is http", PROGRAMMERS),
         ("it took too long to connect", NOT_HERE),
     ),
-    "cli": ((" and of the bucket …", FOUND),),
-    "dagster_home": (("no reason given", NOT_HERE),),
-    "doctor": tuple(
+    "cli.main": ((" and of the bucket …", FOUND),),
+    "runtime.dagster_home": (("no reason given", NOT_HERE),),
+    "cli.doctor": tuple(
         (text, FOUND)
         for text in (
             *("no AISEG2_HOST is set", " In the demo, ", "… circuits are registered", "the export page is"),
@@ -130,24 +130,27 @@ LEFT_OUT: dict[str, tuple[tuple[str, str], ...]] = {
             "… hours have rows",
         )
     ),
-    "influx": (
+    "influxdb.client": (
         ("InfluxWriter(", PROGRAMMERS),
         ("unable to parse", INSIDE),
         ("record layer failure", INSIDE),
     ),
-    "orchestration.alerting": (("There is nothing to tell.", FOUND), ("… messages were sent", FOUND)),
+    "orchestration.sensors.alerts": (("There is nothing to tell.", FOUND), ("… messages were sent", FOUND)),
     "orchestration.checks": (("All are there.", FOUND),),
-    "orchestration.climate": (("Not verified on a real unit.", FOUND),),
-    "orchestration.code_server": (("it ended at once", NOT_HERE),),
-    "orchestration.energy_history": (("SD card, half hours", WORDS), ("graph pages, hours", WORDS)),
-    "orchestration.healing": (("A background run is still going.", FOUND), ("Nothing is missing that", FOUND)),
+    "orchestration.assets.climate": (("Not verified on a real unit.", FOUND),),
+    "runtime.code_server": (("it ended at once", NOT_HERE),),
+    "orchestration.assets.energy_history": (("SD card, half hours", WORDS), ("graph pages, hours", WORDS)),
+    "orchestration.sensors.backfill": (
+        ("A background run is still going.", FOUND),
+        ("Nothing is missing that", FOUND),
+    ),
     "orchestration.history_checks": (
         (" and … more", WORDS),
         ("Nothing is missing.", FOUND),
         ("All hours add up.", FOUND),
         ("Not judged: ", FOUND),
     ),
-    "orchestration.report": (("the AiSEG2's own Wh", WORDS), ("the minutes that are known", WORDS)),
+    "orchestration.assets.daily_report": (("the AiSEG2's own Wh", WORDS), ("the minutes that are known", WORDS)),
     "orchestration.resources": (
         ("The AiSEG2 at …, as ….", FOUND),
         ("The local stores in ….", FOUND),
@@ -155,22 +158,22 @@ LEFT_OUT: dict[str, tuple[tuple[str, str], ...]] = {
         ("None is configured", FOUND),
         ("Keeps the ", FOUND),
     ),
-    "orchestration.write_out": (("there is no destination", PROGRAMMERS),),
-    "readings": (("a … frame ", PROGRAMMERS),),
-    "salvage": (
+    "orchestration.assets.influxdb": (("there is no destination", PROGRAMMERS),),
+    "frames.readings": (("a … frame ", PROGRAMMERS),),
+    "store.recovery": (
         ("rows are out of order", NOT_HERE),
         ("Nothing of it can be read", FOUND),
         ("… rows came back of it", FOUND),
         ("…; all of it could be read.", FOUND),
         ("…; … stretches", FOUND),
     ),
-    "services": (("the first reading is there", FOUND),),
+    "runtime.services": (("the first reading is there", FOUND),),
     "report.font": (("Noto Sans ", WORDS), ("Source Han ", WORDS), ("Hiragino ", WORDS)),
     "simulator.faults": (("the rate of faults is", PROGRAMMERS), ("slow_s and reboot_s", PROGRAMMERS)),
     "simulator.household": (("the simulated household has no circuit", PROGRAMMERS),),
     "simulator.server": (("the simulator's start needs a time zone", PROGRAMMERS),),
-    "store_file": (("… is being brought up to date", FOUND), ("Could not decode to UTF-8", INSIDE)),
-    "store": (("the store holds whole seconds", PROGRAMMERS),),
+    "store.database": (("… is being brought up to date", FOUND), ("Could not decode to UTF-8", INSIDE)),
+    "store.readings": (("the store holds whole seconds", PROGRAMMERS),),
     "store_rows": (("the readings of … … are in", PROGRAMMERS), ("rows of an unknown series", NOT_HERE)),
-    "store_transactions": (("the store needs a time with its zone", PROGRAMMERS),),
+    "store.transactions": (("the store needs a time with its zone", PROGRAMMERS),),
 }

@@ -3,11 +3,11 @@
 from datetime import timedelta
 from pathlib import Path
 
-from aiseg2_pipeline import alerts
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
-from aiseg2_pipeline.alerts import Condition, Facts, Message, due, judge
-from aiseg2_pipeline.influx import Unavailable
-from aiseg2_pipeline.store_damage import DamagedFile
+from aiseg2_pipeline.alerts import rules
+from aiseg2_pipeline.alerts.rules import Condition, Facts, Message, due, judge
+from aiseg2_pipeline.influxdb.client import Unavailable
+from aiseg2_pipeline.store.damage import DamagedFile
 from aiseg2_pipeline_tests.test_alerts import DAY, HOUR, NOW, facts, trouble
 
 AFTER = timedelta(minutes=10)
@@ -58,4 +58,4 @@ def over() -> list[Message]:
     """Return the messages that tell that it is over, and the test."""
     fine = judge(facts(complete=True, damaged=[]), AFTER)
     told = due(fine, dict.fromkeys(Condition, ""))
-    return [*(one.message for one in told), alerts.TEST]
+    return [*(one.message for one in told), rules.TEST]

@@ -12,11 +12,11 @@ from typing import Literal
 
 import filelock
 
-from aiseg2_pipeline.aiseg2 import asks, climate, graphs, pages
+from aiseg2_pipeline.aiseg2 import climate, endpoints, graphs, pages
 from aiseg2_pipeline.aiseg2.client import MAX_EXPORT_BYTES, Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Deadline
-from aiseg2_pipeline.history import History, day_on_device
-from aiseg2_pipeline.room_sensors import Sensors, read_climate
+from aiseg2_pipeline.ingest.climate import Sensors, read_climate
+from aiseg2_pipeline.ingest.energy import History, day_on_device
 from aiseg2_pipeline.store import EnergyStore
 from aiseg2_pipeline_tests.device import (
     FLOW,
@@ -147,7 +147,7 @@ def _no_folder(stage: Stage) -> str:
 def _too_much(stage: Stage) -> str:
     with stage.client() as client:
         return told_by(
-            lambda: client.transport.request(asks.Page.CIRCUIT_LIST, Deadline(5), max_bytes=100)
+            lambda: client.transport.request(endpoints.Page.CIRCUIT_LIST, Deadline(5), max_bytes=100)
         ).replace("more than 0 MiB", "more than 8 MiB")
 
 
@@ -166,7 +166,7 @@ def _full_disk_in_a_download(stage: Stage) -> str:
     with stage.client() as client, Path("/dev/full").open("wb", buffering=0) as full:
         return told_by(
             lambda: client.transport.download(
-                asks.ExportZip("1"), full, Deadline(5), max_bytes=MAX_EXPORT_BYTES, timeout_s=5
+                endpoints.ExportZip("1"), full, Deadline(5), max_bytes=MAX_EXPORT_BYTES, timeout_s=5
             )
         )
 
@@ -205,12 +205,12 @@ def _card_packed_unusually(stage: Stage) -> str:
 
 
 def _card_of_many_files(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.aiseg2.export.MAX_MEMBERS", 1)
+    stage.patch.setattr("aiseg2_pipeline.aiseg2.sd_card.MAX_MEMBERS", 1)
     return told_by(lambda: half_hours(zipped(stage.folder / "export.zip", {"a": b"", "b": b""})))
 
 
 def _card_of_many_rows(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.aiseg2.export._MAX_LINES", 1)
+    stage.patch.setattr("aiseg2_pipeline.aiseg2.sd_card._MAX_LINES", 1)
     return _card(row(half_label(0), {}))(stage)
 
 
@@ -259,7 +259,7 @@ def _no_rooms(stage: Stage) -> str:
 
 def _demo(stage: Stage) -> str:
     stage.given["AISEG2_HOST"] = ""
-    stage.patch.setattr("aiseg2_pipeline.history.READING_TIMEOUT_S", 0.1)
+    stage.patch.setattr("aiseg2_pipeline.ingest.energy.READING_TIMEOUT_S", 0.1)
     return stage.command("history", "2026-07-14", AISEG2_SIMULATOR_PORT="1")
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-from aiseg2_pipeline.influx import InfluxWriter
-from aiseg2_pipeline.outbox import Delivery, deliver, delivery_lock
+from aiseg2_pipeline.influxdb.client import InfluxWriter
+from aiseg2_pipeline.influxdb.delivery import Delivery, deliver, delivery_lock
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.sentence_stage import HOUR, NOW, Stage, told_by
 from aiseg2_pipeline_tests.sentences import Sentence
@@ -91,7 +91,7 @@ def _deliver(stage: Stage, store: Store, **limits: object) -> Delivery:
 def _stopped(status: int = 204, **limits: object) -> Callable[[Stage], str]:
     def said(stage: Stage) -> str:
         stage.influx.status, stage.influx.body = status, b'{"message":"field type conflict"}'
-        stage.patch.setattr("aiseg2_pipeline.outbox.MAX_SPLIT_REQUESTS", 1)
+        stage.patch.setattr("aiseg2_pipeline.influxdb.delivery.MAX_SPLIT_REQUESTS", 1)
         with stage.store() as store:
             return _deliver(stage, store, **limits).stopped or ""
 
@@ -130,7 +130,7 @@ def _other_writer(stage: Stage) -> str:
 
 
 def _removed_meanwhile(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.cli.REMOVE_WAITS_S", 0.1)
+    stage.patch.setattr("aiseg2_pipeline.cli.main.REMOVE_WAITS_S", 0.1)
     with stage.store() as store, delivery_lock(store, Destination(stage.influx.address, "home", "power"), 0):
         return stage.command("remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes", **stage.to_influx)
 

@@ -15,16 +15,17 @@ import filelock
 from dagster import DagsterInstance
 from dagster._daemon.types import DaemonHeartbeat
 
-from aiseg2_pipeline import dagster_home, energy, health, services
-from aiseg2_pipeline.filling import fill_hours
-from aiseg2_pipeline.orchestration.energy_history import lines
-from aiseg2_pipeline.orchestration.sqlite_files import prepare_storage
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.orchestration.assets.energy_history import lines
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
 from aiseg2_pipeline.report.font import find_font
-from aiseg2_pipeline.salvage import salvage
+from aiseg2_pipeline.runtime import dagster_home, health, services
 from aiseg2_pipeline.settings import environment, load_settings
 from aiseg2_pipeline.store import EnergyStore, Store, StoreError
-from aiseg2_pipeline.store_damage import damaged_files
-from aiseg2_pipeline.store_file import StoreFile
+from aiseg2_pipeline.store.damage import damaged_files
+from aiseg2_pipeline.store.database import StoreFile
+from aiseg2_pipeline.store.recovery import salvage
 from aiseg2_pipeline_tests.sentence_stage import DAY, HOUR, NOW, Stage, told_by
 from aiseg2_pipeline_tests.sentences import Sentence
 from aiseg2_pipeline_tests.test_store import readings
@@ -136,7 +137,7 @@ def _store_on_a_disk_with_a_quota(stage: Stage) -> str:
 
 
 def _store_held(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.store_file.BUSY_S", 0.05)
+    stage.patch.setattr("aiseg2_pipeline.store.database.BUSY_S", 0.05)
     with stage.store() as store:
         holder = sqlite3.connect(store.path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -181,7 +182,7 @@ def _copy_damaged(stage: Stage) -> str:
 
 
 def _damaged_again(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.store_file.MOST_DAMAGED", 1)
+    stage.patch.setattr("aiseg2_pipeline.store.database.MOST_DAMAGED", 1)
     path = _store_to_be_damaged(stage)
     for _ in range(2):
         Store.open(path, lambda _: None).close()
@@ -259,7 +260,7 @@ def _salvage_what_is_closed(stage: Stage) -> str:
         raise PermissionError(13, "Permission denied")
 
     # As root, who runs some tests, nothing is closed.
-    stage.patch.setattr("aiseg2_pipeline.salvage.note_salvaged", closed)
+    stage.patch.setattr("aiseg2_pipeline.store.recovery.note_salvaged", closed)
     return _salvage(stage)
 
 
@@ -486,7 +487,7 @@ ALERTS = "AISEG2_ALERT_URLS"
 
 
 def _without_apprise(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.notify.installed", lambda: False)
+    stage.patch.setattr("aiseg2_pipeline.alerts.send.installed", lambda: False)
     return stage.examined("alerts", given={ALERTS: "json://127.0.0.1:1"}).removeprefix("alerts: ")
 
 

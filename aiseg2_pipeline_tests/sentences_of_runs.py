@@ -24,20 +24,20 @@ from dagster import (
 )
 from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 
-from aiseg2_pipeline import energy
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.filling import Hour
-from aiseg2_pipeline.orchestration import code_server, ready
-from aiseg2_pipeline.orchestration.calm import CalmLogger
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.gaps.fill import Hour
+from aiseg2_pipeline.ingest.power import take_minute
+from aiseg2_pipeline.logs import error_lines
+from aiseg2_pipeline.orchestration.assets.daily_report import DAILY_REPORT
 from aiseg2_pipeline.orchestration.checks import evaluate
 from aiseg2_pipeline.orchestration.history_checks import balance, completeness
-from aiseg2_pipeline.orchestration.live import take_minute
-from aiseg2_pipeline.orchestration.logs import error_lines
+from aiseg2_pipeline.orchestration.maintenance.storage import drop_ticks
 from aiseg2_pipeline.orchestration.partitions import day_key
-from aiseg2_pipeline.orchestration.report import DAILY_REPORT
-from aiseg2_pipeline.orchestration.storage import drop_ticks
-from aiseg2_pipeline.orchestration.webserver import Door
-from aiseg2_pipeline.readings import Row, frame
+from aiseg2_pipeline.runtime import code_server, prepare_storage
+from aiseg2_pipeline.runtime.dagster_tuning import CalmLogger
+from aiseg2_pipeline.runtime.webserver import Door
 from aiseg2_pipeline_tests.device import FLOW, LIST, circuit_list, circuit_page, circuits_path, flow_json
 from aiseg2_pipeline_tests.sentence_stage import DAY, HOUR, MINUTE, NOW, Stage, said_in
 from aiseg2_pipeline_tests.sentences import Sentence
@@ -101,7 +101,7 @@ def _climate(*pages: bytes, ago: timedelta = timedelta(0)) -> Callable[[Stage], 
 def _writing(status: int, message: str = "") -> Callable[[Stage], tuple[list[str], ExecuteInProcessResult]]:
     def run(stage: Stage) -> tuple[list[str], ExecuteInProcessResult]:
         stage.influx.status, stage.influx.body = status, f'{{"message":"{message}"}}'.encode()
-        for module in ("resources", "write_out"):
+        for module in ("resources", "assets.influxdb"):
             stage.patch.setattr(f"aiseg2_pipeline.orchestration.{module}.WRITE_OUT_S", 0.9)
         with stage.pipeline(**stage.to_influx) as pipeline:
             result = pipeline.minute()
@@ -120,7 +120,7 @@ def _refused_rows(stage: Stage) -> str:
 
 def _alert(stage: Stage) -> str:
     said: list[str] = []
-    stage.patch.setattr("aiseg2_pipeline.orchestration.alerting.log_warning", said.append)
+    stage.patch.setattr("aiseg2_pipeline.orchestration.sensors.alerts.log_warning", said.append)
     with stage.pipeline(AISEG2_ALERT_URLS="json://127.0.0.1:1") as pipeline:
         sensor = pipeline.definitions.resolve_sensor_def("tell_the_household")
         since = NOW - HOUR
@@ -134,7 +134,7 @@ def _warm(changes: dict[str, object]) -> Callable[[Stage], str]:
 
     def said(stage: Stage) -> str:
         told: list[str] = []
-        stage.patch.setattr("aiseg2_pipeline.orchestration.logs.log_warning", told.append)
+        stage.patch.setattr("aiseg2_pipeline.logs.log_warning", told.append)
         stage.patch.setattr("dagster._cli.api.grpc_command", lambda: None)
         for name, value in ({"PRELOADED": "json"} | changes).items():
             stage.patch.setattr(code_server, name, value)
@@ -166,9 +166,9 @@ def _preloading(stage: Stage, n: int) -> str:
     def unknown(name: str) -> NoReturn:
         raise ImportError(f"No module named {name!r}")
 
-    stage.patch.setattr("aiseg2_pipeline.orchestration.logs.log_warning", told.append)
+    stage.patch.setattr("aiseg2_pipeline.logs.log_warning", told.append)
     stage.patch.setattr("importlib.import_module", unknown)
-    name = "aiseg2_pipeline.orchestration.preloaded"
+    name = "aiseg2_pipeline.runtime.preload"
     stage.patch.delitem(sys.modules, name, raising=False)
     __import__(name)
     gc.unfreeze()
@@ -178,7 +178,7 @@ def _preloading(stage: Stage, n: int) -> str:
 
 def _stopped(stage: Stage) -> str:
     told: list[str] = []
-    stage.patch.setattr("aiseg2_pipeline.orchestration.logs.log_warning", lambda said, **_: told.append(said))
+    stage.patch.setattr("aiseg2_pipeline.logs.log_warning", lambda said, **_: told.append(said))
 
     @op
     def long() -> None:
@@ -194,7 +194,7 @@ def _stopped(stage: Stage) -> str:
 
 
 def _large_picture(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.orchestration.report.MOST_BYTES_SHOWN", 0)
+    stage.patch.setattr("aiseg2_pipeline.orchestration.assets.daily_report.MOST_BYTES_SHOWN", 0)
     stage.patch.setattr("aiseg2_pipeline.report.picture.draw", lambda *_, **__: b"png")
     with stage.store() as store:
         store.upsert(readings(HOUR_START, 2))
@@ -299,7 +299,7 @@ OF_RUNS = [
     Sentence("warm runs: a module", lambda stage: _preloading(stage, 0), ("dagster._cli.api", "No module named")),
     Sentence("warm runs: the definitions", lambda stage: _preloading(stage, -1), ("definitions",)),
     Sentence("run: stopped", _stopped, ("run",)),
-    Sentence("run: the pipeline ended before", lambda _: ready.ENDED, ("run",)),
+    Sentence("run: the pipeline ended before", lambda _: prepare_storage.ENDED, ("run",)),
     Sentence("history: full disk", _full_disk_of_dagster, ("run history", "full")),
     Sentence("pages: another name", _pages("POST", host="evil.example"), ("'evil.example'",), "AISEG2_UI_NAMES"),
     Sentence("pages: a foreign page", _pages("POST", host="127.0.0.1:3000", origin="http://evil.example"), ("evil.example",), "AISEG2_UI_NAMES"),

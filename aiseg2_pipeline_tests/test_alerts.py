@@ -17,17 +17,17 @@ import pytest
 from click.testing import CliRunner
 from dagster import DagsterInstance, build_sensor_context
 
-from aiseg2_pipeline import alerts, notify, troubles
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
-from aiseg2_pipeline.alerts import Condition, Facts, Message, Verdict, due, given_up, judge
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.filling import Hour
-from aiseg2_pipeline.influx import Misconfigured
-from aiseg2_pipeline.orchestration.build import build_definitions
-from aiseg2_pipeline.readings import Row, frame
+from aiseg2_pipeline.alerts import rules, send
+from aiseg2_pipeline.alerts.rules import Condition, Facts, Message, Verdict, due, given_up, judge
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.gaps.fill import Hour
+from aiseg2_pipeline.influxdb.client import Misconfigured
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.settings import Settings, SettingsError
-from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.troubles import Trouble
+from aiseg2_pipeline.store import Store, incidents
+from aiseg2_pipeline.store.incidents import Trouble
 from aiseg2_pipeline_tests.device import FLOW, PASSWORD, Answer, Device
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.test_orchestration import INFLUXDB_POWER, Pipeline, device, environment, pipeline
@@ -140,10 +140,10 @@ class Watch:
         """Store readings, as the minute runs do."""
         with Store.open(self.settings.store_path) as store:
             store.upsert(frame(Row(time, "total", "売買電力", -1.2, "kW", 0) for time in times))
-        troubles.clear(self.settings.data_dir, troubles.DEVICE)
+        incidents.clear(self.settings.data_dir, incidents.DEVICE)
 
-    def fail(self, error: Exception, now: datetime, what: str = troubles.DEVICE) -> None:
-        troubles.note(self.settings.data_dir, what, error, now)
+    def fail(self, error: Exception, now: datetime, what: str = incidents.DEVICE) -> None:
+        incidents.note(self.settings.data_dir, what, error, now)
 
 
 @pytest.fixture
@@ -313,7 +313,7 @@ def test_rows_beyond_the_retention_are_no_trouble(pipeline: Pipeline, influx: In
     influx.server.drop_bucket(influx.bucket)
     influx.server.create_bucket(influx.bucket, retention=HOUR)
     assert pipeline.minute(NOW).success
-    assert troubles.read(pipeline.settings.data_dir, troubles.INFLUXDB) is None
+    assert incidents.read(pipeline.settings.data_dir, incidents.INFLUXDB) is None
 
 
 def test_rows_that_are_taken_end_the_trouble_though_more_are_left(
@@ -323,17 +323,17 @@ def test_rows_that_are_taken_end_the_trouble_though_more_are_left(
     for hours in (3, 2, 1):
         assert not pipeline.minute(NOW - hours * HOUR).success
     influx.proxy.token = None
-    monkeypatch.setattr("aiseg2_pipeline.orchestration.write_out.OLDER_ROWS_A_MINUTE", 7)
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_ROWS_A_MINUTE", 7)
     assert pipeline.minute(NOW).success
     assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 2
-    assert troubles.read(pipeline.settings.data_dir, troubles.INFLUXDB) is None
+    assert incidents.read(pipeline.settings.data_dir, incidents.INFLUXDB) is None
 
 
 def test_an_influxdb_that_is_taken_out_of_the_settings_is_not_told_as_one_that_works_again(
     settings: dict[str, str], phone: Telephone
 ) -> None:
     watch = Watch(settings | TO_INFLUXDB, phone.address)
-    watch.fail(Misconfigured("away"), NOW, troubles.INFLUXDB)
+    watch.fail(Misconfigured("away"), NOW, incidents.INFLUXDB)
     for n in range(0, 64, 4):
         watch.read(NOW + n * MINUTE)
         watch.look(NOW + n * MINUTE)
@@ -382,17 +382,17 @@ def test_a_disk_that_fills_up_is_told_until_there_is_room(
     watch.read(NOW)
     watch.look(NOW)
     with monkeypatch.context() as patched:
-        patched.setattr(alerts, "LITTLE_FREE_BYTES", 1 << 62)
-        patched.setattr(alerts, "ENOUGH_FREE_BYTES", 1 << 62)
+        patched.setattr(rules, "LITTLE_FREE_BYTES", 1 << 62)
+        patched.setattr(rules, "ENOUGH_FREE_BYTES", 1 << 62)
         watch.look_for(2, NOW)
         assert len(phone.got) == 1
         assert "ディスクの空きが残り" in phone.titles[0]
         assert str(watch.settings.data_dir) in phone.got[0][1]
-        patched.setattr(alerts, "LITTLE_FREE_BYTES", 0)
+        patched.setattr(rules, "LITTLE_FREE_BYTES", 0)
         watch.look(NOW)
         assert len(phone.got) == 1
-    monkeypatch.setattr(alerts, "ENOUGH_FREE_BYTES", 0)
-    monkeypatch.setattr(alerts, "LITTLE_FREE_BYTES", 0)
+    monkeypatch.setattr(rules, "ENOUGH_FREE_BYTES", 0)
+    monkeypatch.setattr(rules, "LITTLE_FREE_BYTES", 0)
     watch.look_for(2, NOW)
     assert phone.titles[1:] == ["ディスクの空きが増えました"]
 
@@ -520,7 +520,7 @@ def test_what_is_no_address_is_named_without_its_value(settings: dict[str, str],
     ],
 )
 def test_addresses_are_told_apart_as_apprise_does(text: str) -> None:
-    ours = [services_of(address) for address in notify.split(text)]
+    ours = [services_of(address) for address in send.split(text)]
     assert all(len(one) == 1 for one in ours)
     assert [url for one in ours for url in one] == services_of(text)
 
@@ -649,12 +649,12 @@ def test_an_hour_is_given_up_when_the_device_has_been_back_for_a_day(live: list[
 
 
 def test_a_trouble_keeps_its_first_time_and_its_newest_error(tmp_path: Path) -> None:
-    troubles.note(tmp_path, troubles.DEVICE, Unreachable("away"), NOW)
-    troubles.note(tmp_path, troubles.DEVICE, Refused("refused"), NOW + HOUR)
-    assert troubles.read(tmp_path, troubles.DEVICE) == Trouble(NOW, "refused", refused=True)
-    assert troubles.read(tmp_path, troubles.INFLUXDB) is None
-    troubles.clear(tmp_path, troubles.DEVICE)
-    assert troubles.read(tmp_path, troubles.DEVICE) is None
+    incidents.note(tmp_path, incidents.DEVICE, Unreachable("away"), NOW)
+    incidents.note(tmp_path, incidents.DEVICE, Refused("refused"), NOW + HOUR)
+    assert incidents.read(tmp_path, incidents.DEVICE) == Trouble(NOW, "refused", refused=True)
+    assert incidents.read(tmp_path, incidents.INFLUXDB) is None
+    incidents.clear(tmp_path, incidents.DEVICE)
+    assert incidents.read(tmp_path, incidents.DEVICE) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -664,7 +664,7 @@ def test_a_trouble_that_was_noted_while_the_clock_was_ahead_is_told_once_it_is_r
     watch = Watch(settings | TO_INFLUXDB, phone.address)
     watch.read(NOW)
     watch.look(NOW)
-    for what, error in ((troubles.DEVICE, Refused("refused")), (troubles.INFLUXDB, Misconfigured("away"))):
+    for what, error in ((incidents.DEVICE, Refused("refused")), (incidents.INFLUXDB, Misconfigured("away"))):
         watch.fail(error, NOW + 3650 * DAY, what)
         watch.fail(error, NOW + MINUTE, what)
     watch.look_for(62, NOW + MINUTE)
@@ -673,9 +673,9 @@ def test_a_trouble_that_was_noted_while_the_clock_was_ahead_is_told_once_it_is_r
 
 def test_a_trouble_that_cannot_be_noted_fails_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "absent"
-    troubles.note(folder, troubles.DEVICE, Refused("refused"), NOW)
-    troubles.clear(folder, troubles.DEVICE)
-    assert troubles.read(folder, troubles.DEVICE) is None
+    incidents.note(folder, incidents.DEVICE, Refused("refused"), NOW)
+    incidents.clear(folder, incidents.DEVICE)
+    assert incidents.read(folder, incidents.DEVICE) is None
 
 
 # --- The test message
@@ -692,7 +692,7 @@ def doctor(settings: dict[str, str], addresses: str, *arguments: str) -> tuple[i
 def home(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The settings of a home in which all but the clock is fine."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("aiseg2_pipeline.doctor.CLOCKS_AGREE_S", float("inf"))
+    monkeypatch.setattr("aiseg2_pipeline.cli.doctor.CLOCKS_AGREE_S", float("inf"))
     return {"AISEG2_HOST": device.address.removeprefix("http://"), "AISEG2_PASSWORD": PASSWORD}
 
 

@@ -17,10 +17,10 @@ from click.testing import CliRunner, Result
 
 from aiseg2_pipeline import __version__
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.outbox import deliver
-from aiseg2_pipeline.points import lines
-from aiseg2_pipeline.readings import KEY, Row, frame
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import KEY, Row, frame
+from aiseg2_pipeline.influxdb.delivery import deliver
+from aiseg2_pipeline.influxdb.line_protocol import lines
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Store

@@ -14,11 +14,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 
-from aiseg2_pipeline.aiseg2.asks import Graph, wire
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.orchestration.live import take_minute
-from aiseg2_pipeline.readings import KEY
+from aiseg2_pipeline.aiseg2.endpoints import Graph, wire
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.server import Running, running
@@ -208,7 +208,7 @@ def test_without_a_reading_nothing_can_be_filled(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_away_is_one_sentence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aiseg2_pipeline.history.READING_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("aiseg2_pipeline.ingest.energy.READING_TIMEOUT_S", 0.3)
     home.given["AISEG2_HOST"] = "127.0.0.1:9"
     result = home.invoke("fill", *home.window())
     assert result.exit_code == 1

@@ -14,7 +14,7 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import MAX_ANSWER_BYTES, Deadline
-from aiseg2_pipeline.readings import KEY, live_frame
+from aiseg2_pipeline.frames.readings import KEY, live_frame
 from aiseg2_pipeline_tests.device import (
     CAPTURES,
     FLOW,

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 
 from aiseg2_pipeline.aiseg2 import client as client_module
-from aiseg2_pipeline.aiseg2.asks import ExportZip
 from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
+from aiseg2_pipeline.aiseg2.endpoints import ExportZip
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import MAX_ANSWER_BYTES, Deadline, NotServed
 from aiseg2_pipeline_tests.device import CAPTURES, PASSWORD, SERVER_TIME, USER, Answer, Device, serving

@@ -14,9 +14,9 @@ import pytest
 from aiseg2_pipeline.aiseg2.circuits import circuit_key, shown_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
-from aiseg2_pipeline.aiseg2.export import Export
 from aiseg2_pipeline.aiseg2.graphs import Series
 from aiseg2_pipeline.aiseg2.models import DayGraph, LiveReading
+from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.changes import HOSTILE_NAMES, changes

@@ -13,9 +13,9 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.climate import climate_page
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreadable
 from aiseg2_pipeline.aiseg2.models import ClimatePage, Room
-from aiseg2_pipeline.climate import frame
-from aiseg2_pipeline.points import climate_lines
-from aiseg2_pipeline.room_sensors import MAX_PAGES, ClimateReading, Sensors, read_climate
+from aiseg2_pipeline.frames.climate import frame
+from aiseg2_pipeline.influxdb.line_protocol import climate_lines
+from aiseg2_pipeline.ingest.climate import MAX_PAGES, ClimateReading, Sensors, read_climate
 from aiseg2_pipeline_tests.device import CAPTURES, PASSWORD, SERVER_TIME, USER, Device, Page, serving
 
 NOW = datetime(2026, 7, 13, 23, 15, 53, tzinfo=UTC)

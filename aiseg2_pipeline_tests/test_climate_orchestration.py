@@ -12,11 +12,11 @@ from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, RunReques
 
 from aiseg2_pipeline.aiseg2.climate import climate_page
 from aiseg2_pipeline.aiseg2.models import Room
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.climate import frame
-from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG
-from aiseg2_pipeline.readings import KEY
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.climate import frame
+from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.store import ClimateStore
+from aiseg2_pipeline.tags import BACKGROUND_TAG
 from aiseg2_pipeline_tests.simulator_client import JAPAN, Unit, simulated
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.test_history_orchestration import DAY, HOUR, MINUTE, NOW, TODAY, Pipeline, piped

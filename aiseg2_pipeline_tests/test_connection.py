@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from aiseg2_pipeline.aiseg2.asks import Page
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.connection import Connection
+from aiseg2_pipeline.aiseg2.endpoints import Page
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline, NotServed
 from aiseg2_pipeline_tests.device import flow_json

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import pytest
 from dagster import DagsterInstance, Definitions, asset, in_process_executor
 
-from aiseg2_pipeline import dagster_home
-from aiseg2_pipeline.dagster_home import DagsterHomeError, make
-from aiseg2_pipeline.orchestration.retention import Pace, prune
+from aiseg2_pipeline.orchestration.maintenance.prune import Pace, prune
+from aiseg2_pipeline.runtime import dagster_home
+from aiseg2_pipeline.runtime.dagster_home import DagsterHomeError, make
 from aiseg2_pipeline.settings import Settings, environment
 from aiseg2_pipeline_tests.postgres_server import PASSWORD, address
 
@@ -113,7 +113,7 @@ def test_without_the_extra_the_sentence_names_it(tmp_path: Path) -> None:
     without = (
         "import sys; sys.modules['dagster_postgres'] = None\n"
         "from pathlib import Path\n"
-        "from aiseg2_pipeline import dagster_home\n"
+        "from aiseg2_pipeline.runtime import dagster_home\n"
         "from aiseg2_pipeline.settings import load_settings\n"
         f"dagster_home.make(load_settings(), Path({str(PROJECT)!r}), {{}}, print)\n"
     )

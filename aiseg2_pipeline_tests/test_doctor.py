@@ -13,13 +13,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from click.testing import CliRunner
 
-from aiseg2_pipeline import doctor, store_file
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.outbox import deliver
-from aiseg2_pipeline.readings import Row, frame
+from aiseg2_pipeline.cli import doctor
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
-from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store import Store, database
 from aiseg2_pipeline_tests.device import (
     FLOW,
     FLOW_HTML,
@@ -298,7 +298,7 @@ def test_a_device_that_is_off_is_told_once_and_the_rest_is_looked_at(
 
 
 def test_a_store_that_can_be_read_but_not_written_fails(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_file, "BUSY_S", 0.2)
+    monkeypatch.setattr(database, "BUSY_S", 0.2)
     with setup.store as store, contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         code, told = examine(setup)

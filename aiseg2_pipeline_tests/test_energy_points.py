@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline import energy
-from aiseg2_pipeline.energy import interval
-from aiseg2_pipeline.outbox import Delivery, deliver
-from aiseg2_pipeline.points import energy_lines
-from aiseg2_pipeline.readings import Row
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.energy import interval
+from aiseg2_pipeline.frames.readings import Row
+from aiseg2_pipeline.influxdb.delivery import Delivery, deliver
+from aiseg2_pipeline.influxdb.line_protocol import energy_lines
 from aiseg2_pipeline.store import EnergyStore
 from aiseg2_pipeline_tests.support.influxdb import Influx
 

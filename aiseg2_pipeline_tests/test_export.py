@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aiseg2_pipeline.aiseg2 import export
+from aiseg2_pipeline.aiseg2 import sd_card
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
-from aiseg2_pipeline.aiseg2.export import Export
 from aiseg2_pipeline.aiseg2.models import EnergyRow, SupplyRow
+from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline_tests.device import CAPTURES
 
 CARD = CAPTURES / "sd_export"
@@ -360,8 +360,8 @@ def test_a_file_that_is_there_twice_is_refused(target: Path) -> None:
 
 
 def test_a_file_that_unpacks_to_too_much_is_refused_unread(target: Path) -> None:
-    refused(zipped(target, {HALVES: b" " * (export.MAX_MEMBER_BYTES + 1)}), "more than such a file can have")
-    refused(zipped(target, {HALVES: b" " * export.MAX_MEMBER_BYTES}), "more than such a file can have")
+    refused(zipped(target, {HALVES: b" " * (sd_card.MAX_MEMBER_BYTES + 1)}), "more than such a file can have")
+    refused(zipped(target, {HALVES: b" " * sd_card.MAX_MEMBER_BYTES}), "more than such a file can have")
 
 
 def test_a_size_that_lies_is_found_out(target: Path) -> None:
@@ -378,7 +378,7 @@ def test_a_size_that_lies_is_found_out(target: Path) -> None:
 
 def test_a_zip_of_very_many_files_is_refused(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     zipped(target, {f"{n}": b"" for n in range(11)})
-    monkeypatch.setattr(export, "MAX_MEMBERS", 10)
+    monkeypatch.setattr(sd_card, "MAX_MEMBERS", 10)
     refused(target, "more than 10 files")
 
 

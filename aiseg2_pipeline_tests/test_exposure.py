@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInvalidConfigError, validate_run_config
 
-from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.guarded_pipeline import FOREIGN, Lived
 from aiseg2_pipeline_tests.running_pipeline import PROC, STARTED_WITHIN_S, started, two_free_ports

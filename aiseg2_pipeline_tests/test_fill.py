@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.energy import frame, interval
-from aiseg2_pipeline.fill import Home, filled_frame, known_minutes
-from aiseg2_pipeline.readings import Row
+from aiseg2_pipeline.frames.energy import frame, interval
+from aiseg2_pipeline.frames.readings import Row
+from aiseg2_pipeline.gaps.estimate import Home, filled_frame, known_minutes
 
 HOUR = datetime(2026, 7, 13, 23, tzinfo=UTC)
 HALF = timedelta(minutes=30)

@@ -12,7 +12,7 @@ import pytest
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline
-from aiseg2_pipeline.influx import InfluxWriter, Misconfigured, Rejected, Unavailable
+from aiseg2_pipeline.influxdb.client import InfluxWriter, Misconfigured, Rejected, Unavailable
 from aiseg2_pipeline_tests.device import PASSWORD, USER, Page, household, serving
 from aiseg2_pipeline_tests.good_inputs import LIVE
 from aiseg2_pipeline_tests.raw_server import RawServer, raw_server

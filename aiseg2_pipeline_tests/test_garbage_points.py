@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aiseg2_pipeline import climate, energy, points
 from aiseg2_pipeline.aiseg2 import pages
 from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import CircuitPower, LiveReading, Room
-from aiseg2_pipeline.outbox import deliver
-from aiseg2_pipeline.readings import live_frame
+from aiseg2_pipeline.frames import climate, energy
+from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.device import circuit_list, flow_json
 from aiseg2_pipeline_tests.garbage import NAMES, Garbage
@@ -105,8 +106,8 @@ def test_names_of_rooms_and_of_the_energys_circuits_come_back_as_told(influx: In
     with influx.writer() as writer:
         # One at a time: what a server makes of two lines together is the outbox's to sort out.
         for row in [
-            *points.climate_lines(rooms),
-            *points.energy_lines(hours, lambda circuit, _: names[int(circuit)]),
+            *line_protocol.climate_lines(rooms),
+            *line_protocol.energy_lines(hours, lambda circuit, _: names[int(circuit)]),
         ]:
             writer.write(row)
     found = influx.points("climate")

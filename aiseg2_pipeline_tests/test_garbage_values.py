@@ -10,8 +10,8 @@ import pytest
 from aiseg2_pipeline.aiseg2 import climate, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.circuits import MAX_NAME_CHARS, clean_name
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.aiseg2.export import Export
 from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage
+from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline_tests.device import circuit_list, circuit_page, flow_html, flow_json
 from aiseg2_pipeline_tests.garbage_zips import zipped

@@ -13,7 +13,8 @@ from dagster._core.storage.runs.base import RunStorage
 from dagster._daemon.types import DaemonHeartbeat
 from dagster_postgres.run_storage import PostgresRunStorage
 
-from aiseg2_pipeline import cli, health
+from aiseg2_pipeline.cli import main as cli
+from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.postgres_server import address
 
@@ -118,6 +119,6 @@ def test_the_command_fails_with_one_sentence_each(tmp_path: Path) -> None:
 
 
 def test_it_asks_without_importing_dagster() -> None:
-    code = "import sys, aiseg2_pipeline.cli, aiseg2_pipeline.health; print([m for m in ('dagster', 'pandas', 'sqlalchemy') if m in sys.modules])"
+    code = "import sys, aiseg2_pipeline.cli.main, aiseg2_pipeline.runtime.health; print([m for m in ('dagster', 'pandas', 'sqlalchemy') if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - our own code
     assert told.stdout == "[]\n"

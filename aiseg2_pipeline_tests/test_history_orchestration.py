@@ -20,15 +20,15 @@ from dagster import (
     build_sensor_context,
 )
 
-from aiseg2_pipeline import energy
-from aiseg2_pipeline.history import day_start
-from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import KEY, Row, frame
+from aiseg2_pipeline.ingest.energy import day_start
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.partitions import day_key, first_hour, hour_from_key, hour_key
-from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG, MINUTE_TAG
-from aiseg2_pipeline.readings import KEY, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
 from aiseg2_pipeline_tests.simulator_client import JAPAN, Unit, simulated
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.test_orchestration import INFLUXDB_POWER, POWER_READINGS, failure

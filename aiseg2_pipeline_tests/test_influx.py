@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 from starlette.responses import Response
 
-from aiseg2_pipeline.influx import (
+from aiseg2_pipeline.influxdb.client import (
     BeyondRetention,
     InfluxError,
     InfluxWriter,

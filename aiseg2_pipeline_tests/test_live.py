@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.orchestration.live import LiveMinute, take_minute
+from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline_tests.device import (
     FLOW,
     PASSWORD,

@@ -27,17 +27,17 @@ from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 from filelock import FileLock
 
-from aiseg2_pipeline.orchestration.build import build_definitions
-from aiseg2_pipeline.orchestration.coordinator import MinuteFirstRunCoordinator
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
-from aiseg2_pipeline.orchestration.tags import MINUTE_TAG, PENDING_TAG
-from aiseg2_pipeline.outbox import LEAST_REQUEST_S
-from aiseg2_pipeline.readings import KEY
+from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
 from aiseg2_pipeline_tests.device import (
     FLOW,
     FLOW_HTML,
@@ -415,7 +415,7 @@ def test_a_wrong_setting_is_not_tried_again_and_says_what_to_set(pipeline: Pipel
 def test_a_refusal_is_told_though_the_store_is_held_by_another_process_as_well(
     pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aiseg2_pipeline.store_file.BUSY_S", 0.05)
+    monkeypatch.setattr("aiseg2_pipeline.store.database.BUSY_S", 0.05)
     held = FileLock(f"{pipeline.settings.store_path}.lock", thread_local=False)
 
     def hold() -> None:
@@ -478,7 +478,7 @@ def test_rows_of_ended_hours_go_out_in_bounded_shares(pipeline: Pipeline, monkey
         influx = pipeline.settings.influx
         assert influx is not None
         store.resend(None, None, Destination(influx.host, influx.org, influx.bucket))
-    monkeypatch.setattr("aiseg2_pipeline.orchestration.write_out.OLDER_ROWS_A_MINUTE", 14)
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_ROWS_A_MINUTE", 14)
     assert pipeline.minute().success
     assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 1
     assert pipeline.minute(NOW + timedelta(minutes=1)).success

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline.influx import Misconfigured, Unavailable
-from aiseg2_pipeline.outbox import MAX_SPLIT_REQUESTS, Delivery, deliver
-from aiseg2_pipeline.readings import KEY, Row, frame
+from aiseg2_pipeline.frames.readings import KEY, Row, frame
+from aiseg2_pipeline.influxdb.client import Misconfigured, Unavailable
+from aiseg2_pipeline.influxdb.delivery import MAX_SPLIT_REQUESTS, Delivery, deliver
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault

@@ -27,7 +27,7 @@ from aiseg2_pipeline.aiseg2.models import (
     LiveReading,
     PowerFlow,
 )
-from aiseg2_pipeline.readings import BATTERY_STATE, TOTAL_EXCHANGE, live_frame
+from aiseg2_pipeline.frames.readings import BATTERY_STATE, TOTAL_EXCHANGE, live_frame
 from aiseg2_pipeline_tests.device import CAPTURES, SERVER_TIME, circuit_list, circuit_page, flow_html, flow_json
 
 NOW = datetime(2026, 7, 13, 23, 15, 53, tzinfo=UTC)

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
-from aiseg2_pipeline.points import lines
-from aiseg2_pipeline.readings import Row, frame
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.influxdb.line_protocol import lines
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 TIME = datetime(2026, 7, 14, 8, 1, 2, tzinfo=UTC)

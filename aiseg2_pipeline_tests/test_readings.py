@@ -19,7 +19,7 @@ from aiseg2_pipeline.aiseg2.models import (
     LiveReading,
     PowerFlow,
 )
-from aiseg2_pipeline.readings import COLUMNS, DTYPES, KEY, Row, checked, frame, live_frame
+from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES, KEY, Row, checked, frame, live_frame
 
 NOW = datetime(2026, 7, 13, 23, 15, 50, 987_654, tzinfo=UTC)
 SECOND = NOW.replace(microsecond=0)

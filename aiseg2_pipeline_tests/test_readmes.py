@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, Row, frame
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 

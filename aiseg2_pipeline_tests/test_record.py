@@ -18,13 +18,13 @@ from dagster import DagsterInstance
 from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
-from aiseg2_pipeline.filling import fill_hours, find_gaps
-from aiseg2_pipeline.history import History
-from aiseg2_pipeline.influx import Unavailable
-from aiseg2_pipeline.orchestration import live
+from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.gaps.fill import fill_hours, find_gaps
+from aiseg2_pipeline.influxdb.client import Unavailable
+from aiseg2_pipeline.influxdb.delivery import deliver
+from aiseg2_pipeline.ingest import power as live
+from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.orchestration.partitions import hour_of
-from aiseg2_pipeline.outbox import deliver
-from aiseg2_pipeline.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
 from aiseg2_pipeline.simulator.meter import Meter, is_off

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline.readings import Row, frame
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.report import ReportError
 from aiseg2_pipeline.report.day import Circuit, Day
 from aiseg2_pipeline_tests.report_days import HOME, HOUR, START, device_energy, readings, told

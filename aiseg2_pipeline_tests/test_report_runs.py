@@ -23,12 +23,12 @@ from dagster import (
     build_schedule_context,
 )
 
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.partitions import first_hour
-from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline.tags import BACKGROUND_TAG
 from aiseg2_pipeline_tests.report_days import DAY, HOUR, LATER, START, device_energy, readings
 from aiseg2_pipeline_tests.test_orchestration import POWER_READINGS, failure
 
@@ -36,7 +36,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed: it is the
 
 from PIL import Image
 
-from aiseg2_pipeline.orchestration import report as orchestrated
+from aiseg2_pipeline.orchestration.assets import daily_report as orchestrated
 
 DAILY_REPORT = AssetKey("daily_report")
 OF_DEVICE = device_energy(generation=1400, consumption=1000, bought=250, sold=650)
@@ -257,7 +257,7 @@ def test_without_matplotlib_the_asset_and_the_schedule_name_the_extra(home: Home
 def test_without_matplotlib_the_command_names_the_extra(home: Home) -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None; "
-        "from aiseg2_pipeline.cli import main; main(['report', sys.argv[1]])"
+        "from aiseg2_pipeline.cli.main import main; main(['report', sys.argv[1]])"
     )
     result = home.in_a_process(code, str(DAY))
     assert result.returncode == 1
@@ -268,7 +268,7 @@ def test_without_matplotlib_the_command_names_the_extra(home: Home) -> None:
 
 def test_matplotlib_is_not_in_the_memory_of_what_only_loads_the_definitions(home: Home) -> None:
     code = (
-        "import sys; from aiseg2_pipeline.orchestration import preloaded; "
+        "import sys; from aiseg2_pipeline.runtime import preload as preloaded; "
         "print('aiseg2_pipeline.definitions' in sys.modules, 'matplotlib' in sys.modules, 'PIL' in sys.modules)"
     )
     result = home.in_a_process(code)
@@ -323,7 +323,7 @@ def test_what_cannot_be_drawn_is_one_sentence(home: Home, arguments: list[str], 
 def test_the_command_leaves_no_word_of_matplotlib(home: Home, tmp_path: Path) -> None:
     """Also where nothing but the data directory can be written, as in a container."""
     home.environment |= {"MPLCONFIGDIR": "", "HOME": str(tmp_path / "nowhere"), "XDG_CACHE_HOME": ""}
-    result = home.in_a_process("from aiseg2_pipeline.cli import main; main()", "report", str(DAY))
+    result = home.in_a_process("from aiseg2_pipeline.cli.main import main; main()", "report", str(DAY))
     assert result.returncode == 0
     assert result.stderr == ""
     assert (home.settings.data_dir / "matplotlib").is_dir()

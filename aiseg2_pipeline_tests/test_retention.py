@@ -26,16 +26,16 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
-from aiseg2_pipeline.energy import ENERGY
-from aiseg2_pipeline.orchestration import retention
-from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.frames.energy import ENERGY
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
+from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.orchestration.maintenance import prune as retention
+from aiseg2_pipeline.orchestration.maintenance.prune import Pace, Pruned, prune
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
-from aiseg2_pipeline.orchestration.retention import Pace, Pruned, prune
-from aiseg2_pipeline.orchestration.sqlite_files import prepare_storage
-from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.tags import BACKGROUND_TAG
 from aiseg2_pipeline_tests.simulator_client import simulated
 from aiseg2_pipeline_tests.test_history_orchestration import (
     DAY,
@@ -259,7 +259,7 @@ def test_all_hours_are_green_again_after_the_dagster_home_was_deleted(
         pipeline.instance = instance
         assert pipeline.green(POWER_READINGS) == set()
         # Too little time for all of it: the newest first, the rest the next night.
-        monkeypatch.setattr("aiseg2_pipeline.orchestration.closing.CLOSE_S", 0.0)
+        monkeypatch.setattr("aiseg2_pipeline.orchestration.maintenance.close_day.CLOSE_S", 0.0)
         pipeline.close(NIGHT + DAY)
         newest = hours[0]
         assert hour_key(newest) in pipeline.green(POWER_READINGS)

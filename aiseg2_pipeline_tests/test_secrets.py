@@ -15,9 +15,9 @@ from urllib.parse import quote
 import pytest
 from dagster import build_resources
 
-from aiseg2_pipeline import opening
 from aiseg2_pipeline.aiseg2.transport import Transport
-from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.cli import connect
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.resources import resources
 from aiseg2_pipeline.settings import Settings, SettingsError
 from aiseg2_pipeline_tests.guarded_pipeline import (
@@ -92,7 +92,7 @@ def test_nothing_that_is_left_holds_a_secret(either: Lived) -> None:
 
 
 def test_no_command_line_holds_a_secret(either: Lived) -> None:
-    assert any(b"orchestration.code_server" in line for line in either.cmdlines)
+    assert any(b"runtime.code_server" in line for line in either.cmdlines)
     assert found_in(b"\n".join(set(either.cmdlines)), SECRETS) == set()
 
 
@@ -152,7 +152,7 @@ def test_no_object_shows_the_secret_that_it_holds(tmp_path: Path) -> None:
         # They hold them: otherwise they would have nothing to hide.
         assert (made.device.password, made.influxdb.token) == (DEVICE_PASSWORD, INFLUXDB_TOKEN)
     objects: list[Any] = [settings, influx, *held, *definitions.values(), build_definitions(settings)]
-    with opening.device(settings, lambda: datetime.now(UTC)) as client, opening.writer(influx) as writer:
+    with connect.device(settings, lambda: datetime.now(UTC)) as client, connect.writer(influx) as writer:
         objects += [client, writer]
         transport = Transport(settings.device_url, "aiseg", DEVICE_PASSWORD, state_dir=tmp_path)
         objects += [transport, *(vars(one) for one in (client, settings))]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from aiseg2_pipeline import tied
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.runtime import parent_watch
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.running_pipeline import (
     PROC,
@@ -133,7 +133,7 @@ def test_a_closed_terminal_does_not_end_what_nohup_started(tmp_path: Path) -> No
 def test_services_that_do_not_end_when_told_to_are_killed(tmp_path: Path) -> None:
     with started(tmp_path, two_free_ports()) as pipeline:
         pipeline.wait(lambda: code_server_listens(pipeline), STARTED_WITHIN_S)
-        services = pipeline.processes(tied.__name__)
+        services = pipeline.processes(parent_watch.__name__)
         assert len(services) > 4
         for pid in services:
             os.kill(pid, signal.SIGSTOP)

@@ -20,9 +20,9 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.utils import make_new_run_id
 
-from aiseg2_pipeline.orchestration.calm import CalmLogger
 from aiseg2_pipeline.orchestration.partitions import hour_key, hour_of
-from aiseg2_pipeline.orchestration.ready import ENDED, end_left_runs
+from aiseg2_pipeline.runtime.dagster_tuning import CalmLogger
+from aiseg2_pipeline.runtime.prepare_storage import ENDED, end_left_runs
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.running_pipeline import (
@@ -289,7 +289,7 @@ def test_a_killed_code_server_ends_the_whole_although_a_run_goes_on(home: Home) 
     pipeline = home.running()
     pid = pipeline.pages.process_in(pipeline.pages.launch_minute(LONG_S))
     began = time.monotonic()
-    os.kill(service(pipeline, "orchestration.code_server"), signal.SIGKILL)
+    os.kill(service(pipeline, "runtime.code_server"), signal.SIGKILL)
     assert pipeline.process.wait(STOPPED_WITHIN_S) == 128 + signal.SIGKILL
     assert time.monotonic() - began < LONG_S / 2
     assert pid not in pipeline.processes()

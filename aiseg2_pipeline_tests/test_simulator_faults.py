@@ -18,7 +18,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 
-from aiseg2_pipeline.cli import main
+from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.simulator.faults import ALL, BEFORE_THE_LOGIN, Fault, Faults
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline_tests.simulator_client import (

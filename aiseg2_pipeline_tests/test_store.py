@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.readings import COLUMNS, Row, frame
+from aiseg2_pipeline.frames.readings import COLUMNS, Row, frame
 from aiseg2_pipeline.store import Destination, Store, StoreError, UpsertResult
-from aiseg2_pipeline.store_schema import VERSION
+from aiseg2_pipeline.store.schema import VERSION
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -529,7 +529,7 @@ def test_a_store_held_by_another_is_one_sentence(path: Path, monkeypatch: pytest
     Store.open(path).close()
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
-    monkeypatch.setattr("aiseg2_pipeline.store_file.BUSY_S", 0.05)
+    monkeypatch.setattr("aiseg2_pipeline.store.database.BUSY_S", 0.05)
     with Store.open(path) as store:
         with pytest.raises(StoreError) as error:
             store.upsert(reading(START))

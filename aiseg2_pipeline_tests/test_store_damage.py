@@ -19,13 +19,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline import energy, store_file
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.readings import Row, frame
-from aiseg2_pipeline.salvage import salvage
-from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store, StoreError
-from aiseg2_pipeline.store_damage import damaged_files, unsalvaged
-from aiseg2_pipeline.store_file import ReplacedError
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store, StoreError, database
+from aiseg2_pipeline.store.damage import damaged_files, unsalvaged
+from aiseg2_pipeline.store.database import ReplacedError
+from aiseg2_pipeline.store.recovery import salvage
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 LATER = datetime(2026, 4, 1, 9, tzinfo=UTC)
@@ -202,7 +202,7 @@ def test_a_second_damaged_file_does_not_take_the_name_of_the_first(filled: Path)
 
 
 def test_a_disk_on_which_nothing_lasts_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_file, "MOST_DAMAGED", 3)
+    monkeypatch.setattr(database, "MOST_DAMAGED", 3)
     for _ in range(3):
         Store.open(path).close()
         garble_the_header(path)
@@ -276,7 +276,7 @@ def test_errors_that_are_no_damage_put_nothing_aside(filled: Path, monkeypatch: 
         return opened[-1]
 
     monkeypatch.setattr(sqlite3, "connect", kept)
-    monkeypatch.setattr(store_file, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     with Store.open(filled) as store:
         opened[-1].execute("PRAGMA query_only = 1")
         with pytest.raises(StoreError, match="read-only"):
@@ -297,7 +297,7 @@ def test_errors_that_are_no_damage_put_nothing_aside(filled: Path, monkeypatch: 
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("aiseg2_pipeline.store.all_series", broken)
+            patch.setattr("aiseg2_pipeline.store.readings.all_series", broken)
             with pytest.raises(StoreError, match="SQLITE_IOERR_READ"):
                 store.read(START, LATER)
         store.look_over()

@@ -10,18 +10,18 @@ import pytest
 from click.testing import CliRunner
 from dagster import RunRequest, build_sensor_context
 
-from aiseg2_pipeline import energy
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.filling import NOT_SALVAGED
-from aiseg2_pipeline.orchestration.energy_history import lines
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.gaps.fill import NOT_SALVAGED
+from aiseg2_pipeline.orchestration.assets.energy_history import lines
 from aiseg2_pipeline.orchestration.partitions import hour_key
-from aiseg2_pipeline.readings import Row, frame
-from aiseg2_pipeline.salvage import salvage
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.store_damage import DamagedFile, damaged_files
-from aiseg2_pipeline.store_file import StoreError
-from aiseg2_pipeline.store_schema import VERSION
+from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
+from aiseg2_pipeline.store.database import StoreError
+from aiseg2_pipeline.store.recovery import salvage
+from aiseg2_pipeline.store.schema import VERSION
 from aiseg2_pipeline_tests.test_alerts import Telephone, Watch, phone, settings, watch
 from aiseg2_pipeline_tests.test_orchestration import NOW, POWER_READINGS, Pipeline, alone, device, environment
 

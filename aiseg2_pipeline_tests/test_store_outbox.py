@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from aiseg2_pipeline.readings import COLUMNS, Row, frame
+from aiseg2_pipeline.frames.readings import COLUMNS, Row, frame
 from aiseg2_pipeline.store import Destination, PendingBatch, Store
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)

@@ -15,15 +15,14 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
-from aiseg2_pipeline import store_file, store_schema
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.climate import CLIMATE
-from aiseg2_pipeline.energy import ENERGY
-from aiseg2_pipeline.readings import READINGS, Row, frame
-from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store, StoreError
-from aiseg2_pipeline.store_damage import damaged_files
-from aiseg2_pipeline.store_schema import UPGRADES, VERSION, Upgrade
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.climate import CLIMATE
+from aiseg2_pipeline.frames.energy import ENERGY
+from aiseg2_pipeline.frames.readings import READINGS, Row, frame
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store, StoreError, database, schema
+from aiseg2_pipeline.store.damage import damaged_files
+from aiseg2_pipeline.store.schema import UPGRADES, VERSION, Upgrade
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 START_S = int(START.timestamp())
@@ -230,7 +229,7 @@ def test_an_older_store_that_is_held_by_another_is_one_sentence(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_version_1(path)
-    monkeypatch.setattr(store_file, "BUSY_S", 0.05)
+    monkeypatch.setattr(database, "BUSY_S", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="was held by another process"):
@@ -243,7 +242,7 @@ def test_a_step_that_writes_the_file_anew_needs_room_and_says_what_it_does(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_version_1(path)
-    monkeypatch.setitem(store_schema.UPGRADES, 1, Upgrade(UPGRADES[1].sql, copies=1))
+    monkeypatch.setitem(schema.UPGRADES, 1, Upgrade(UPGRADES[1].sql, copies=1))
     usage = shutil.disk_usage(path.parent)
     told: list[str] = []
     with monkeypatch.context() as patch:

@@ -15,12 +15,12 @@ import pytest
 from dagster._grpc import server_watcher
 from dagster._grpc.server import DagsterApiServer
 
-from aiseg2_pipeline.orchestration import calm, code_server
-from aiseg2_pipeline.orchestration.code_server import ATTRIBUTE, WarmRunsError, start_runs_warm
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
-from aiseg2_pipeline.orchestration.tags import MINUTE_TAG
+from aiseg2_pipeline.runtime import code_server, dagster_tuning
+from aiseg2_pipeline.runtime.code_server import ATTRIBUTE, WarmRunsError, start_runs_warm
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.tags import MINUTE_TAG
 from aiseg2_pipeline_tests.running_pipeline import (
     PROC,
     STARTED_WITHIN_S,
@@ -115,7 +115,7 @@ def parent(pid: int) -> int:
 
 def warm_process(pipeline: Pipeline) -> int | None:
     """Return the id of the process that runs are forked from, which has the same command line as they; None without it."""
-    servers = pipeline.processes("orchestration.code_server")
+    servers = pipeline.processes("runtime.code_server")
     forked = [pid for pid in pipeline.processes("multiprocessing.forkserver") if parent(pid) in servers]
     return forked[0] if forked else None
 
@@ -320,6 +320,6 @@ def test_a_dagster_without_the_attribute_serves_with_one_warning(
 
 
 def test_the_pinned_dagster_has_the_interval_at_which_the_code_server_is_looked_at() -> None:
-    """Where a new Dagster has renamed it, find the new name in `dagster._grpc.server_watcher` and put it into `calm.py`."""
+    """Where a new Dagster has renamed it, find the new name in `dagster._grpc.server_watcher` and put it into `dagster_tuning.py`."""
     used = inspect.getsource(server_watcher.watch_grpc_server_thread)
-    assert calm.ATTRIBUTE in used, f"Dagster's watcher does not use {calm.ATTRIBUTE}"
+    assert dagster_tuning.ATTRIBUTE in used, f"Dagster's watcher does not use {dagster_tuning.ATTRIBUTE}"

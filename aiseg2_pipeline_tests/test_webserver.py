@@ -6,7 +6,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from aiseg2_pipeline.orchestration.webserver import Door
+from aiseg2_pipeline.runtime.webserver import Door
 
 HERE = "127.0.0.1:3000"
 SOMEBODY = "http://somebody.example"

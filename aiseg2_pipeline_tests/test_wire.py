@@ -15,15 +15,15 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aiseg2_pipeline.aiseg2 import asks
+from aiseg2_pipeline.aiseg2 import endpoints
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline, NotServed
-from aiseg2_pipeline.cli import main
-from aiseg2_pipeline.filling import fill_hours, find_gaps
-from aiseg2_pipeline.history import History
-from aiseg2_pipeline.orchestration.live import take_minute
-from aiseg2_pipeline.room_sensors import Sensors, read_climate
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.gaps.fill import fill_hours, find_gaps
+from aiseg2_pipeline.ingest.climate import Sensors, read_climate
+from aiseg2_pipeline.ingest.energy import History
+from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import EnergyStore, Store
@@ -91,16 +91,16 @@ def check_all(recorder: Recorder) -> set[str]:
 # What a request says
 
 
-def target(ask: asks.Ask) -> str:
-    return asks.wire(ask).target
+def target(ask: endpoints.Ask) -> str:
+    return endpoints.wire(ask).target
 
 
 def test_a_day_is_asked_for_as_the_devices_own_pages_do() -> None:
-    address = target(asks.Graph("consumption", DAY))
+    address = target(endpoints.Graph("consumption", DAY))
     assert address.startswith("/page/graph/52111?data=")
     assert asked(address) == {"day": [2026, 7, 14], "month_compare": "mon", "day_compare": "day"}
-    assert target(asks.Graph("sold", None)) == "/page/graph/54111"
-    circuit = target(asks.CircuitGraph("30", DAY))
+    assert target(endpoints.Graph("sold", None)) == "/page/graph/54111"
+    circuit = target(endpoints.CircuitGraph("30", DAY))
     assert circuit.startswith("/page/graph/584?data=")
     assert asked(circuit) == {
         "day": [2026, 7, 14],
@@ -109,35 +109,37 @@ def test_a_day_is_asked_for_as_the_devices_own_pages_do() -> None:
         "id": "1",
         "circuitid": "30",
     }
-    assert asked(target(asks.CircuitGraph("30", None))) == {"circuitid": "30"}
+    assert asked(target(endpoints.CircuitGraph("30", None))) == {"circuitid": "30"}
 
 
 def test_an_address_survives_any_day() -> None:
     for n in range(400):
         day = DAY + timedelta(days=n)
-        assert asked(target(asks.Graph("gas", day)))["day"] == [day.year, day.month, day.day]
+        assert asked(target(endpoints.Graph("gas", day)))["day"] == [day.year, day.month, day.day]
 
 
 SERIES = st.sampled_from(["generation", "consumption", "bought", "sold", "hotwater", "gas"])
 DAYS = st.none() | st.dates()
 WORDS = st.text(max_size=80) | st.from_regex(r"[0-9A-Za-z_-]{1,70}", fullmatch=True) | st.sampled_from(HOSTILE)
 ASKS = (
-    st.sampled_from(asks.Page)
-    | st.builds(asks.CircuitsPage, st.integers())
-    | st.builds(asks.RoomsPage, st.integers())
-    | st.builds(asks.Graph, SERIES, DAYS)
-    | st.builds(asks.CircuitGraph, WORDS, DAYS)
-    | st.builds(asks.ExportZip, WORDS)
+    st.sampled_from(endpoints.Page)
+    | st.builds(endpoints.CircuitsPage, st.integers())
+    | st.builds(endpoints.RoomsPage, st.integers())
+    | st.builds(endpoints.Graph, SERIES, DAYS)
+    | st.builds(endpoints.CircuitGraph, WORDS, DAYS)
+    | st.builds(endpoints.ExportZip, WORDS)
 )
 
 
 @given(ASKS)
 @settings(max_examples=500, deadline=None)
-def test_no_ask_makes_another_request(ask: asks.Ask) -> None:
+def test_no_ask_makes_another_request(ask: endpoints.Ask) -> None:
     try:
-        wire = asks.wire(ask)
+        wire = endpoints.wire(ask)
     except Unreadable:
-        assert isinstance(ask, asks.CircuitsPage | asks.RoomsPage | asks.CircuitGraph | asks.ExportZip)
+        assert isinstance(
+            ask, endpoints.CircuitsPage | endpoints.RoomsPage | endpoints.CircuitGraph | endpoints.ExportZip
+        )
         return
     check(f"{wire.method} {wire.target}", wire.body or b"")
 
@@ -147,12 +149,12 @@ def test_no_ask_makes_another_request(ask: asks.Ask) -> None:
     [
         "/action/reset",
         ("GET", "/action/reset", None),
-        asks.Wire("GET", "/action/reset"),
-        asks.CircuitsPage(cast(Any, "1&doReset=1")),
-        asks.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - what is no number
-        asks.Graph(cast(Any, "action"), None),
-        asks.CircuitGraph(cast(Any, 30), None),
-        asks.ExportZip(cast(Any, None)),
+        endpoints.Wire("GET", "/action/reset"),
+        endpoints.CircuitsPage(cast(Any, "1&doReset=1")),
+        endpoints.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - what is no number
+        endpoints.Graph(cast(Any, "action"), None),
+        endpoints.CircuitGraph(cast(Any, 30), None),
+        endpoints.ExportZip(cast(Any, None)),
         None,
     ],
 )

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import requests
 
-from aiseg2_pipeline import energy
-from aiseg2_pipeline.points import energy_lines, lines
-from aiseg2_pipeline.readings import DTYPES, Row
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import DTYPES, Row
+from aiseg2_pipeline.influxdb.line_protocol import energy_lines, lines
 from aiseg2_pipeline_tests.support.dashboards import Query, View, execute, queries
 from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from benchmarks import home

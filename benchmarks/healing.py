@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.filling import fill_hours, hours_between
-from aiseg2_pipeline.history import History, day_of
-from aiseg2_pipeline.readings import live_frame
+from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.gaps.fill import fill_hours, hours_between
+from aiseg2_pipeline.ingest.energy import History, day_of
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import Running, running

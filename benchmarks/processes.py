@@ -30,7 +30,7 @@ _ROLES = (
     ("multiprocessing.resource_tracker", "resource tracker"),
     ("multiprocessing.spawn", "run"),
     ("webserver", "webserver"),
-    ("orchestration.webserver", "webserver"),
+    ("runtime.webserver", "webserver"),
     ("dagster._daemon", "daemon"),
     ("grpc", CODE_SERVER),
     ("code_server", CODE_SERVER),

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
-from aiseg2_pipeline.orchestration.sqlite_files import FILES
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import FILES
 
 EVENTS, RUNS, SCHEDULES = FILES
 Rows = list[dict[str, Any]]

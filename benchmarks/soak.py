@@ -29,7 +29,7 @@ from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline_tests.running_pipeline import Pages
 from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from benchmarks import vitals

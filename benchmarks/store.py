@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from aiseg2_pipeline.readings import COLUMNS, DTYPES
+from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline.store_rows import ROW
 from benchmarks.home import SERIES, readings

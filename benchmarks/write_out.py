@@ -19,8 +19,8 @@ from pathlib import Path
 from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.client.write_api import SYNCHRONOUS
 
-from aiseg2_pipeline.influx import InfluxWriter
-from aiseg2_pipeline.outbox import deliver
+from aiseg2_pipeline.influxdb.client import InfluxWriter
+from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from benchmarks.home import readings

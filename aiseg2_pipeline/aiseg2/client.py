@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from aiseg2_pipeline.aiseg2 import asks, climate, graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2 import climate, endpoints, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.models import CircuitList, CircuitPage, ClimatePage, DayGraph, LiveReading, PowerFlow
 from aiseg2_pipeline.aiseg2.transport import (
@@ -88,41 +88,41 @@ class Aiseg2Client:
 
     def flow_json(self, deadline: Deadline) -> PowerFlow:
         """Return the power flow as the device's own page redraws itself with (it changes nothing there)."""
-        return pages.flow_from_json(self.transport.request(asks.Page.FLOW_JSON, deadline))
+        return pages.flow_from_json(self.transport.request(endpoints.Page.FLOW_JSON, deadline))
 
     def flow_html(self, deadline: Deadline) -> PowerFlow:
         """Return the power flow from the page that older firmware serves."""
-        return pages.flow_from_html(self.transport.request(asks.Page.FLOW_HTML, deadline))
+        return pages.flow_from_html(self.transport.request(endpoints.Page.FLOW_HTML, deadline))
 
     def circuit_page(self, page: int, deadline: Deadline) -> CircuitPage:
         """Return page `page`, from 1, of the circuits."""
-        shown = pages.circuit_page(self.transport.request(asks.CircuitsPage(page), deadline), page)
+        shown = pages.circuit_page(self.transport.request(endpoints.CircuitsPage(page), deadline), page)
         self._note_clock(shown.device_time)
         return shown
 
     def circuit_list(self, deadline: Deadline) -> CircuitList:
         """Return the registered circuits."""
-        listed = pages.circuit_list(self.transport.request(asks.Page.CIRCUIT_LIST, deadline))
+        listed = pages.circuit_list(self.transport.request(endpoints.Page.CIRCUIT_LIST, deadline))
         self._note_clock(listed.device_time)
         return listed
 
     def export_token(self, deadline: Deadline) -> str:
         """Return the token of the SD card's export form; it shows that the device has the page."""
-        return pages.export_token(self.transport.request(asks.Page.EXPORT_FORM, deadline))
+        return pages.export_token(self.transport.request(endpoints.Page.EXPORT_FORM, deadline))
 
     def graph(self, series: graphs.Series, day: date | None, deadline: Deadline) -> DayGraph:
         """Return a day's graph of a series; without a day, today's."""
-        body = self.transport.request(asks.Graph(series, day), deadline)
+        body = self.transport.request(endpoints.Graph(series, day), deadline)
         return self._noted(graphs.graph(body, series, day))
 
     def circuit_graph(self, circuit_id: str, day: date | None, deadline: Deadline) -> DayGraph:
         """Return a day's graph of one circuit (page 734's `strId`); without a day, today's."""
-        body = self.transport.request(asks.CircuitGraph(circuit_id, day), deadline)
+        body = self.transport.request(endpoints.CircuitGraph(circuit_id, day), deadline)
         return self._noted(graphs.circuit_graph(body, circuit_id, day))
 
     def climate_page(self, page: int, deadline: Deadline) -> ClimatePage:
         """Return page `page`, from 1, of the rooms' temperature and humidity."""
-        body = self.transport.request(asks.RoomsPage(page), deadline)
+        body = self.transport.request(endpoints.RoomsPage(page), deadline)
         shown = climate.climate_page(body, page)
         self._note_clock(shown.device_time)
         return shown
@@ -134,7 +134,7 @@ class Aiseg2Client:
         NoData where the unit has no card.
         """
         with self.reserve(deadline):
-            ask = asks.ExportZip(self.export_token(deadline))
+            ask = endpoints.ExportZip(self.export_token(deadline))
             asked_at = self._utc_now()
             with _new_file(target) as file:
                 try:

@@ -22,7 +22,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from aiseg2_pipeline.aiseg2 import asks
+from aiseg2_pipeline.aiseg2 import endpoints
 
 # Says how many seconds are left, never below 0.
 Left = Callable[[], float]
@@ -70,13 +70,13 @@ class Connection:
         self._session.close()
         self.is_open = False
 
-    def ask(self, ask: asks.Ask, authorization: str | None, left_s: Left) -> "Answer":
+    def ask(self, ask: endpoints.Ask, authorization: str | None, left_s: Left) -> "Answer":
         """Send an ask, and return its answer once its headers are there; read its body before the next ask.
 
         Raise BrokenError; DroppedError where the device may not have seen the ask.
         """
         # The one place that writes to the device: nothing that `asks` does not know comes past this line.
-        method, target, body = asks.wire(ask)
+        method, target, body = endpoints.wire(ask)
         headers = {}
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"

@@ -20,8 +20,8 @@ import tenacity
 from requests.auth import HTTPDigestAuth
 from requests.utils import parse_dict_header
 
-from aiseg2_pipeline.aiseg2.asks import Ask, wire
 from aiseg2_pipeline.aiseg2.connection import Answer, BrokenError, Connection, DroppedError, UntrustedError
+from aiseg2_pipeline.aiseg2.endpoints import Ask, wire
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
 
 Slot = Literal["live", "background"]

@@ -25,11 +25,11 @@ from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.orchestration.partitions import TOKYO
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline.store.database import StoreError
 
 POWER_READINGS = AssetKey("power_readings")
 # The total is shown in steps of 0.1 kW; each circuit is rounded to 1 W.

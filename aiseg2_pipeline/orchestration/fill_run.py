@@ -12,15 +12,15 @@ from typing import Any
 import pandas as pd
 from dagster import AssetExecutionContext, AssetMaterialization
 
-from aiseg2_pipeline.energy import HOUR_S
-from aiseg2_pipeline.filling import MINUTES_AN_HOUR, Hour, fill_hours
-from aiseg2_pipeline.history import HOUR, WH_PER_KWH, History
+from aiseg2_pipeline.frames.energy import HOUR_S
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR, Hour, fill_hours
+from aiseg2_pipeline.ingest.energy import HOUR, WH_PER_KWH, History
+from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation
 from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
-from aiseg2_pipeline.orchestration.logs import log_line
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.store import EnergyStore, Store
 
 

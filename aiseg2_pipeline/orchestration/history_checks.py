@@ -16,13 +16,13 @@ from dagster import (
     multi_asset_check,
 )
 
-from aiseg2_pipeline.energy import HOUR_S
-from aiseg2_pipeline.filling import Hour, hours_between
+from aiseg2_pipeline.frames.energy import HOUR_S
+from aiseg2_pipeline.gaps.fill import Hour, hours_between
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import DAY, hour_key, hour_of
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline.store.database import StoreError
 
 ENERGY_HISTORY = AssetKey("energy_history")
 LOOK_BACK = timedelta(days=35)

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from dagster import AssetsDefinition, HourlyPartitionsDefinition
 
-from aiseg2_pipeline import points
+from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
 from aiseg2_pipeline.orchestration.partitions import HOUR, first_of, hour_from_key, hour_key
-from aiseg2_pipeline.orchestration.write_out import Rows, influxdb_asset
 
 INFLUXDB_POWER = "influxdb_power"
 
@@ -18,7 +18,7 @@ def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[
         asset=INFLUXDB_POWER,
         upstream="power_readings",
         open=lambda store: store.open(),
-        lines=lambda _, table: points.lines(table),
+        lines=lambda _, table: line_protocol.lines(table),
         key=hour_key,
         start=hour_from_key,
         length=HOUR,

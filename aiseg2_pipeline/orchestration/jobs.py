@@ -21,14 +21,14 @@ from dagster import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from aiseg2_pipeline.ingest.climate import NO_SENSORS, Sensors
+from aiseg2_pipeline.orchestration.assets.climate import CLIMATE, INFLUXDB_CLIMATE, NOT_VERIFIED
+from aiseg2_pipeline.orchestration.assets.energy_history import INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
-from aiseg2_pipeline.orchestration.climate import CLIMATE, INFLUXDB_CLIMATE, NOT_VERIFIED
-from aiseg2_pipeline.orchestration.energy_history import INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
 from aiseg2_pipeline.orchestration.partitions import DAY, HOUR, day_key, hour_key
-from aiseg2_pipeline.orchestration.tags import BACKGROUND_TAG, MINUTE_TAG, PENDING_TAG
-from aiseg2_pipeline.room_sensors import NO_SENSORS, Sensors
+from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG, PENDING_TAG
 
 # Readings to second 50, ten seconds of write-out, and what starting takes. Run monitoring ends a run at this age.
 MINUTE_RUNTIME_S = 80

@@ -27,12 +27,12 @@ from pydantic import Field, PrivateAttr
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
-from aiseg2_pipeline.influx import InfluxWriter
-from aiseg2_pipeline.orchestration.logs import log_warning
-from aiseg2_pipeline.readings import frame
+from aiseg2_pipeline.frames.readings import frame
+from aiseg2_pipeline.influxdb.client import InfluxWriter
+from aiseg2_pipeline.logs import log_warning
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
-from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline.store.database import StoreError
 
 WRITE_OUT_S = 10.0
 

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from aiseg2_pipeline.energy import HOUR_S
-from aiseg2_pipeline.history import day_start
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.energy import HOUR_S
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.ingest.energy import day_start
 
 MINUTES_A_DAY = 1440
 HOURS_A_DAY = 24

@@ -23,9 +23,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
-from aiseg2_pipeline.energy import NO_DATA
-from aiseg2_pipeline.filling import find_gaps
-from aiseg2_pipeline.history import day_of
+from aiseg2_pipeline.frames.energy import NO_DATA
+from aiseg2_pipeline.gaps.fill import find_gaps
+from aiseg2_pipeline.ingest.energy import day_of
 from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.simulator.faults import Fault as UnitFault
 from aiseg2_pipeline.simulator.faults import Faults

@@ -31,11 +31,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aiseg2_pipeline import energy, points
 from aiseg2_pipeline.aiseg2.circuits import shown_name
-from aiseg2_pipeline.filling import Hour, hours_between
-from aiseg2_pipeline.history import TITLES, day_of
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.gaps.fill import Hour, hours_between
+from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.ingest.energy import TITLES, day_of
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME, Household
 from aiseg2_pipeline.simulator.meter import Day, Meter, Outages
@@ -459,7 +460,7 @@ def _energy_points(
 ) -> None:
     """Hold the bucket's points of energy against the store: each row is one point of one series."""
     shown: dict[Key, float] = {}
-    for measurement in points.ENERGY_MEASUREMENTS:
+    for measurement in line_protocol.ENERGY_MEASUREMENTS:
         for point in server.points(bucket, measurement):
             key = (int(point["time"].timestamp()), *_energy_key(measurement, point))
             if key in shown:

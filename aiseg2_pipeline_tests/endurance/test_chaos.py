@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from aiseg2_pipeline.influx import Rejected
-from aiseg2_pipeline.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.influxdb.client import Rejected
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.endurance.chaos import Report, Scenario

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from aiseg2_pipeline.influx import Unavailable
-from aiseg2_pipeline.outbox import Delivery, deliver
-from aiseg2_pipeline.readings import KEY
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.influxdb.client import Unavailable
+from aiseg2_pipeline.influxdb.delivery import Delivery, deliver
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from benchmarks.home import readings

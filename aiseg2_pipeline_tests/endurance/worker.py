@@ -21,24 +21,25 @@ from typing import Any
 
 import pandas as pd
 
-from aiseg2_pipeline import points, store_file
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.transport import Slot
-from aiseg2_pipeline.filling import fill_hours, settled
-from aiseg2_pipeline.history import History, day_start
-from aiseg2_pipeline.influx import InfluxError, InfluxWriter, Unavailable
-from aiseg2_pipeline.orchestration import energy_history, healing
-from aiseg2_pipeline.orchestration.live import MINUTE, take_minute
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.gaps.fill import fill_hours, settled
+from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
+from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, delivery_lock
+from aiseg2_pipeline.ingest.energy import History, day_start
+from aiseg2_pipeline.ingest.power import MINUTE, take_minute
+from aiseg2_pipeline.orchestration.assets import energy_history
+from aiseg2_pipeline.orchestration.assets.influxdb import OLDER_ROWS_A_MINUTE
 from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S
-from aiseg2_pipeline.orchestration.write_out import OLDER_ROWS_A_MINUTE
-from aiseg2_pipeline.outbox import LEAST_REQUEST_S, deliver, delivery_lock
-from aiseg2_pipeline.readings import KEY
-from aiseg2_pipeline.salvage import salvage
-from aiseg2_pipeline.store import Destination, EnergyStore, Store, UpsertResult
-from aiseg2_pipeline.store_damage import unsalvaged
-from aiseg2_pipeline.store_file import StoreError
+from aiseg2_pipeline.orchestration.sensors import backfill
+from aiseg2_pipeline.store import Destination, EnergyStore, Store, UpsertResult, database
+from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.database import StoreError
+from aiseg2_pipeline.store.recovery import salvage
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
@@ -224,11 +225,11 @@ class Worker:
         if unsalvaged(self._home.readings, self._home.energy):
             return [Job("bring_back")], ()
         with self._readings() as store, self._energy() as energy:
-            hours = healing.hours_to_fill(store, energy, job.first, None, now)
-            days = healing.days_to_renew(store, energy, hours, job.first, None, now)
-            owed = healing.hours_owed(store, self._home.destination, job.first, now)
+            hours = backfill.hours_to_fill(store, energy, job.first, None, now)
+            days = backfill.days_to_renew(store, energy, hours, job.first, None, now)
+            owed = backfill.hours_owed(store, self._home.destination, job.first, now)
         found = []
-        for first, last in healing.contiguous(hours):
+        for first, last in backfill.contiguous(hours):
             found.append(Job("fill", hours=tuple(first + n * HOUR for n in range((last - first) // HOUR + 1))))
         found += [Job("bring", day=day) for day in days]
         if owed:
@@ -291,7 +292,7 @@ class Worker:
         )
 
     def _power_out(self, deadline: float | None) -> list[str]:
-        return self._write_out(deadline, self._readings, lambda _, table: points.lines(table))
+        return self._write_out(deadline, self._readings, lambda _, table: line_protocol.lines(table))
 
     def _energy_out(self) -> list[str]:
         return self._write_out(None, self._energy, energy_history.lines)
@@ -341,7 +342,7 @@ def serve(socket: Connection, set_speed: Callable[[float], None]) -> None:
         home: Home = socket.recv()
         set_speed(home.speed)
         # SQLite waits by a clock of its own.
-        store_file.BUSY_S /= home.speed
+        database.BUSY_S /= home.speed
         worker = Worker(home, socket)
         while True:
             socket.send(worker.do(socket.recv()))

@@ -20,9 +20,9 @@ import pytest
 import yaml
 
 from aiseg2_pipeline.aiseg2.circuits import shown_name
-from aiseg2_pipeline.influx import InfluxWriter
-from aiseg2_pipeline.orchestration import energy_history
-from aiseg2_pipeline.outbox import deliver
+from aiseg2_pipeline.influxdb.client import InfluxWriter
+from aiseg2_pipeline.influxdb.delivery import deliver
+from aiseg2_pipeline.orchestration.assets import energy_history
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline_tests.support import dashboards_home as past
 from aiseg2_pipeline_tests.support.dashboards import DASHBOARDS, GRAFANA, Query, View, execute, panels, queries

@@ -17,10 +17,10 @@ import pandas as pd
 from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.filling import fill_hours
-from aiseg2_pipeline.history import History
-from aiseg2_pipeline.orchestration.live import take_minute
-from aiseg2_pipeline.readings import DTYPES
+from aiseg2_pipeline.frames.readings import DTYPES
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.ingest.energy import History
+from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.battery import battery
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME, Household, step_of

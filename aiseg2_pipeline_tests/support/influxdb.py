@@ -34,8 +34,8 @@ from influxdb_client.domain.bucket_retention_rules import BucketRetentionRules
 from influxdb_client.domain.permission import Permission
 from influxdb_client.domain.permission_resource import PermissionResource
 
-from aiseg2_pipeline.influx import InfluxWriter
-from aiseg2_pipeline.readings import KEY, Row, frame
+from aiseg2_pipeline.frames.readings import KEY, Row, frame
+from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.store import Destination
 from aiseg2_pipeline_tests.support.influxdb_proxy import InfluxFaults, InfluxProxy
 

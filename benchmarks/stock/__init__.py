@@ -5,7 +5,7 @@ Dagster's own executor, loggers and `dagster.yaml`; a module for each executor, 
 
 from dagster import Definitions, ExecutorDefinition
 
-from aiseg2_pipeline.orchestration.build import build_definitions
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.settings import load_settings
 
 

@@ -1,0 +1,230 @@
+"""When a household is told that something is wrong, and in which words; pure rules, in which nothing is read or sent.
+
+Facts are judged to verdicts. A verdict differs from what a service was told: that is a message. So something is told
+once when it starts and once when it is over, a message that could not be sent is still due, and one that nobody was
+told of needs no end. What is not known now changes nothing.
+
+The messages are in Japanese, because those who get them on a telephone are Japanese households; what a library or the
+device said follows in English, because that is the sentence that Dagster's pages and the README show as well.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from aiseg2_pipeline.gaps.fill import DAY, Hour
+from aiseg2_pipeline.ingest.energy import TOKYO
+from aiseg2_pipeline.store.damage import DamagedFile
+from aiseg2_pipeline.store.incidents import Trouble
+
+# One refused login may be the device's own start.
+LOGIN_AFTER = timedelta(minutes=3)
+INFLUXDB_AFTER = timedelta(hours=1)
+# A year of readings is 0.4 GB, and Dagster's history of some days about as much.
+LITTLE_FREE_BYTES = 1_000_000_000
+ENOUGH_FREE_BYTES = 1_200_000_000
+GB = 1e9
+NAMED_HOURS = 6
+DETAIL_CHARS = 300
+_CONTROLS = ("Cc", "Cf", "Cs")
+
+
+class Condition(StrEnum):
+    """What can be wrong."""
+
+    NO_READING = "no_reading"
+    LOGIN = "login"
+    INFLUXDB = "influxdb"
+    DISK = "disk"
+    HOURS = "hours"
+    DAMAGE = "damage"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known at `now`.
+
+    `watching_since` is since when there was somebody to see a reading; `device` and `influxdb` are what does not work,
+    `store_error` the sentence of a store that cannot be opened, `given_up` the hours that will stay incomplete and
+    `complete` whether there is no incomplete hour at all (both None where that was not looked at). `free_bytes` is the
+    room on the disk of `folder`, None where that is not known. `damaged` are the damaged stores that are kept.
+    """
+
+    now: datetime
+    watching_since: datetime
+    last_reading: datetime | None
+    device: Trouble | None
+    influxdb: Trouble | None
+    store_error: str | None
+    free_bytes: int | None
+    folder: str
+    given_up: Sequence[datetime] | None = None
+    complete: bool | None = None
+    damaged: Sequence[DamagedFile] = ()
+
+
+@dataclass(frozen=True)
+class Message:
+    """Plain text for a person."""
+
+    title: str
+    body: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Something is wrong, with the message that says so. A later `mark` than the one told is worth a message again."""
+
+    message: Message
+    mark: str = ""
+
+
+# None: it is in order. A condition that is absent cannot be judged now.
+Verdicts = dict[Condition, Verdict | None]
+# The conditions that a service was told of and that are not over, each with the mark it was told.
+Told = Mapping[Condition, str]
+
+
+@dataclass(frozen=True)
+class Due:
+    """A message that a service should get, and what it will have been told of the condition then (None: it is over)."""
+
+    condition: Condition
+    message: Message
+    mark: str | None
+
+
+def judge(facts: Facts, after: timedelta) -> Verdicts:
+    """Return what is wrong and what is in order; `after` is how long there may be no reading."""
+    verdicts: Verdicts = {}
+    verdicts |= _readings(facts, after)
+    verdicts |= _influxdb(facts)
+    verdicts |= _disk(facts)
+    verdicts |= _damage(facts)
+    # While nothing is read, nothing is filled; and then the device needs its time.
+    if not (verdicts.get(Condition.NO_READING) or verdicts.get(Condition.LOGIN)):
+        verdicts |= _hours(facts)
+    return verdicts
+
+
+def due(verdicts: Verdicts, told: Told) -> Iterator[Due]:
+    """Yield the messages for a service that was told `told`."""
+    for condition, verdict in verdicts.items():
+        if verdict is None:
+            if condition in told:
+                yield Due(condition, _OVER[condition], None)
+        elif condition not in told or verdict.mark > told[condition]:
+            yield Due(condition, verdict.message, verdict.mark)
+
+
+def given_up(hours: Sequence[Hour], now: datetime) -> list[datetime]:
+    """Return the hours with missing minutes though the device has been back for a day: settling and healing had their time."""
+    back = [hour.start for hour in hours if hour.live and hour.start <= now - DAY]
+    return [hour.start for hour in hours if back and hour.missing and hour.start < max(back)]
+
+
+def _readings(facts: Facts, after: timedelta) -> Verdicts:
+    last, now = facts.last_reading, facts.now
+    if last is not None and now - last < min(after, LOGIN_AFTER):
+        return {Condition.NO_READING: None, Condition.LOGIN: None}
+    device = facts.device
+    if device is not None and device.refused:
+        if now - max(device.since, facts.watching_since) < LOGIN_AFTER:
+            return {}
+        body = f"ユーザー名とパスワード（AISEG2_USER、AISEG2_PASSWORD）を確認し、直したら再起動してください。{_detail(device.sentence)}"
+        return {Condition.LOGIN: Verdict(Message("AiSEG2 にログインできません", body))}
+    if now - max(last or facts.watching_since, facts.watching_since) < after:
+        return {}
+    reason = facts.store_error or (device.sentence if device else "")
+    since = f"最後の計測は {_at(last)} です。" if last else "まだ一度も計測できていません。"
+    what = "原因は aiseg2-pipeline doctor で調べられます。"
+    if device is not None and not facts.store_error:
+        what = "AiSEG2 の電源とネットワークを確認してください。"
+    return {
+        Condition.NO_READING: Verdict(Message("AiSEG2 の計測が止まっています", f"{since}{what}{_detail(reason)}"))
+    }
+
+
+def _influxdb(facts: Facts) -> Verdicts:
+    trouble = facts.influxdb
+    if trouble is None:
+        return {Condition.INFLUXDB: None}
+    if facts.now - max(trouble.since, facts.watching_since) < INFLUXDB_AFTER:
+        return {}
+    body = (
+        f"{_at(trouble.since)} から書き込めていません。計測は手元に保存されており、失われません。InfluxDB が動いているか、設定（INFLUXDB_…）が"
+        f"正しいかを確認してください。{_detail(trouble.sentence)}"
+    )
+    return {Condition.INFLUXDB: Verdict(Message("InfluxDB に書き込めません", body))}
+
+
+def _disk(facts: Facts) -> Verdicts:
+    if facts.free_bytes is None or LITTLE_FREE_BYTES <= facts.free_bytes < ENOUGH_FREE_BYTES:
+        return {}
+    if facts.free_bytes >= ENOUGH_FREE_BYTES:
+        return {Condition.DISK: None}
+    body = f"{facts.folder} のディスクの空きを増やしてください。いっぱいになると計測を保存できません。"
+    title = f"ディスクの空きが残り {facts.free_bytes / GB:.1f} GB です"
+    return {Condition.DISK: Verdict(Message(title, body))}
+
+
+def _damage(facts: Facts) -> Verdicts:
+    if not facts.damaged:
+        return {Condition.DAMAGE: None}
+    waiting = [one for one in facts.damaged if one.salvaged is None]
+    newest = max(facts.damaged, key=lambda one: one.path.name.partition("-damaged-")[2])
+    name, stamp = newest.path.name, newest.path.name.partition("-damaged-")[2]
+    if waiting:
+        body = (
+            f"計測は新しいファイルで続いています。壊れたファイル {name} から読み出せる記録は、自動で戻します。"
+            f"くり返すときはディスクの故障かもしれないので、ディスクを交換してください。{_detail(newest.reason)}"
+        )
+        return {Condition.DAMAGE: Verdict(Message("記録ファイルが壊れました", body), stamp)}
+    body = (
+        f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
+    )
+    title = "壊れた記録ファイルから読み出せる記録を戻しました"
+    return {Condition.DAMAGE: Verdict(Message(title, body), f"{stamp} salvaged")}
+
+
+def _hours(facts: Facts) -> Verdicts:
+    if facts.complete:
+        return {Condition.HOURS: None}
+    if not facts.given_up:
+        return {}
+    newest_first = sorted(facts.given_up, reverse=True)
+    named = "、".join(f"{_at(hour)}" for hour in newest_first[:NAMED_HOURS])
+    more = " など" if len(newest_first) > NAMED_HOURS else ""
+    body = (
+        f"{named}{more}。AiSEG2 の記録からは埋められませんでした。一覧は aiseg2-pipeline gaps で見られます。"
+        "AiSEG2 に SD カードがあれば、入っているか確認してください。"
+    )
+    title = f"記録に抜けがある時間帯が {len(newest_first)} あります"
+    return {Condition.HOURS: Verdict(Message(title, body), newest_first[0].isoformat())}
+
+
+_OVER = {
+    Condition.NO_READING: Message(
+        "AiSEG2 の計測が再開しました", "抜けた時間は、AiSEG2 が覚えている分を自動で埋めます。"
+    ),
+    Condition.LOGIN: Message("AiSEG2 にログインできました", "計測は再開しています。"),
+    Condition.INFLUXDB: Message("InfluxDB への書き込みが再開しました", "待っていた計測も順に書き込みます。"),
+    Condition.DISK: Message("ディスクの空きが増えました", "計測を保存できる状態に戻りました。"),
+    Condition.HOURS: Message("記録の抜けがなくなりました", "直近 35 日の記録はすべてそろっています。"),
+    Condition.DAMAGE: Message("壊れた記録ファイルは削除されました", "計測は続いています。"),
+}
+TEST = Message("AiSEG2 の通知テスト", "この通知が届けば、設定（AISEG2_ALERT_URLS）は正しく動いています。")
+
+
+def _at(moment: datetime) -> str:
+    local = moment.astimezone(TOKYO)
+    return f"{local.month}月{local.day}日 {local:%H:%M}"
+
+
+def _detail(sentence: str) -> str:
+    """Return an error's sentence as a line of its own; names of the device in it can hold anything."""
+    printable = "".join(" " if unicodedata.category(char) in _CONTROLS else char for char in sentence)
+    text = " ".join(printable.split())
+    return f"\n{text[:DETAIL_CHARS]}" if text else ""

@@ -1,0 +1,164 @@
+"""How readings, energy and gaps look on a terminal and as JSON. Japan time, the device's own names, no I/O but printing."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.frames.energy import HALF, HOUR_S, USAGE, frame, interval
+from aiseg2_pipeline.gaps.fill import FilledDay, Gaps, Hour
+from aiseg2_pipeline.influxdb.line_protocol import energy_lines
+from aiseg2_pipeline.ingest.energy import HOUR, DayTold
+
+TOKYO = ZoneInfo("Asia/Tokyo")
+
+
+def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the frame's rows as JSON values, times as ISO 8601 in Japan time."""
+    shown = table.assign(time=[time.isoformat() for time in table["time"].dt.tz_convert(TOKYO)])
+    return [{str(column): value for column, value in row.items()} for row in shown.to_dict("records")]
+
+
+def reading(taken: LiveReading, table: pd.DataFrame) -> None:
+    """Print one live reading."""
+    when = taken.answered_at.astimezone(TOKYO)
+    # The title is ours, the names are the device's: as Text, so that no bracket in them is markup.
+    shown = Table(title=f"{when:%Y-%m-%d %H:%M:%S} ({taken.requests} requests, {taken.elapsed_s:.2f} s)")
+    for column, justify in (("kind", "left"), ("name", "left"), ("value", "right"), ("unit", "left")):
+        shown.add_column(column, justify="right" if justify == "right" else "left")
+    for kind, name, value, unit in zip(table["kind"], table["name"], table["value"], table["unit"], strict=True):
+        shown.add_row(Text(kind), Text(name), Text(f"{value:g}"), Text(unit))
+    Console().print(shown)
+
+
+def energy_json(told: DayTold) -> list[dict[str, Any]]:
+    """Return a row for each interval and series, times as ISO 8601 in Japan time."""
+    return [
+        {
+            "time": time.tz_convert(TOKYO).isoformat(),
+            "interval_s": interval_s,
+            "kind": "circuit" if circuit_id else "total",
+            "name": name,
+            "circuit_id": circuit_id,
+            "wh": wh,
+        }
+        for time, interval_s, name, circuit_id, wh in _intervals(told)
+    ]
+
+
+def energy_lp(told: DayTold) -> list[str]:
+    """Return the line protocol that would be written, in nanoseconds: hours, two half hours summed."""
+    table = told.table.assign(
+        kind=told.table["kind"].str.removesuffix(HALF), time=told.table["time"].dt.floor("h")
+    )
+    sums = table.groupby(["time", "kind", "name"], sort=False)["value"].agg(["sum", "count"]).reset_index()
+    whole = sums[sums["count"] == (1 if (told.table["interval_s"] == HOUR_S).all() else 2)]
+    rows = [
+        interval(time.to_pydatetime(), kind, name, wh, HOUR_S)
+        for time, kind, name, wh in zip(whole["time"], whole["kind"], whole["name"], whole["sum"], strict=True)
+    ]
+    return [line for row in energy_lines(frame(rows), lambda circuit, _: told.names.get(circuit)) for line in row]
+
+
+def energy_table(told: DayTold) -> None:
+    """Print the day: a line for each series, with its sum and its largest interval."""
+    length = "half hours" if (told.table["interval_s"] < HOUR_S).all() else "hours"
+    shown = Table(title=f"{'SD card' if told.source == 'sd' else 'graph pages'}, {length}")
+    for column in ("name", "Wh", "largest", "at"):
+        shown.add_column(column, justify="left" if column == "name" else "right")
+    series: dict[tuple[str, str | None], list[tuple[float, str]]] = {}
+    for time, _, name, circuit_id, wh in _intervals(told):
+        series.setdefault((name, circuit_id), []).append((wh, f"{time.tz_convert(TOKYO):%H:%M}"))
+    for (name, circuit_id), values in series.items():
+        largest_wh, at = max(values)
+        label = f"{name} ({circuit_id})" if circuit_id else name
+        shown.add_row(Text(label), f"{sum(wh for wh, _ in values):.0f}", f"{largest_wh:.0f}", at)
+    Console().print(shown)
+
+
+def gaps_json(found: Gaps) -> list[dict[str, Any]]:
+    """Return a row for each hour with missing minutes."""
+    may = set(found.fillable)
+    return [
+        {
+            "hour": hour.start.astimezone(TOKYO).isoformat(),
+            "live": hour.live,
+            "filled": hour.filled,
+            "missing": hour.missing,
+            "fillable": hour in may,
+        }
+        for hour in sorted(found.fillable + found.hopeless, key=lambda hour: hour.start)
+    ]
+
+
+def gaps_table(found: Gaps) -> None:
+    """Print the gaps as ranges of hours, and what filling them costs."""
+    if not found.fillable and not found.hopeless:
+        Console().print("No minute is missing.")
+        return
+    shown = Table()
+    for column in ("from", "to", "missing minutes", "the AiSEG2"):
+        shown.add_column(column)
+    for hours, words in (
+        (found.fillable, "may have it"),
+        (found.hopeless, "had nothing; asked again after a day"),
+    ):
+        for run in _contiguous(hours):
+            first, last = run[0].start.astimezone(TOKYO), (run[-1].start + HOUR).astimezone(TOKYO)
+            missing = sum(hour.missing for hour in run)
+            shown.add_row(f"{first:%Y-%m-%d %H:%M}", f"{last:%Y-%m-%d %H:%M}", str(missing), words)
+    Console().print(shown)
+    Console().print(
+        f"Filling asks the AiSEG2 at most {found.requests} times (with an SD card 5)."
+        if found.requests
+        else "Filling asks for nothing."
+    )
+    if found.oldest_energy is not None:
+        Console().print(
+            f"The oldest energy that it has told is of {found.oldest_energy.astimezone(TOKYO):%Y-%m-%d}."
+        )
+
+
+def fill_progress(days: Iterable[FilledDay], found: Gaps) -> None:
+    """Show how far a fill is, and say for each day what came of it."""
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("filling", total=len(found.fillable))
+        for day in days:
+            missing = sum(hour.missing for hour in day.hours)
+            progress.console.print(f"{day.day}: {day.filled_minutes} minutes filled, {missing} still missing")
+            for problem in day.problems:
+                progress.console.print(Text(problem))
+            progress.advance(task, len(day.hours))
+
+
+def _contiguous(hours: Iterable[Hour]) -> Iterator[list[Hour]]:
+    run: list[Hour] = []
+    for hour in hours:
+        if run and hour.start != run[-1].start + HOUR:
+            yield run
+            run = []
+        run.append(hour)
+    if run:
+        yield run
+
+
+def _intervals(told: DayTold) -> Iterator[tuple[pd.Timestamp, int, str, str | None, float]]:
+    """Yield time, interval, name, circuit id and Wh of each row; a total is named by its kind."""
+    table = told.table
+    for time, interval_s, kind, name, wh in zip(
+        table["time"], table["interval_s"], table["kind"], table["name"], table["value"], strict=True
+    ):
+        of_circuit = kind.removesuffix(HALF) == USAGE
+        yield (
+            time,
+            int(interval_s),
+            told.names.get(name, name) if of_circuit else name,
+            name if of_circuit else None,
+            wh,
+        )

@@ -1,0 +1,78 @@
+"""The energy frame: what the device remembers, in Wh; and how an energy frame fills the minutes that nobody read.
+
+It has the columns of the readings frame and the key (`time`, `kind`, `name`). No I/O here.
+
+| kind | name | unit | interval_s | |
+|---|---|---|---|---|
+| one of `SERIES` | the same word | `Wh` | 3600 | a total of an hour |
+| `usage` | the circuit's id | `Wh` | 3600 | a circuit's hour |
+| either + `/half` | as above | `Wh` | 1800 | a half hour of the card; its hours are there as well |
+| `daily_total` | as InfluxDB's `detail-section` | `kWh`, `L`, `㎥` | 86400 | a day as the device shows it |
+| `circuit_daily_total` | the circuit's id | `kWh` | 86400 | a circuit's day |
+| `daily_cost` | one of `SERIES`, or `usage/` and the circuit's id | `yen` | 86400 | a day's cost |
+| `no_data` | `totals` or `circuits` | | 86400 | when (unix s) the device last said that it has nothing of that hour |
+| `no_data` | `circuits/` and the circuit's id | | 86400 | when (unix s) that circuit's page of the day last failed; 0: settled |
+| `no_data` | `card` | | 86400 | when (unix s) a card that had been there could not be read for that ended day; 0: settled |
+
+`time` is the start of the interval. A circuit is its id, for names change; the name of a time is the store's to know.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+import pandas as pd
+
+from aiseg2_pipeline.frames import readings
+from aiseg2_pipeline.frames.readings import Row, Shape
+
+SERIES = (
+    "generation",
+    "consumption",
+    "bought",
+    "sold",
+    "battery-charge",
+    "battery-discharge",
+    "ev-charge",
+    "ev-discharge",
+    "heatpump",
+    "fuelcell",
+)
+USAGE = "usage"
+HALF = "/half"
+DAILY_TOTAL, CIRCUIT_DAILY_TOTAL, DAILY_COST, NO_DATA = (
+    "daily_total",
+    "circuit_daily_total",
+    "daily_cost",
+    "no_data",
+)
+COST_OF_CIRCUIT = "usage/"
+FAILED_CIRCUIT = "circuits/"
+HOURLY_KINDS = (*SERIES, USAGE)
+HALF_HOUR_S, HOUR_S, DAY_S = 1800, 3600, 86_400
+ENERGY = Shape(
+    "energy",
+    (
+        *HOURLY_KINDS,
+        *(kind + HALF for kind in HOURLY_KINDS),
+        DAILY_TOTAL,
+        CIRCUIT_DAILY_TOTAL,
+        DAILY_COST,
+        NO_DATA,
+    ),
+    (HALF_HOUR_S, HOUR_S, DAY_S),
+)
+
+
+def frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """Return the rows as a checked energy frame."""
+    return readings.frame(rows, ENERGY)
+
+
+def interval(time: datetime, kind: str, name: str, wh: float, interval_s: int) -> Row:
+    """Return the row of a total's (`name` is the kind) or circuit's energy over an hour or a half hour."""
+    return Row(time, kind + (HALF if interval_s == HALF_HOUR_S else ""), name, wh, "Wh", interval_s)
+
+
+def circuit_note(day_start: datetime, circuit_id: str, failed_at: float) -> Row:
+    """Return the row that notes when (unix s) a circuit's page of a day failed; 0 once that is settled."""
+    return Row(day_start, NO_DATA, FAILED_CIRCUIT + circuit_id, failed_at, "", DAY_S)

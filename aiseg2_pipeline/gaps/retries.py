@@ -1,0 +1,53 @@
+"""The circuits whose page of a day failed while the rest of that day was brought: noted, asked for again, settled.
+
+The minutes were filled without them. A day later they are asked for again, and what was filled is filled anew by
+`filling`, which settles the note. How a page is asked for, and when it is given up, says `history`.
+"""
+
+from collections.abc import Collection
+from datetime import date, datetime, timedelta
+
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.energy import FAILED_CIRCUIT, NO_DATA, USAGE
+from aiseg2_pipeline.ingest.energy import ASK_AGAIN, day_of, day_start
+from aiseg2_pipeline.store import EnergyStore
+
+DAY = timedelta(days=1)
+
+
+def days(store: EnergyStore, start: datetime, end: datetime, now: datetime) -> set[date]:
+    """Return the days of [start, end) of which a circuit was left out that is known by now, or may be asked for."""
+    noted = _failed(store, day_start(day_of(start)), end)
+    return {day for day in noted if any(of_day(store, day, now))}
+
+
+def of_day(store: EnergyStore, day: date, now: datetime) -> tuple[set[str], set[str]]:
+    """Return the ids of the circuits that were left out of a day: those brought since, and those to be asked for."""
+    start = day_start(day)
+    failed = _failed(store, start, start + DAY).get(day)
+    if not failed:
+        return set(), set()
+    table = store.read(start, start + DAY, kinds=[USAGE, "consumption"])
+    brought = table[table["kind"] == USAGE]
+    hours = brought.groupby("name")["time"].apply(set)
+    # Of a day that still ran, the circuit may have been brought before it failed.
+    every = set(table["time"])
+    known = {circuit_id for circuit_id in failed if circuit_id in hours.index and hours[circuit_id] == every}
+    due = {circuit_id for circuit_id, at in failed.items() if at <= (now - ASK_AGAIN).timestamp()}
+    return known, due - known
+
+
+def settle(store: EnergyStore, day: date, circuit_ids: Collection[str]) -> None:
+    """Note that these circuits are left out no more."""
+    notes = [energy.circuit_note(day_start(day), circuit_id, 0.0) for circuit_id in sorted(circuit_ids)]
+    store.upsert(energy.frame(notes))
+
+
+def _failed(store: EnergyStore, start: datetime, end: datetime) -> dict[date, dict[str, float]]:
+    """Return the circuits that were left out and when that was (unix s), by day."""
+    notes = store.read(start, end, kinds=[NO_DATA])
+    notes = notes[notes["name"].str.startswith(FAILED_CIRCUIT) & (notes["value"] > 0)]
+    failed: dict[date, dict[str, float]] = {}
+    for time, name, value in zip(notes["time"], notes["name"], notes["value"], strict=True):
+        failed.setdefault(day_of(time.to_pydatetime()), {})[name.removeprefix(FAILED_CIRCUIT)] = value
+    return failed

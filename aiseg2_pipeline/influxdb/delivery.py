@@ -1,0 +1,210 @@
+"""Brings what a destination is owed from the store to InfluxDB, and notes what it has.
+
+Here is decided what goes into one request, and what a refusal means for the rows in it. One request, its
+timeouts and its errors belong in `influx`; which rows are pending, in `store`. Trying again is the caller's: each
+answer is noted in the store at once, so the next run goes on where this one stopped.
+"""
+
+import hashlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from aiseg2_pipeline.influxdb.client import BeyondRetention, InfluxError, InfluxWriter, Rejected, TooLarge
+from aiseg2_pipeline.influxdb.line_protocol import lines as power_lines
+from aiseg2_pipeline.store import Destination, PendingBatch, Store
+
+MAX_SPLIT_REQUESTS = 200
+# With less than this left no request begins: its time-out would say nothing about the server.
+LEAST_REQUEST_S = 0.5
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a delivery did: rows and points acknowledged by the server, rows set aside, requests made.
+
+    `hours` are those of which it wrote rows and nothing is left pending; `left_hours` counts the destination's
+    hours with pending rows; `stopped` is the sentence that says why it ended before all was settled, if it did;
+    `refusal` the newest one of the rows set aside, unless all were beyond the bucket's retention, which is as it should be.
+    """
+
+    rows: int
+    points: int
+    hours: tuple[datetime, ...]
+    set_aside: int
+    requests: int
+    left_hours: int
+    stopped: str | None
+    refusal: str | None = None
+
+
+def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
+    store: Store,
+    writer: InfluxWriter,
+    destination: Destination,
+    *,
+    now: datetime,
+    running_hour: datetime,
+    hours: Sequence[datetime] | None = None,
+    max_older_rows: int = 10_000,
+    deadline: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+    batch_rows: int = 5_000,
+    on_progress: Callable[[int], None] | None = None,
+    lines: Callable[[pd.DataFrame], list[tuple[str, ...]]] = power_lines,
+) -> Delivery:
+    """Send what is pending of `hours` (UTC starts; None: of all): the running hour, then the others, oldest first.
+
+    At most `max_older_rows` rows of hours other than the running one. `deadline` is a time of `clock` after which
+    nothing is begun or waited for. `on_progress` is told after each batch how many rows are settled so far. One
+    delivery at a time to a destination, over all processes; another one is waited for until the deadline.
+
+    `lines` makes the store's rows into points. Rows that the server will never take are set aside with its reason.
+    Raises StoreError, and Unavailable and Misconfigured with what was delivered until then in `delivery`; what was noted stays noted.
+    """
+    run = _Run(store, writer, destination, now, deadline, clock, lines)
+    wanted = None if hours is None else set(hours)
+    stopped = None
+    try:
+        with delivery_lock(store, destination, run.patience_s()):
+            pending = [hour for hour in store.pending_hours(destination) if wanted is None or hour in wanted]
+            if running_hour in pending:
+                pending.remove(running_hour)
+                run.settle([running_hour], batch_rows, sys.maxsize, on_progress)
+            left = max_older_rows
+            # A day of UTC at a time, as InfluxDB keeps its shards.
+            for _, day in itertools.groupby(pending, key=datetime.date):
+                left -= run.settle(list(day), batch_rows, left, on_progress)
+    except Timeout:
+        stopped = (
+            f"Another run is writing to the bucket {destination.bucket}; what is pending goes out with the next."
+        )
+    except _StoppedError as reason:
+        stopped = str(reason)
+    except InfluxError as error:
+        error.delivery = run.delivery(str(error))
+        raise
+    return run.delivery(stopped)
+
+
+def delivery_lock(store: Store, destination: Destination, patience_s: float) -> FileLock:
+    """Return what keeps all deliveries to a destination out while it is held; entering it may raise filelock.Timeout.
+
+    `patience_s` is -1 where there is no end.
+    """
+    name = hashlib.sha256(repr(destination).encode()).hexdigest()[:12]
+    return FileLock(store.path.with_name(f"outbox-{name}.lock"), timeout=patience_s, mode=0o600)
+
+
+class _StoppedError(Exception):
+    """Why a run ends before all is settled."""
+
+
+@dataclass
+class _Run:
+    """One delivery: its limits, and what it has done so far."""
+
+    store: Store
+    writer: InfluxWriter
+    destination: Destination
+    now: datetime
+    deadline: float | None
+    clock: Callable[[], float]
+    lines: Callable[[pd.DataFrame], list[tuple[str, ...]]]
+    rows: int = 0
+    points: int = 0
+    set_aside: int = 0
+    requests: int = 0
+    split_requests: int = 0
+    refusal: str | None = None
+    written_hours: set[int] = field(default_factory=set)
+
+    def delivery(self, stopped: str | None) -> Delivery:
+        """Sum up."""
+        pending = set(self.store.pending_hours(self.destination))
+        written = (datetime.fromtimestamp(hour, UTC) for hour in sorted(self.written_hours))
+        hours = tuple(hour for hour in written if hour not in pending)
+        return Delivery(
+            self.rows, self.points, hours, self.set_aside, self.requests, len(pending), stopped, self.refusal
+        )
+
+    def patience_s(self) -> float:
+        """Return the seconds left, -1 where there is no end: what FileLock wants."""
+        return -1 if self.deadline is None else max(0.0, self.deadline - self.clock())
+
+    def settle(
+        self, hours: Sequence[datetime], batch_rows: int, most_rows: int, on_progress: Callable[[int], None] | None
+    ) -> int:
+        """Settle what is pending of these hours, at most `most_rows` rows; return how many rows it were."""
+        settled = 0
+        while not (batch := self.store.pending_rows(self.destination, hours, batch_rows)).frame.empty:
+            rows = min(len(batch.frame), most_rows - settled)
+            if rows == 0:
+                raise _StoppedError(
+                    "This run has sent its share of older rows; the rest goes out with the next ones."
+                )
+            self._send(batch, self.lines(batch.frame), 0, rows)
+            settled += rows
+            if on_progress is not None:
+                on_progress(self.rows + self.set_aside)
+        return settled
+
+    def _send(
+        self, batch: PendingBatch, points: list[tuple[str, ...]], start: int, stop: int, *, split: bool = False
+    ) -> None:
+        """Send rows [start, stop) as one request; where that is refused, as several, in order.
+
+        So what is settled is the batch's first rows at any time, and is noted at once.
+        """
+        try:
+            self._request(points[start:stop], split=split)
+        except (Rejected, TooLarge) as refusal:
+            if cuts := _cuts(batch, start, stop, refusal):
+                for part_start, part_stop in itertools.pairwise([start, *cuts, stop]):
+                    self._send(batch, points, part_start, part_stop, split=True)
+                return
+            reason = refusal.reason if isinstance(refusal, Rejected) else str(refusal)
+            self.store.set_aside(self.destination, batch, start, stop, reason, self.now)
+            self.set_aside += stop - start
+            if not isinstance(refusal, BeyondRetention):
+                self.refusal = str(refusal)
+        else:
+            self.rows += stop - start
+            self.points += sum(len(row) for row in points[start:stop])
+            sent = zip(batch.hours[start:stop].tolist(), points[start:stop], strict=True)
+            self.written_hours.update(hour for hour, row in sent if row)
+        self.store.acknowledge(self.destination, batch, stop)
+
+    def _request(self, points: list[tuple[str, ...]], *, split: bool) -> None:
+        if not any(points):
+            return
+        if split:
+            if self.split_requests == MAX_SPLIT_REQUESTS:
+                raise _StoppedError(
+                    f"InfluxDB refuses points, and {MAX_SPLIT_REQUESTS} requests were not enough to tell which; "
+                    "the next run goes on."
+                )
+            self.split_requests += 1
+        left_s = None if self.deadline is None else self.deadline - self.clock()
+        if left_s is not None and left_s < LEAST_REQUEST_S:
+            raise _StoppedError("The time for this run is over; what is pending goes out with the next.")
+        self.requests += 1
+        self.writer.write([point for row in points for point in row], left_s)
+
+
+def _cuts(batch: PendingBatch, start: int, stop: int, refusal: Rejected | TooLarge) -> list[int]:
+    """Return where to cut rows [start, stop) after a refusal; nowhere where it holds for all of them.
+
+    Retention goes by time, so hours are told apart, not points. Anything else is halved, down to the row.
+    """
+    if isinstance(refusal, BeyondRetention):
+        hours = batch.hours[start:stop]
+        return [start + 1 + cut for cut in np.flatnonzero(hours[1:] != hours[:-1]).tolist()]
+    return [(start + stop) // 2] if stop - start > 1 else []

@@ -1,0 +1,113 @@
+"""The live minute: takes its readings, each on disk before the next is taken, within the minute's budget.
+
+It decides when a reading is taken and whether it may be kept; what a reading is and how it is stored, the rooms below
+say. No Dagster here but the names of its neighbours.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import pandas as pd
+
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused
+from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S
+from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.store import Store, incidents
+
+MINUTE = timedelta(minutes=1)
+READINGS_END_S = 50
+
+
+@dataclass
+class LiveMinute:
+    """What a minute brought: the stored readings with their frames, and a sentence for each thing that is missing."""
+
+    readings: list[LiveReading] = field(default_factory=list)
+    frames: list[pd.DataFrame] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+
+def take_minute(
+    client: Aiseg2Client,
+    store: Store,
+    *,
+    minute: datetime,
+    samples: int,
+    clock: Callable[[], datetime],
+    sleep: Callable[[float], None] = time.sleep,
+) -> LiveMinute:
+    """Take `samples` readings spread from now to second 50 of `minute`; what does not fit is counted as left out.
+
+    The first is always tried: a single reading has its own 20 s. A refused login ends the minute. Raises StoreError,
+    for without the store no reading may be taken.
+    """
+    result = LiveMinute()
+    started = clock()
+    end = minute + timedelta(seconds=READINGS_END_S)
+    spacing = max(timedelta(0), end - started) / samples
+    for n in range(samples):
+        due = started + n * spacing
+        left_s = (end - clock()).total_seconds()
+        if n and (left_s <= 0 or clock() > due + spacing):
+            result.left_out += 1
+            continue
+        sleep(max(0.0, (due - clock()).total_seconds()))
+        timeout_s = READING_TIMEOUT_S if n == 0 else min(READING_TIMEOUT_S, (end - clock()).total_seconds())
+        try:
+            reading = client.live(timeout_s)
+        except Aiseg2Error as error:
+            result.problems.append(str(error))
+            incidents.note(store.path.parent, incidents.DEVICE, error, clock())
+            if isinstance(error, Refused):
+                # A device may lock out who tries a wrong password again and again.
+                break
+            continue
+        _keep(result, store, reading)
+    if result.left_out:
+        result.problems.append(
+            f"{result.left_out} of {samples} readings did not fit before second {READINGS_END_S} of the minute: lower "
+            "AISEG2_SAMPLES_PER_MINUTE if this goes on."
+        )
+    return result
+
+
+def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
+    last = store.last_time()
+    agree = reading.clock_offset_s is not None and abs(reading.clock_offset_s) <= CLOCKS_AGREE_S
+    if last is not None and reading.answered_at.replace(microsecond=0) < last and not agree:
+        result.problems.append(
+            f"The reading of {reading.answered_at:%Y-%m-%d %H:%M:%S} UTC was not kept, because the store already holds "
+            f"one of {last:%Y-%m-%d %H:%M:%S} UTC: set this machine's clock (NTP), it seems to be behind.",
+        )
+        return
+    if reading.circuits_error is not None:
+        result.problems.append(f"The circuits are missing. {reading.circuits_error}")
+    table = live_frame(reading)
+    if table.empty:
+        result.problems.append(
+            "The AiSEG2 shows no number at all (`g_capacity` and `u_capacity` are `-`): look at its own page.",
+        )
+        return
+    store.upsert(table)
+    incidents.clear(store.path.parent, incidents.DEVICE)
+    if reading.circuit_list is not None:
+        store.record_circuits(reading.circuit_list, reading.answered_at)
+    result.readings.append(reading)
+    result.frames.append(table)
+    log_line(
+        "reading",
+        time=reading.answered_at.isoformat(timespec="seconds"),
+        rows=len(table),
+        requests=reading.requests,
+        elapsed_s=round(reading.elapsed_s, 3),
+        generation_kw=reading.flow.generation_kw,
+        consumption_kw=reading.flow.consumption_kw,
+        circuits=None if reading.circuits is None else len(reading.circuits),
+        clock_offset_s=reading.clock_offset_s,
+    )

@@ -1,0 +1,167 @@
+"""The assets `climate`, what the sensors of the rooms tell, and `influxdb_climate`, the same in InfluxDB.
+
+When the device is asked and how its page is read belongs in `room_sensors`. The device remembers no past climate, so
+only today's partition can grow.
+"""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from dagster import (
+    AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
+    AssetsDefinition,
+    BackfillPolicy,
+    DailyPartitionsDefinition,
+    Failure,
+    MetadataValue,
+    Output,
+    TableColumn,
+    TableRecord,
+    TableSchema,
+    asset,
+)
+
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
+from aiseg2_pipeline.frames.climate import HUMIDITY, TEMPERATURE, frame
+from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.ingest.climate import NO_SENSORS, ClimateReading, Sensors, read_climate
+from aiseg2_pipeline.logs import log_error, log_line
+from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key, first_of
+from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
+from aiseg2_pipeline.store import ClimateStore
+from aiseg2_pipeline.store.database import StoreError
+
+CLIMATE = AssetKey("climate")
+INFLUXDB_CLIMATE = "influxdb_climate"
+NOT_VERIFIED = "Not verified on a real unit."
+# Dagster's own tag of a run that a schedule started.
+_SCHEDULED_TAG = "dagster/schedule_name"
+
+
+def climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
+    """Return the asset, partitioned by `days`."""
+
+    @asset(
+        key=CLIMATE,
+        partitions_def=days,
+        backfill_policy=BackfillPolicy.single_run(),
+        io_manager_key="climate_io",
+        output_required=False,
+        group_name="climate",
+        kinds={"python", "sqlite"},
+        description="Temperature and humidity of the rooms that have sensors, every five minutes; a home without sensors is asked once a day. "
+        f"{NOT_VERIFIED} Green: the store holds rows of that day.",
+    )
+    def climate(
+        context: AssetExecutionContext, device: Aiseg2Device, store: ReadingsStore
+    ) -> Iterator[Output[pd.DataFrame]]:
+        try:
+            with store.open_climate() as kept:
+                if day_key(clock()) in context.partition_keys:
+                    _take(context, device, kept, clock)
+                for key in context.partition_keys:
+                    rows = kept.read(day_from_key(key), day_from_key(key) + DAY)
+                    if rows.empty:
+                        context.log.info(
+                            f"{key}: there are no rows. The AiSEG2 remembers no climate, so a past day stays as it is."
+                        )
+                    elif len(context.partition_keys) == 1:
+                        context.add_asset_metadata(_metadata(rows))
+                        yield Output(rows)
+                    else:
+                        context.log_event(AssetMaterialization(CLIMATE, partition=key, metadata=_metadata(rows)))
+        except (Aiseg2Error, StoreError) as error:
+            raise Failure(str(error), allow_retries=False) from None
+
+    return climate
+
+
+def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
+    """Return the asset, partitioned by `days`."""
+    rows = Rows(
+        asset=INFLUXDB_CLIMATE,
+        upstream="climate",
+        open=lambda store: store.open_climate(),
+        lines=lambda _, table: line_protocol.climate_lines(table),
+        key=day_key,
+        start=day_from_key,
+        length=DAY,
+        first=first_of(days),
+    )
+    return influxdb_asset(
+        rows,
+        days,
+        clock,
+        group="climate",
+        description="The rooms' temperature and humidity in InfluxDB. Green: InfluxDB has acknowledged what the store holds of that day. "
+        "Materializing a day by hand writes all of it again.",
+    )
+
+
+def _take(
+    context: AssetExecutionContext, device: Aiseg2Device, kept: ClimateStore, clock: Callable[[], datetime]
+) -> None:
+    """Take a reading and keep it; say what is missing."""
+    sensors = Sensors(Path(device.state_dir), device.base_url)
+    # Runs of a schedule can have waited for each other.
+    if _SCHEDULED_TAG in context.run.tags and not sensors.due(clock()):
+        context.log.info(NO_SENSORS)
+        return
+    try:
+        with device.client(clock, slot="background") as client:
+            reading = read_climate(client, sensors, clock)
+    except NoData as nothing:
+        context.log.info(str(nothing))
+        return
+    problems = list(reading.problems)
+    table = frame(reading.answered_at, reading.rooms)
+    if table.empty:
+        problems.append(
+            f"The AiSEG2 shows {len(reading.rooms)} rooms, but no temperature and no humidity: look at its own page."
+        )
+    elif refusal := _refusal(reading, kept.last_time()):
+        problems.append(refusal)
+    else:
+        kept.upsert(table)
+    for problem in problems:
+        context.log.warning(problem)
+        log_error(problem, run_id=context.run.run_id)
+    log_line("climate", rooms=len(reading.rooms), rows=len(table), requests=reading.requests)
+
+
+def _refusal(reading: ClimateReading, last: datetime | None) -> str | None:
+    """Return why a reading may not be kept: the clock of a machine that has just started may be behind."""
+    agree = reading.clock_offset_s is not None and abs(reading.clock_offset_s) <= CLOCKS_AGREE_S
+    if last is None or agree or reading.answered_at.replace(microsecond=0) >= last:
+        return None
+    return (
+        f"The rooms' reading of {reading.answered_at:%Y-%m-%d %H:%M:%S} UTC was not kept, because the store already holds one of "
+        f"{last:%Y-%m-%d %H:%M:%S} UTC: set this machine's clock (NTP), it seems to be behind."
+    )
+
+
+def _metadata(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return what the newest reading of a day told of each room."""
+    newest = rows[rows["time"] == rows["time"].max()]
+    values = {
+        kind: dict(zip(of_kind["name"], of_kind["value"].tolist(), strict=True))
+        for kind, of_kind in newest.groupby("kind")
+    }
+    temperatures, humidities = values.get(TEMPERATURE, {}), values.get(HUMIDITY, {})
+    records = [
+        TableRecord({"room": name, "℃": temperatures.get(name), "%": humidities.get(name)})
+        for name in dict.fromkeys([*temperatures, *humidities])
+    ]
+    schema = TableSchema([TableColumn("room", "string"), TableColumn("℃", "float"), TableColumn("%", "float")])
+    return {
+        "readings": int(rows["time"].nunique()),
+        "rows": len(rows),
+        "rooms": MetadataValue.table(records, schema=schema),
+    }

@@ -1,0 +1,155 @@
+"""The asset `daily_report`, a day as a picture, and what draws yesterday's every night. How it is drawn, `report` knows.
+
+The picture is kept as a file and shown in Dagster's pages. Without matplotlib, which is an extra, the asset is there all
+the same and says what is missing; the schedule then skips its night.
+"""
+
+import base64
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    AssetDep,
+    AssetExecutionContext,
+    AssetKey,
+    AssetMaterialization,
+    AssetsDefinition,
+    AssetSelection,
+    BackfillPolicy,
+    DailyPartitionsDefinition,
+    DefaultScheduleStatus,
+    Failure,
+    MaterializeResult,
+    MetadataValue,
+    RunRequest,
+    ScheduleDefinition,
+    ScheduleEvaluationContext,
+    SkipReason,
+    TimeWindowPartitionMapping,
+    asset,
+    define_asset_job,
+    schedule,
+)
+
+from aiseg2_pipeline.ingest.energy import day_of
+from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.checks import POWER_READINGS
+from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
+from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, NOT_YET, Job
+from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key
+from aiseg2_pipeline.orchestration.resources import ReadingsStore
+from aiseg2_pipeline.report import NoReadings, ReportError
+from aiseg2_pipeline.report.saving import NO_MATPLOTLIB, Report, installed, report_path, save_report
+from aiseg2_pipeline.store.database import StoreError
+
+# A day's picture is kept in Dagster's storage for good. Usual ones have half of that.
+MOST_BYTES_SHOWN = 80_000
+DAILY_REPORT = AssetKey("daily_report")
+
+
+def daily_report_asset(
+    days: DailyPartitionsDefinition, *, data_dir: Path, demo: bool, clock: Callable[[], datetime]
+) -> AssetsDefinition:
+    """Return the asset, partitioned by `days`; the files lie under `data_dir`."""
+    # The first day of the record, and today, have not all their hours.
+    hours_of_the_day = TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+    @asset(
+        key=DAILY_REPORT,
+        partitions_def=days,
+        backfill_policy=BackfillPolicy.single_run(),
+        deps=[AssetDep(POWER_READINGS, partition_mapping=hours_of_the_day), ENERGY_HISTORY],
+        output_required=False,
+        group_name="report",
+        kinds={"python", "matplotlib"},
+        description="The day as a picture: generation, consumption, bought and sold, every circuit; what was filled is hatched, what is missing is "
+        "blank. To see it, open a day's materialization and its `picture`; it is also a file in `reports/` of the data directory. Drawn every "
+        "night for yesterday; materialize a day to draw it again after it was filled, or today as far as it has come."
+        + ("" if installed() else f" {NO_MATPLOTLIB}"),
+    )
+    def daily_report(context: AssetExecutionContext, store: ReadingsStore) -> Iterator[MaterializeResult[None]]:
+        try:
+            with store.open() as readings, store.open_energy() as energy:
+                for key in context.partition_keys:
+                    day = day_of(day_from_key(key))
+                    try:
+                        report = save_report(readings, energy, day, clock(), report_path(data_dir, day), demo=demo)
+                    except NoReadings as nothing:
+                        context.log.warning(str(nothing))
+                        continue
+                    log_line("report", day=key, path=str(report.path), bytes=len(report.png))
+                    if len(context.partition_keys) == 1:
+                        yield MaterializeResult(metadata=_metadata(report))
+                    else:
+                        context.log_event(
+                            AssetMaterialization(DAILY_REPORT, partition=key, metadata=_metadata(report))
+                        )
+        except (ReportError, StoreError) as error:
+            raise Failure(str(error), allow_retries=False) from None
+
+    return daily_report
+
+
+def report_job() -> Job:
+    """Return the job that draws a day."""
+    return define_asset_job(
+        "draw_the_day",
+        selection=AssetSelection.assets(DAILY_REPORT).without_checks(),
+        tags=BACKGROUND,
+        config=LOGGED,
+        description="Draws the picture of a day from what is stored; the AiSEG2 is not asked.",
+    )
+
+
+def report_schedule(job: Job, first: datetime) -> ScheduleDefinition:
+    """Return the schedule of the night, from the day of `first` on.
+
+    It comes after yesterday's energy, its last hour's settling and its closing.
+    """
+
+    @schedule(
+        name="report_of_yesterday",
+        job=job,
+        cron_schedule="50 0 * * *",
+        execution_timezone="Asia/Tokyo",
+        default_status=DefaultScheduleStatus.RUNNING,
+        description="Draws the picture of yesterday every night.",
+    )
+    def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
+        if not installed():
+            return SkipReason(NO_MATPLOTLIB)
+        key = day_key(context.scheduled_execution_time.astimezone(UTC) - DAY)
+        if key < day_key(first):
+            return SkipReason(NOT_YET)
+        return RunRequest(run_key=key, partition_key=key)
+
+    return tick
+
+
+def _metadata(report: Report) -> dict[str, Any]:
+    day, amounts = report.day, report.day.amounts
+    numbers = {
+        "generation_kwh": amounts.generation_kwh,
+        "consumption_kwh": amounts.consumption_kwh,
+        "bought_kwh": amounts.bought_kwh,
+        "sold_kwh": amounts.sold_kwh,
+        "self_sufficiency_percent": amounts.self_sufficiency_percent,
+    }
+    return {
+        "picture": MetadataValue.md(_picture(report)),
+        "file": MetadataValue.path(report.path),
+        **{name: round(value, 3) for name, value in numbers.items() if value is not None},
+        "energy_from": "the AiSEG2's own Wh" if amounts.measured else "the minutes that are known",
+        "live_minutes": day.live_minutes,
+        "filled_minutes": day.filled_minutes,
+        "missing_minutes": day.missing_minutes,
+    }
+
+
+def _picture(report: Report) -> str:
+    if len(report.png) > MOST_BYTES_SHOWN:
+        return f"This picture is too large to be kept here: open the file {report.path.name}."
+    # The only way by which Dagster shows a picture: its pages do not reach files.
+    return f"![{report.day.date}](data:image/png;base64,{base64.b64encode(report.png).decode()})"

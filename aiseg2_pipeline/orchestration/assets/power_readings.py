@@ -1,0 +1,163 @@
+"""The asset `power_readings`: brings an hour of readings as far as it can be brought now.
+
+The running hour: the readings of this minute. An hour that has ended: its missing minutes are filled from the device's
+energy memory. One path for the minute schedule, the settling run, the healing sensor, and a person's backfill.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from dagster import (
+    AssetExecutionContext,
+    AssetMaterialization,
+    AssetsDefinition,
+    BackfillPolicy,
+    Failure,
+    HourlyPartitionsDefinition,
+    MetadataValue,
+    Output,
+    TableColumn,
+    TableRecord,
+    TableSchema,
+    asset,
+)
+
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
+from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY
+from aiseg2_pipeline.gaps.fill import settled
+from aiseg2_pipeline.ingest.power import MINUTE, LiveMinute, take_minute
+from aiseg2_pipeline.logs import log_error
+from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation, evaluate
+from aiseg2_pipeline.orchestration.fill_run import fill_ended
+from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
+from aiseg2_pipeline.orchestration.partitions import TOKYO, hour_key, hour_of, hours_from_keys
+from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
+from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store.database import StoreError
+from aiseg2_pipeline.tags import MINUTE_TAG
+
+
+def power_readings_asset(
+    hours: HourlyPartitionsDefinition, *, samples: int, demo: bool, clock: Callable[[], datetime]
+) -> AssetsDefinition:
+    """Return the asset, partitioned by `hours`, taking `samples` readings in a minute; it says so where it is the demo."""
+
+    @asset(
+        key=POWER_READINGS,
+        partitions_def=hours,
+        backfill_policy=BackfillPolicy.single_run(),
+        io_manager_key="readings_io",
+        output_required=False,
+        group_name="power",
+        kinds={"python", "sqlite"},
+        description=("DEMO, a simulated home. " if demo else "")
+        + "The home's power as the AiSEG2 shows it: generation, consumption, exchange, and every circuit. One row per series "
+        "and time. Green: the store holds rows of that hour.",
+    )
+    def power_readings(
+        context: AssetExecutionContext, device: Aiseg2Device, store: ReadingsStore
+    ) -> Iterator[Output[pd.DataFrame]]:
+        asked = hours_from_keys(context.partition_keys)
+        now = clock()
+        minute = _minute(context, now)
+        try:
+            with store.open() as opened:
+                if now >= minute + MINUTE:
+                    context.log.warning(
+                        f"No reading was taken: the run for {minute.astimezone(TOKYO):%H:%M} began after that minute had ended; if this "
+                        "goes on, see what keeps this machine so busy."
+                    )
+                elif hour_of(now) in asked:
+                    with device.client(clock) as client:
+                        taken = take_minute(client, opened, minute=minute, samples=samples, clock=clock)
+                    _report(context, taken, opened, clock())
+                    if len(asked) == 1:
+                        # Of the asset alone: metadata of the output would be stored twice, every minute.
+                        context.add_asset_metadata(_metadata(taken))
+                        # Two readings may be of one second; the store holds the later one.
+                        table = pd.concat(taken.frames, ignore_index=True).drop_duplicates(KEY, keep="last")
+                        yield Output(table)
+                        return
+                    context.log_event(
+                        AssetMaterialization(POWER_READINGS, partition=hour_key(now), metadata=_metadata(taken))
+                    )
+                ended = [hour for hour in asked if settled(hour, now)]
+                if not ended:
+                    context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
+                else:
+                    fill_ended(context, device, store, opened, hours=ended, clock=clock)
+        except (Aiseg2Error, StoreError) as error:
+            raise Failure(str(error), allow_retries=False) from None
+
+    return power_readings
+
+
+def _minute(context: AssetExecutionContext, now: datetime) -> datetime:
+    # A run that a person executes again has the tags of the first one; it is of now.
+    tag = None if context.run.parent_run_id else context.run.tags.get(MINUTE_TAG)
+    return datetime.fromisoformat(tag) if tag else now.replace(second=0, microsecond=0)
+
+
+def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now: datetime) -> None:
+    """Say what is missing and evaluate the checks; fail where the minute brought nothing."""
+    if not taken.readings:
+        raise Failure(" ".join(dict.fromkeys(taken.problems)), allow_retries=False)
+    for problem in dict.fromkeys(taken.problems):
+        context.log.warning(problem)
+        log_error(problem, run_id=context.run.run_id)
+    newest = taken.readings[-1]
+    for result in evaluate(
+        taken.frames[-1],
+        clock_offset_s=newest.clock_offset_s,
+        circuits=newest.circuit_list,
+        future=store.times_after(now),
+    ):
+        context.log_event(as_evaluation(result))
+    # Dagster shows a check as not evaluated once a newer materialization has come, so every minute has it.
+    context.log_event(as_evaluation(completeness(recent_hours(store, now))))
+
+
+def _metadata(taken: LiveMinute) -> dict[str, Any]:
+    newest = taken.readings[-1]
+    table = taken.frames[-1]
+    battery = table.loc[table["name"] == BATTERY_CHARGE, "value"]
+    numbers = {
+        "generation_kw": newest.flow.generation_kw if newest.flow.generators else None,
+        "consumption_kw": newest.flow.consumption_kw,
+        "battery_percent": battery.iloc[0] if len(battery) else None,
+        "device_clock_offset_s": newest.clock_offset_s,
+    }
+    metadata: dict[str, Any] = {name: float(value) for name, value in numbers.items() if value is not None}
+    if newest.flow.exchange is not None:
+        metadata["grid"] = newest.flow.exchange.value
+    metadata |= {
+        "rows": sum(len(frame) for frame in taken.frames),
+        "series": len(table),
+        "readings": len(taken.readings),
+        "requests": sum(reading.requests for reading in taken.readings),
+        "device_latency_s": _latency_s(taken.readings),
+        "read_at": newest.answered_at.astimezone(TOKYO).isoformat(timespec="seconds"),
+        "circuits": _circuit_table(table),
+    }
+    if taken.problems:
+        metadata["missing"] = " ".join(dict.fromkeys(taken.problems))
+    return metadata
+
+
+def _latency_s(readings: Sequence[LiveReading]) -> float:
+    """Return the mean time of one answer of the device."""
+    return round(sum(reading.elapsed_s for reading in readings) / sum(reading.requests for reading in readings), 3)
+
+
+def _circuit_table(table: pd.DataFrame) -> MetadataValue[Any]:
+    usage = table[table["kind"] == "usage"].sort_values("value", ascending=False)
+    return MetadataValue.table(
+        [
+            TableRecord({"circuit": name, "watts": value})
+            for name, value in zip(usage["name"], usage["value"], strict=True)
+        ],
+        schema=TableSchema([TableColumn("circuit", "string"), TableColumn("watts", "float")]),
+    )

@@ -1,0 +1,91 @@
+"""Puts the definitions together, from settings and a clock. Nothing is opened here and nothing is global."""
+
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from dagster import BetaWarning, Definitions, in_process_executor
+
+from aiseg2_pipeline.ingest.climate import Sensors
+from aiseg2_pipeline.logs import error_lines
+from aiseg2_pipeline.orchestration.assets.climate import climate_asset, influxdb_climate_asset
+from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
+from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, influxdb_energy_asset
+from aiseg2_pipeline.orchestration.assets.power_readings import power_readings_asset
+from aiseg2_pipeline.orchestration.checks import newest_reading_check
+from aiseg2_pipeline.orchestration.history_checks import record_check
+from aiseg2_pipeline.orchestration.influxdb_power import influxdb_power_asset
+from aiseg2_pipeline.orchestration.jobs import (
+    background_schedules,
+    climate_job,
+    climate_schedule,
+    energy_job,
+    every_minute,
+    fill_job,
+    history_schedules,
+    minute_job,
+    pending_job,
+)
+from aiseg2_pipeline.orchestration.maintenance.close_day import close_job
+from aiseg2_pipeline.orchestration.maintenance.prune import prune_job
+from aiseg2_pipeline.orchestration.maintenance.recover import salvage_job
+from aiseg2_pipeline.orchestration.partitions import daily, first_hour, hourly
+from aiseg2_pipeline.orchestration.resources import resources
+from aiseg2_pipeline.orchestration.sensors.alerts import alert_sensor
+from aiseg2_pipeline.orchestration.sensors.backfill import healing_sensor
+from aiseg2_pipeline.settings import Settings
+
+
+def utc_now() -> datetime:
+    """Return the host's time."""
+    return datetime.now(UTC)
+
+
+def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Definitions:
+    """Return everything that Dagster runs and shows."""
+    with warnings.catch_warnings():
+        # Runs for a range of partitions are beta, and people cannot do anything about what Dagster says of it.
+        warnings.simplefilter("ignore", BetaWarning)
+        definitions = _build(settings, clock)
+        # Dagster keeps what it makes of them; it would warn as well when it makes that.
+        definitions.get_repository_def()
+    return definitions
+
+
+def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
+    first = first_hour(settings.data_dir, clock(), settings.start_date)
+    hours, days = hourly(first), daily(first)
+    minute, energy, fill, pending = minute_job(), energy_job(), fill_job(), pending_job()
+    close, prune = close_job(first, clock), prune_job(settings.keep_runs_days, clock)
+    climate, sensors = climate_job(), Sensors(settings.device_state_dir, settings.device_url)
+    salvage = salvage_job()
+    alerts, report = alert_sensor(settings, clock), report_job()
+    return Definitions(
+        assets=[
+            power_readings_asset(hours, samples=settings.samples_per_minute, demo=settings.demo, clock=clock),
+            influxdb_power_asset(hours, clock=clock),
+            energy_history_asset(days, clock=clock),
+            influxdb_energy_asset(days, clock=clock),
+            climate_asset(days, clock=clock),
+            influxdb_climate_asset(days, clock=clock),
+            daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
+        ],
+        asset_checks=[newest_reading_check(clock), record_check(clock)],
+        jobs=[minute, energy, fill, pending, climate, close, prune, report, salvage],
+        schedules=[
+            every_minute(minute),
+            *background_schedules(energy, fill, first),
+            climate_schedule(climate, sensors),
+            *history_schedules(close, prune),
+            report_schedule(report, first),
+        ],
+        sensors=[
+            healing_sensor(fill, energy, pending, salvage, first, settings.start_date, clock),
+            *([alerts] if alerts else []),
+        ],
+        resources=resources(settings),
+        # One process for a run: a second one for each step costs more than the step.
+        executor=in_process_executor,
+        loggers={"console": error_lines()},
+        metadata={"demo": settings.demo, "device": settings.device_url, "data": str(settings.data_dir)},
+    )

@@ -1,0 +1,127 @@
+"""What Dagster's storage has no public way for: its own tables, by its own SQLAlchemy definitions, on SQLite and Postgres alike.
+
+Deleting a run leaves the evaluations of its checks, and a schedule's ticks are never deleted, whatever `retention` in
+dagster.yaml says (only sensors obey it). Which run holds a partition's last materialization is asked here as well.
+What is kept how long is decided in `retention`.
+"""
+
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as db
+from dagster import AssetKey, DagsterEventType, DagsterInstance
+from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
+from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
+from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
+from dagster._core.storage.schedules.schema import JobTickTable
+from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
+
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import give_back
+
+BITE_ROWS = 500
+NO_SQL = "Dagster's storage must be SQLite or Postgres: set it so in dagster.yaml."
+_MATERIALIZATION = DagsterEventType.ASSET_MATERIALIZATION.value
+
+_Connect = Callable[[], AbstractContextManager[db.Connection]]
+
+
+def last_materialized_by(instance: DagsterInstance, asset: AssetKey, step: str) -> set[str]:
+    """Return the partitions whose last materialization is of this step."""
+    log = SqlEventLogStorageTable.c
+    last = (
+        db.select(db.func.max(log.id))
+        .where(
+            log.asset_key == asset.to_string(),
+            log.dagster_event_type == _MATERIALIZATION,
+            log.partition.is_not(None),
+        )
+        .group_by(log.partition)
+    )
+    with _events(instance)() as connection:
+        rows = connection.execute(db.select(log.partition).where(log.id.in_(last), log.step_key == step))
+        return {partition for (partition,) in rows}
+
+
+def holding(instance: DagsterInstance, run_ids: Collection[str]) -> set[str]:
+    """Return those of the runs that hold the last materialization of any asset partition, or of an asset without partitions."""
+    event, later = SqlEventLogStorageTable.alias("event").c, SqlEventLogStorageTable.alias("later").c
+    follows = db.and_(
+        later.asset_key == event.asset_key,
+        later.dagster_event_type == _MATERIALIZATION,
+        later.id > event.id,
+    )
+    # Two questions, because Postgres uses no index for "equal, or both absent".
+    superseded = db.or_(
+        db.exists().where(follows, later.partition == event.partition),
+        db.and_(event.partition.is_(None), db.exists().where(follows, later.partition.is_(None))),
+    )
+    query = (
+        db.select(event.run_id)
+        .where(event.run_id.in_(run_ids), event.dagster_event_type == _MATERIALIZATION, db.not_(superseded))
+        .distinct()
+    )
+    with _events(instance)() as connection:
+        return {run_id for (run_id,) in connection.execute(query)}
+
+
+def drop_evaluations(instance: DagsterInstance, before: datetime) -> Iterator[int]:
+    """Delete the evaluations of checks before a time (UTC), bite by bite, but the newest of each; yield how many."""
+    table = AssetCheckExecutionsTable
+    by_check = [table.c.asset_key, table.c.check_name, table.c.partition]
+    return _drop(_events(instance), table, table.c.create_timestamp < before.replace(tzinfo=None), by_check)
+
+
+def drop_ticks(instance: DagsterInstance, before: datetime) -> Iterator[int]:
+    """Delete the ticks of schedules and sensors before a time (UTC), bite by bite, but the newest of each; yield how many."""
+    table = JobTickTable
+    by_instigator = [table.c.job_origin_id, table.c.selector_id]
+    return _drop(_schedules(instance), table, table.c.timestamp < before.replace(tzinfo=None), by_instigator)
+
+
+def give_back_space(instance: DagsterInstance) -> Iterator[None]:
+    """Give unused pages back to the disk, where the storage is SQLite; yield after each bite."""
+    for connect in (_events(instance), _runs(instance), _schedules(instance)):
+        while True:
+            with connect() as connection:
+                raw = connection.connection.dbapi_connection
+                if not isinstance(raw, sqlite3.Connection) or not give_back(raw):
+                    break
+            yield
+
+
+def _drop(
+    connect: _Connect, table: db.Table, old: db.ColumnElement[bool], group: Sequence[db.ColumnElement[Any]]
+) -> Iterator[int]:
+    with connect() as connection:
+        newest = [row_id for (row_id,) in connection.execute(db.select(db.func.max(table.c.id)).group_by(*group))]
+    bite = db.select(table.c.id).where(old, table.c.id.not_in(newest)).order_by(table.c.id).limit(BITE_ROWS)
+    while True:
+        with connect() as connection:
+            deleted = connection.execute(table.delete().where(table.c.id.in_(bite))).rowcount
+        if not deleted:
+            return
+        yield deleted
+
+
+def _events(instance: DagsterInstance) -> _Connect:
+    storage = instance.event_log_storage
+    if isinstance(storage, SqlEventLogStorage):
+        return storage.index_connection
+    raise TypeError(NO_SQL)
+
+
+def _runs(instance: DagsterInstance) -> _Connect:
+    storage = instance.run_storage
+    if isinstance(storage, SqlRunStorage):
+        return storage.connect
+    raise TypeError(NO_SQL)
+
+
+def _schedules(instance: DagsterInstance) -> _Connect:
+    storage = instance.schedule_storage
+    if isinstance(storage, SqlScheduleStorage):
+        return storage.connect
+    raise TypeError(NO_SQL)

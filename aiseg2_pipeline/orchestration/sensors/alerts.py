@@ -1,0 +1,170 @@
+"""The sensor that tells the household: it gathers what is known, and sends what `alerts` says is due.
+
+Looking costs a few small reads; no run and no history of Dagster is asked. The cursor keeps what each service was
+told (services by their place in AISEG2_ALERT_URLS, for the addresses are secrets), so that a restart repeats nothing.
+"""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+
+from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
+from pydantic import BaseModel, ValidationError
+
+from aiseg2_pipeline.alerts import send
+from aiseg2_pipeline.alerts.rules import Condition, Facts, Verdicts, due, given_up, judge
+from aiseg2_pipeline.logs import log_line, log_warning
+from aiseg2_pipeline.orchestration.history_checks import recent_hours
+from aiseg2_pipeline.orchestration.partitions import TOKYO
+from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.store import Store, incidents
+from aiseg2_pipeline.store.damage import damaged_files
+from aiseg2_pipeline.store.database import StoreError
+
+INTERVAL_S = 60
+# Longer between two looks, and nobody was there to see whether there were readings.
+ASLEEP = timedelta(minutes=5)
+TRY_AGAIN = timedelta(minutes=5)
+# Dagster gives a sensor a minute; a service that hangs can take some fifteen seconds of it.
+SEND_S = 30.0
+# Incomplete hours can wait for people to be up.
+LOOK_AT_HOURS_FROM = 9
+
+
+class Service(BaseModel):
+    """What a service was told of and is not over; after a failure, when it is tried again."""
+
+    told: dict[Condition, str] = {}
+    retry_at: datetime | None = None
+
+
+class State(BaseModel):
+    """What is kept from look to look."""
+
+    watching_since: datetime
+    seen_at: datetime
+    last_reading: datetime | None = None
+    hours_seen_on: date | None = None
+    services: list[Service] = []
+
+
+def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDefinition | None:
+    """Return the sensor, None where no AISEG2_ALERT_URLS are set."""
+    if settings.alert_urls is None:
+        return None
+    addresses = send.split(settings.alert_urls.get_secret_value())
+    after = timedelta(minutes=settings.alert_after_minutes)
+
+    @sensor(
+        name="tell_the_household",
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Sends a message (AISEG2_ALERT_URLS) when readings stop, the login is refused, InfluxDB takes nothing for an hour, the disk "
+        "is nearly full, or an hour could not be completed; and one when that is over.",
+    )
+    def tell(context: SensorEvaluationContext) -> SkipReason:
+        if not send.installed():
+            return SkipReason(send.MISSING_EXTRA)
+        now = clock()
+        state = _restored(context.cursor, len(addresses), now)
+        if settings.influx is None:
+            # It was taken out of the settings: what was told of it is not over, and no message is due.
+            incidents.clear(settings.data_dir, incidents.INFLUXDB)
+            for service in state.services:
+                service.told.pop(Condition.INFLUXDB, None)
+        morning = now.astimezone(TOKYO)
+        look = morning.hour >= LOOK_AT_HOURS_FROM and state.hours_seen_on != morning.date()
+        facts = _facts(settings, state, now, with_hours=look)
+        sent, unsent = _send(addresses, state, judge(facts, after), now, "【デモ】" if settings.demo else "")
+        if look and not unsent:
+            state.hours_seen_on = morning.date()
+        state.last_reading = facts.last_reading
+        context.update_cursor(state.model_dump_json(exclude_defaults=True))
+        if not sent and not unsent:
+            return SkipReason("There is nothing to tell.")
+        return SkipReason(f"{sent} messages were sent, {unsent} have to wait.")
+
+    return tell
+
+
+def _restored(cursor: str | None, services: int, now: datetime) -> State:
+    state = State(watching_since=now, seen_at=now)
+    with contextlib.suppress(ValidationError):
+        state = State.model_validate_json(cursor or "")
+    if not timedelta(0) <= now - state.seen_at <= ASLEEP:
+        state.watching_since = now
+    state.seen_at = now
+    state.services = [*state.services, *(Service() for _ in range(services))][:services]
+    return state
+
+
+def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool) -> Facts:
+    folder = settings.data_dir
+    facts = Facts(
+        now=now,
+        watching_since=state.watching_since,
+        last_reading=state.last_reading,
+        device=incidents.read(folder, incidents.DEVICE),
+        influxdb=incidents.read(folder, incidents.INFLUXDB),
+        store_error=None,
+        free_bytes=None,
+        folder=str(folder),
+    )
+    try:
+        with Store.open(settings.store_path, log_warning) as store:
+            facts = replace(facts, last_reading=_last_reading(store, now))
+            if with_hours:
+                hours = recent_hours(store, now)
+                missing = any(hour.missing for hour in hours)
+                facts = replace(facts, given_up=given_up(hours, now), complete=not missing)
+    except StoreError as error:
+        facts = replace(facts, store_error=str(error))
+    # After the store was opened, which may find the damage.
+    with contextlib.suppress(OSError):
+        paths = (settings.store_path, settings.energy_path, settings.climate_path)
+        facts = replace(facts, damaged=[one for path in paths for one in damaged_files(path)])
+    with contextlib.suppress(OSError):
+        facts = replace(facts, free_bytes=shutil.disk_usage(folder).free)
+    return facts
+
+
+def _last_reading(store: Store, now: datetime) -> datetime | None:
+    last = store.last_time()
+    if last is None or last <= now:
+        return last
+    # Rows from a clock that was ahead tell nothing about now.
+    near = store.live_near(now)
+    return near if near and near <= now else None
+
+
+def _send(
+    addresses: Sequence[str], state: State, verdicts: Verdicts, now: datetime, prefix: str
+) -> tuple[int, int]:
+    """Send what is due and note it; return how many messages went, and how many services wait for one."""
+    sent = waiting = 0
+    end = time.monotonic() + SEND_S
+    for number, (address, service) in enumerate(zip(addresses, state.services, strict=True), 1):
+        for one in due(verdicts, service.told):
+            paused = service.retry_at is not None and now < service.retry_at <= now + TRY_AGAIN
+            if paused or time.monotonic() > end:
+                waiting += 1
+                break
+            if not send.send(address, f"{prefix}{one.message.title}", one.message.body):
+                service.retry_at = now + TRY_AGAIN
+                log_warning(
+                    f"Service {number} of AISEG2_ALERT_URLS did not take a message, which is sent again in five minutes: "
+                    "run `aiseg2-pipeline doctor --alert`, which tries all services."
+                )
+                waiting += 1
+                break
+            service.retry_at = None
+            if one.mark is None:
+                del service.told[one.condition]
+            else:
+                service.told[one.condition] = one.mark
+            log_line("alert", condition=one.condition, over=one.mark is None, service=number)
+            sent += 1
+    return sent, waiting

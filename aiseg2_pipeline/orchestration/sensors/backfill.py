@@ -1,0 +1,182 @@
+"""The sensor that heals the record: it looks at the stores for missing minutes, for days whose energy nobody asked for, and
+for rows that nobody wrote out.
+
+It only decides what to run; filling and writing are the jobs'. One background run at a time, so that the live minute
+and the device have room.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+from itertools import pairwise
+
+from dagster import (
+    DagsterRunStatus,
+    DefaultSensorStatus,
+    JobDefinition,
+    RunRequest,
+    RunsFilter,
+    SensorDefinition,
+    SensorEvaluationContext,
+    SkipReason,
+    sensor,
+)
+
+from aiseg2_pipeline.frames.energy import NO_DATA
+from aiseg2_pipeline.gaps.fill import days_to_ask, fillable, hours_between, record_start
+from aiseg2_pipeline.ingest.energy import day_of, day_start
+from aiseg2_pipeline.orchestration.history_checks import LOOK_BACK
+from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
+from aiseg2_pipeline.orchestration.partitions import HOUR, day_key, hour_key, hour_of
+from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.database import StoreError
+from aiseg2_pipeline.tags import BACKGROUND_TAG
+
+# The settling run has the newest hour.
+LEFT_TO_SETTLING = timedelta(minutes=20)
+# The minute runs write some hours a minute by themselves.
+MANY_PENDING_HOURS = 48
+QUIET = timedelta(minutes=10)
+UNFINISHED = [
+    DagsterRunStatus.QUEUED,
+    DagsterRunStatus.NOT_STARTED,
+    DagsterRunStatus.STARTING,
+    DagsterRunStatus.STARTED,
+]
+INTERVAL_S = 300
+
+
+def healing_sensor(
+    fill: Job,
+    energy: Job,
+    pending: Job,
+    salvage: JobDefinition,
+    first: datetime,
+    start_date: date | None,
+    clock: Callable[[], datetime],
+) -> SensorDefinition:
+    """Return the sensor; it looks back 35 days, and once at each older hour since `start_date`.
+
+    `first` is the first partition.
+    """
+
+    @sensor(
+        name="heal_the_record",
+        jobs=[fill, energy, pending, salvage],
+        minimum_interval_seconds=INTERVAL_S,
+        default_status=DefaultSensorStatus.RUNNING,
+        description="Looks for hours with missing minutes that the AiSEG2 may still remember, and fills them; for days whose energy was not "
+        "asked for, and asks; writes out what was left behind while InfluxDB was away; and brings back what can be read of a damaged file.",
+    )
+    def heal(
+        context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
+    ) -> Iterator[RunRequest | SkipReason]:
+        now = clock()
+        unfinished = context.instance.get_runs(
+            RunsFilter(statuses=UNFINISHED, tags={BACKGROUND_TAG: "1"}), limit=1
+        )
+        if unfinished:
+            yield SkipReason("A background run is still going.")
+            return
+        if damaged := unsalvaged(*store.paths):
+            names = ":".join(one.path.stem for one in damaged)
+            yield RunRequest(
+                run_key=f"{salvage.name}:{names}:{hour_key(now)}", job_name=salvage.name, run_config=LOGGED
+            )
+            return
+        try:
+            with store.open() as readings, store.open_energy() as known:
+                hours = hours_to_fill(readings, known, first, start_date, now)
+                ranges = list(contiguous(hours))
+                days = days_to_renew(readings, known, hours, first, start_date, now)
+                owed = hours_owed(readings, influxdb.destination, first, now)
+        except StoreError as error:
+            yield SkipReason(str(error))
+            return
+        for range_start, range_end in ranges:
+            yield _request(fill, range_start, range_end, now)
+        for day in days:
+            key = day_key(day_start(day))
+            yield RunRequest(
+                run_key=f"{energy.name}:{key}:{hour_key(now)}", job_name=energy.name, partition_key=key
+            )
+        if owed:
+            yield _request(pending, owed[0], owed[-1], now)
+        if not ranges and not days and not owed:
+            yield SkipReason("Nothing is missing that the AiSEG2 may have.")
+
+    return heal
+
+
+def hours_owed(readings: Store, destination: Destination | None, first: datetime, now: datetime) -> list[datetime]:
+    """Return the hours with pending rows that the minute runs do not write out soon."""
+    if destination is None:
+        return []
+    last = readings.last_time()
+    # Without a reading no minute run comes to its write-out.
+    quiet = last is not None and now - last > QUIET
+    owed = readings.pending_hours(destination, start=first, end=None if quiet else hour_of(now))
+    return owed if quiet or len(owed) > MANY_PENDING_HOURS else []
+
+
+def hours_to_fill(
+    readings: Store, energy: EnergyStore, first: datetime, start_date: date | None, now: datetime
+) -> list[datetime]:
+    """Return the hours to fill, in order; none before there is a live reading, for a fill must know the home."""
+    if readings.live_near(now) is None:
+        return []
+    start = max(first, hour_of(record_start(readings, start_date, now)))
+    recent = max(start, hour_of(now - LOOK_BACK))
+    hours = hours_between(readings, recent, hour_of(now - LEFT_TO_SETTLING), now)
+    return _never_tried(readings, energy, start, recent) + [
+        hour.start for hour in fillable(readings, energy, hours, now)
+    ]
+
+
+def days_to_renew(
+    readings: Store,
+    energy: EnergyStore,
+    to_fill: Sequence[datetime],
+    first: datetime,
+    start_date: date | None,
+    now: datetime,
+) -> list[date]:
+    """Return the days whose energy is to be asked for, but those of which an hour is filled: that asks for the day."""
+    if readings.live_near(now) is None:
+        return []
+    start = max(first, record_start(readings, start_date, now), now - LOOK_BACK)
+    filled = {day_of(hour) for hour in to_fill}
+    # The night's own run comes first.
+    return [day for day in days_to_ask(energy, start, now - LEFT_TO_SETTLING) if day not in filled]
+
+
+def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: datetime) -> list[datetime]:
+    """Return the hours of a past that someone asked for (AISEG2_START_DATE) that have no row and no note of a try."""
+    if start >= end:
+        return []
+    notes = energy.read(start, end, kinds=[NO_DATA])["time"]
+    done = {*readings.hours_with_rows(start, end), *(time.to_pydatetime() for time in notes)}
+    hours = (start + n * HOUR for n in range((end - start) // HOUR))
+    return [hour for hour in hours if hour not in done]
+
+
+def contiguous(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
+    """Yield the first and the last hour of each contiguous range."""
+    if not hours:
+        return
+    start = hours[0]
+    for hour, following in pairwise(hours):
+        if following != hour + HOUR:
+            yield start, hour
+            start = following
+    yield start, hours[-1]
+
+
+def _request(job: Job, first: datetime, last: datetime, now: datetime) -> RunRequest:
+    keys = {"start": hour_key(first), "end": hour_key(last)}
+    # Once an hour for the same range: what failed is tried again, but not all the time.
+    run_key = f"{job.name}:{keys['start']}:{keys['end']}:{hour_key(now)}"
+    tags = {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}
+    # The job's own config does not reach a run over a range.
+    return RunRequest(run_key=run_key, job_name=job.name, tags=tags, run_config=LOGGED)

@@ -1,0 +1,80 @@
+"""Dagster's home, made ready before anything of Dagster starts: its dagster.yaml, and the storage of its run history.
+
+The storage is SQLite, or the PostgreSQL of AISEG2_POSTGRES_URL (the extra `postgres`).
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+
+import sqlalchemy
+import yaml
+
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
+from aiseg2_pipeline.settings import Settings
+
+INSTANCE = "dagster.yaml"
+# Where dagster.yaml below finds the address, which holds a password.
+POSTGRES = {"postgres": {"postgres_url": {"env": "AISEG2_POSTGRES_URL"}}}
+CONNECT_S = 10
+# The line of a traceback that says what it is about, without the names of the errors' kinds.
+_RAISED = re.compile(r"^[\w.]+(?:Error|Exception): (?:\([\w.]+\) |\[Errno \d+\] )?(.+)$", re.MULTILINE)
+
+
+class DagsterHomeError(Exception):
+    """Why Dagster's home cannot be made, in one sentence."""
+
+
+def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Make the home of these settings from the dagster.yaml in `folder`; `variables` is the environment of what starts then.
+
+    An earlier home is brought up to date. Raise DagsterHomeError, and OSError where the folder cannot be written.
+    """
+    home = settings.dagster_home
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    instance = yaml.safe_load((folder / INSTANCE).read_text(encoding="utf-8"))
+    if settings.run_history:
+        _check_postgres(settings.run_history.get_secret_value())
+        del instance["event_log_storage"]
+        instance["storage"] = POSTGRES
+    (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
+    # Webserver and daemon would both make the storage, and one of them fail.
+    made = subprocess.run(
+        [sys.executable, "-m", "aiseg2_pipeline.runtime.prepare_storage"],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        reason = (_RAISED.findall(made.stderr) or ["no reason given"])[-1]
+        raise DagsterHomeError(
+            f"Dagster's storage in {home} cannot be made: free space, or move that folder away, which costs the history of runs "
+            f"but no reading ({reason})."
+        )
+    for problem in prepare_storage(home):
+        say(problem)
+
+
+def _check_postgres(url: str) -> None:
+    try:
+        import_module("dagster_postgres")
+    except ImportError:
+        raise DagsterHomeError(
+            "AISEG2_POSTGRES_URL is set, but the extra is not installed: run pip install 'aiseg2-pipeline[postgres]' (in a "
+            "clone: pip install '.[postgres]'), or remove the setting."
+        ) from None
+    engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": CONNECT_S})
+    try:
+        engine.connect().close()
+    except sqlalchemy.exc.DBAPIError as error:
+        # The server's own words, without SQLAlchemy's; they do not hold the password.
+        reason = " ".join(str(error.orig).split())
+        raise DagsterHomeError(
+            f"The PostgreSQL at AISEG2_POSTGRES_URL cannot be used ({reason}): start it, or set the address right."
+        ) from None
+    finally:
+        engine.dispose()
