@@ -14,7 +14,7 @@ from aiseg2_pipeline.frames.readings import (
     TOTAL_GENERATION,
     checked,
 )
-from aiseg2_pipeline.ingest.energy import day_start
+from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.report.day import Day, by_minute, day_of_frames
 
 DAY = date(2026, 7, 14)

@@ -18,8 +18,9 @@ from aiseg2_pipeline.aiseg2.graphs import no_energy
 from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.frames.readings import KEY, Row, frame
 from aiseg2_pipeline.gaps.fill import fill_hours, fillable, find_gaps, hours_between
-from aiseg2_pipeline.ingest.energy import CIRCUITS, TOTALS, History, day_on_device, day_start
+from aiseg2_pipeline.ingest.energy import CIRCUITS, TOTALS, History, day_on_device
 from aiseg2_pipeline.ingest.power import take_minute
+from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.simulator import graphs
 from aiseg2_pipeline.simulator.appliances import CIRCUITS as ALL_CIRCUITS
 from aiseg2_pipeline.simulator.card import Card

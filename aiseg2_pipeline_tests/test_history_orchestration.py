@@ -22,7 +22,7 @@ from dagster import (
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import KEY, Row, frame
-from aiseg2_pipeline.ingest.energy import day_start
+from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.partitions import day_key, first_hour, hour_from_key, hour_key
 from aiseg2_pipeline.settings import Settings

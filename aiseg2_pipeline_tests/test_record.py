@@ -24,7 +24,7 @@ from aiseg2_pipeline.influxdb.client import Unavailable
 from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.ingest import power as live
 from aiseg2_pipeline.ingest.energy import History
-from aiseg2_pipeline.orchestration.partitions import hour_of
+from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
 from aiseg2_pipeline.simulator.meter import Meter, is_off

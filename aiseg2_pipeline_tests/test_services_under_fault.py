@@ -20,7 +20,8 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.utils import make_new_run_id
 
-from aiseg2_pipeline.orchestration.partitions import hour_key, hour_of
+from aiseg2_pipeline.japan_time import hour_of
+from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.runtime.dagster_tuning import CalmLogger
 from aiseg2_pipeline.runtime.prepare_storage import ENDED, end_left_runs
 from aiseg2_pipeline.simulator import server

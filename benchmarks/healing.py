@@ -21,7 +21,8 @@ from pathlib import Path
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.frames.readings import live_frame
 from aiseg2_pipeline.gaps.fill import fill_hours, hours_between
-from aiseg2_pipeline.ingest.energy import History, day_of
+from aiseg2_pipeline.ingest.energy import History
+from aiseg2_pipeline.japan_time import day_of
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import Running, running

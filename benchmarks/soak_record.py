@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from aiseg2_pipeline.gaps.fill import find_gaps
-from aiseg2_pipeline.orchestration.partitions import HOUR, hour_of
+from aiseg2_pipeline.japan_time import HOUR, hour_of
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline_tests.endurance.oracle import Acknowledged, Offset, Oracle

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from aiseg2_pipeline.gaps.fill import DAY, Hour
-from aiseg2_pipeline.ingest.energy import TOKYO
+from aiseg2_pipeline.gaps.fill import Hour
+from aiseg2_pipeline.japan_time import DAY, TOKYO
 from aiseg2_pipeline.store.damage import DamagedFile
 from aiseg2_pipeline.store.incidents import Trouble
 

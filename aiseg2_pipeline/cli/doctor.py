@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 
@@ -20,6 +19,7 @@ from aiseg2_pipeline.cli import connect
 from aiseg2_pipeline.frames.readings import live_frame
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Tags, Unavailable
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
+from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 from aiseg2_pipeline.store.damage import damaged_files
@@ -30,7 +30,6 @@ OTHER_WRITER_WITHIN = timedelta(minutes=10)
 SET_ASIDE_SHOWN = 5
 SERIES_WITHIN = timedelta(days=7)
 SERIES_SHOWN = 6
-TOKYO = ZoneInfo("Asia/Tokyo")
 
 # A mark, what was looked at, and what was found.
 Line = tuple[str, str, str]

@@ -12,18 +12,17 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
-from zoneinfo import ZoneInfo
 
 import click
 
 from aiseg2_pipeline import __version__
+from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.settings import InfluxSettings, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from aiseg2_pipeline.simulator.faults import Fault
     from aiseg2_pipeline.store import Store
 
-TOKYO = ZoneInfo("Asia/Tokyo")
 # A minute's write-out takes ten seconds at most.
 REMOVE_WAITS_S = 30.0
 DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
@@ -362,7 +361,8 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
     with one_sentence() as settings:
         from aiseg2_pipeline.cli import connect
         from aiseg2_pipeline.cli import output as printing
-        from aiseg2_pipeline.ingest.energy import day_of, day_on_device
+        from aiseg2_pipeline.ingest.energy import day_on_device
+        from aiseg2_pipeline.japan_time import day_of
 
         with connect.device(settings, utc_now, "background") as client:
             told = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
@@ -399,7 +399,7 @@ def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[da
 def report(day: Span | None, output: Path | None) -> None:
     """Draw a day as a picture, by default yesterday, and print where it is. It needs the extra `report`."""
     with one_sentence() as settings:
-        from aiseg2_pipeline.ingest.energy import day_of
+        from aiseg2_pipeline.japan_time import day_of
         from aiseg2_pipeline.report.saving import report_path, save_report
         from aiseg2_pipeline.store import EnergyStore, Store
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 from rich.console import Console
@@ -14,9 +13,8 @@ from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.frames.energy import HALF, HOUR_S, USAGE, frame, interval
 from aiseg2_pipeline.gaps.fill import FilledDay, Gaps, Hour
 from aiseg2_pipeline.influxdb.line_protocol import energy_lines
-from aiseg2_pipeline.ingest.energy import HOUR, DayTold
-
-TOKYO = ZoneInfo("Asia/Tokyo")
+from aiseg2_pipeline.ingest.energy import DayTold
+from aiseg2_pipeline.japan_time import HOUR, TOKYO
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from aiseg2_pipeline.aiseg2.circuits import shown_name, sum_by_name
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames.energy import HALF, HALF_HOUR_S, HOUR_S, USAGE
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, Row, frame
+from aiseg2_pipeline.japan_time import MINUTE
 
-MINUTE = timedelta(minutes=1)
 MINUTES_OF_HALF = 30
 W_PER_KW = 1000
 CONSUMPTION = ("consumption", "consumption")

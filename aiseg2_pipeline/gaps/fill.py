@@ -20,22 +20,19 @@ from aiseg2_pipeline.ingest.energy import (
     ASK_AGAIN,
     CARD,
     CIRCUITS,
-    HOUR,
     SETTLED_AFTER,
     TOTALS,
     DayEnergy,
     History,
     asked_lately,
-    day_of,
-    day_start,
 )
+from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store.damage import unsalvaged
 
 MINUTES_AN_HOUR = 60
 # Four totals, hot water and gas; and once the circuit list, the login, and looking for a card.
 REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
-DAY = timedelta(days=1)
 NOT_SALVAGED = (
     "Nothing was filled, because readings of a damaged store may come back first: wait for the job `salvage_the_record`, or run "
     "`aiseg2-pipeline salvage`."

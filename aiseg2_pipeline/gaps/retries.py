@@ -5,14 +5,13 @@ The minutes were filled without them. A day later they are asked for again, and 
 """
 
 from collections.abc import Collection
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.energy import FAILED_CIRCUIT, NO_DATA, USAGE
-from aiseg2_pipeline.ingest.energy import ASK_AGAIN, day_of, day_start
+from aiseg2_pipeline.ingest.energy import ASK_AGAIN
+from aiseg2_pipeline.japan_time import DAY, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore
-
-DAY = timedelta(days=1)
 
 
 def days(store: EnergyStore, start: datetime, end: datetime, now: datetime) -> set[date]:

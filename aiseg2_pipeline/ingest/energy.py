@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
-from zoneinfo import ZoneInfo
 
 import pandas as pd
 
@@ -32,17 +31,15 @@ from aiseg2_pipeline.frames.energy import (
     USAGE,
 )
 from aiseg2_pipeline.frames.readings import Row
+from aiseg2_pipeline.japan_time import DAY, HOUR, day_start
 from aiseg2_pipeline.store import EnergyStore
 
-TOKYO = ZoneInfo("Asia/Tokyo")
-HOUR = timedelta(hours=1)
 # The device finishes an hour some time after it has ended.
 SETTLED_AFTER = timedelta(minutes=5)
 EXPORT_LASTS = timedelta(hours=1)
 ASK_AGAIN = timedelta(days=1)
 # Some homes have it asked for once a night only.
 CARD_LASTS = timedelta(days=3)
-DAY = timedelta(days=1)
 WH_PER_KWH = 1000
 TOTALS, CIRCUITS, CARD = "totals", "circuits", "card"
 # As page 51111 and its like name them, for the card's days.
@@ -405,16 +402,6 @@ def day_on_device(
         halves = hours[hours["interval_s"] < HOUR_S]
         names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
         return DayTold(hours if halves.empty else halves, names, brought.source or "web", tuple(brought.problems))
-
-
-def day_start(day: date) -> datetime:
-    """Return the UTC start of a day in Japan."""
-    return datetime(day.year, day.month, day.day, tzinfo=TOKYO).astimezone(UTC)
-
-
-def day_of(moment: datetime) -> date:
-    """Return the day in Japan that `moment` lies in."""
-    return moment.astimezone(TOKYO).date()
 
 
 def _totals_of_day(day: date, graphs: Iterable[DayGraph]) -> Iterator[Row]:

@@ -19,7 +19,6 @@ from aiseg2_pipeline.frames.readings import live_frame
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.store import Store, incidents
 
-MINUTE = timedelta(minutes=1)
 READINGS_END_S = 50
 
 

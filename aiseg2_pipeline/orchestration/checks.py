@@ -26,7 +26,7 @@ from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
-from aiseg2_pipeline.orchestration.partitions import TOKYO
+from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.database import StoreError

@@ -15,7 +15,8 @@ from dagster import AssetExecutionContext, AssetMaterialization
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR, Hour, fill_hours
-from aiseg2_pipeline.ingest.energy import HOUR, WH_PER_KWH, History
+from aiseg2_pipeline.ingest.energy import WH_PER_KWH, History
+from aiseg2_pipeline.japan_time import HOUR
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation
 from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours

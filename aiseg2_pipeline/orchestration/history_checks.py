@@ -18,8 +18,9 @@ from dagster import (
 
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.gaps.fill import Hour, hours_between
+from aiseg2_pipeline.japan_time import DAY, hour_of
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import DAY, hour_key, hour_of
+from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.database import StoreError

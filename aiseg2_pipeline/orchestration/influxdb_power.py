@@ -6,8 +6,9 @@ from datetime import datetime
 from dagster import AssetsDefinition, HourlyPartitionsDefinition
 
 from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.japan_time import HOUR
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
-from aiseg2_pipeline.orchestration.partitions import HOUR, first_of, hour_from_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import first_of, hour_from_key, hour_key
 
 INFLUXDB_POWER = "influxdb_power"
 

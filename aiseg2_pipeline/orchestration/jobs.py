@@ -22,12 +22,13 @@ from dagster import (
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, Sensors
+from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO
 from aiseg2_pipeline.orchestration.assets.climate import CLIMATE, INFLUXDB_CLIMATE, NOT_VERIFIED
 from aiseg2_pipeline.orchestration.assets.energy_history import INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
 from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
-from aiseg2_pipeline.orchestration.partitions import DAY, HOUR, day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG, PENDING_TAG
 
 # Readings to second 50, ten seconds of write-out, and what starting takes. Run monitoring ends a run at this age.
@@ -105,7 +106,7 @@ def every_minute(job: Job) -> ScheduleDefinition:
         name="every_minute",
         job=job,
         cron_schedule="* * * * *",
-        execution_timezone="Asia/Tokyo",
+        execution_timezone=str(TOKYO),
         default_status=DefaultScheduleStatus.RUNNING,
         description="Takes the readings of every minute.",
     )
@@ -161,7 +162,7 @@ def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
         job=job,
         # Between the hour's energy (minute 5) and its settling (minute 8).
         cron_schedule="2-59/5 * * * *",
-        execution_timezone="Asia/Tokyo",
+        execution_timezone=str(TOKYO),
         default_status=DefaultScheduleStatus.RUNNING,
         description=f"Reads the rooms' sensors every five minutes; a home without any is asked once a day. {NOT_VERIFIED}",
     )
@@ -188,7 +189,7 @@ def _nightly(name: str, job: JobDefinition, cron: str, description: str) -> Sche
         name=name,
         job=job,
         cron_schedule=cron,
-        execution_timezone="Asia/Tokyo",
+        execution_timezone=str(TOKYO),
         default_status=DefaultScheduleStatus.RUNNING,
         description=description,
     )
@@ -207,7 +208,7 @@ def _partition_of(
         name=name,
         job=job,
         cron_schedule=cron,
-        execution_timezone="Asia/Tokyo",
+        execution_timezone=str(TOKYO),
         default_status=DefaultScheduleStatus.RUNNING,
         description=description,
     )

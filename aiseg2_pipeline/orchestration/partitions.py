@@ -5,17 +5,15 @@ the store's to know.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from dagster import DailyPartitionsDefinition, HourlyPartitionsDefinition, TimeWindowPartitionsDefinition
 
-TOKYO = ZoneInfo("Asia/Tokyo")
-HOUR = timedelta(hours=1)
+from aiseg2_pipeline.japan_time import TOKYO, hour_of
+
 # Before this program existed, no clock that shows the time was right.
 CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
 
@@ -40,11 +38,6 @@ def day_key(moment: datetime) -> str:
 def day_from_key(key: str) -> datetime:
     """Return the UTC start of the day of a partition key."""
     return datetime.strptime(key, DAY_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
-
-
-def hour_of(moment: datetime) -> datetime:
-    """Return the UTC start of the hour that `moment` lies in; Tokyo's hours are the same."""
-    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def hour_key(moment: datetime) -> str:

@@ -4,7 +4,7 @@ Power is one number a minute of the day in Japan, NaN where nothing is known: a 
 """
 
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,10 @@ import pandas as pd
 
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
-from aiseg2_pipeline.ingest.energy import day_start
+from aiseg2_pipeline.japan_time import MINUTE, day_start
 
 MINUTES_A_DAY = 1440
 HOURS_A_DAY = 24
-MINUTE = timedelta(minutes=1)
 NAMED_CIRCUITS = 10
 W_PER_KW = WH_PER_KWH = 1000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from aiseg2_pipeline.ingest.energy import HOUR, day_start
+from aiseg2_pipeline.japan_time import HOUR, day_start
 from aiseg2_pipeline.report import NoReadings, ReportError
 from aiseg2_pipeline.report.day import HOURS_A_DAY, Day, by_minute, day_of_frames
 from aiseg2_pipeline.store import EnergyStore, Store

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
 from filelock import FileLock, Timeout
 
@@ -25,10 +24,10 @@ from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.frames.climate import CLIMATE, HUMIDITY, TEMPERATURE
 from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, ENERGY, NO_DATA
 from aiseg2_pipeline.frames.readings import READINGS, Row, Shape, frame
+from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.store import Store, StoreError
 from aiseg2_pipeline.store.damage import DamagedFile, journals, note_salvaged
 
-TOKYO = ZoneInfo("Asia/Tokyo")
 CHUNK_ROWS = 5000
 SAID_EVERY_S = 10.0
 ROOM_BYTES = 50_000_000

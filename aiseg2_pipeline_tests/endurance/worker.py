@@ -29,11 +29,11 @@ from aiseg2_pipeline.gaps.fill import fill_hours, settled
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, delivery_lock
-from aiseg2_pipeline.ingest.energy import History, day_start
-from aiseg2_pipeline.ingest.power import MINUTE, take_minute
+from aiseg2_pipeline.ingest.energy import History
+from aiseg2_pipeline.ingest.power import take_minute
+from aiseg2_pipeline.japan_time import MINUTE, day_start, hour_of
 from aiseg2_pipeline.orchestration.assets import energy_history
 from aiseg2_pipeline.orchestration.assets.influxdb import OLDER_ROWS_A_MINUTE
-from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S
 from aiseg2_pipeline.orchestration.sensors import backfill
 from aiseg2_pipeline.store import Destination, EnergyStore, Store, UpsertResult, database

@@ -31,9 +31,10 @@ from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
 from aiseg2_pipeline.frames.climate import HUMIDITY, TEMPERATURE, frame
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, ClimateReading, Sensors, read_climate
+from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
-from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key, first_of
+from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import ClimateStore
 from aiseg2_pipeline.store.database import StoreError

@@ -33,12 +33,12 @@ from dagster import (
     schedule,
 )
 
-from aiseg2_pipeline.ingest.energy import day_of
+from aiseg2_pipeline.japan_time import DAY, TOKYO, day_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS
 from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, NOT_YET, Job
-from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key
+from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
 from aiseg2_pipeline.report import NoReadings, ReportError
 from aiseg2_pipeline.report.saving import NO_MATPLOTLIB, Report, installed, report_path, save_report
@@ -113,7 +113,7 @@ def report_schedule(job: Job, first: datetime) -> ScheduleDefinition:
         name="report_of_yesterday",
         job=job,
         cron_schedule="50 0 * * *",
-        execution_timezone="Asia/Tokyo",
+        execution_timezone=str(TOKYO),
         default_status=DefaultScheduleStatus.RUNNING,
         description="Draws the picture of yesterday every night.",
     )

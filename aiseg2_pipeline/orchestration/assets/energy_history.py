@@ -20,12 +20,13 @@ from dagster import (
 from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.influxdb import line_protocol
-from aiseg2_pipeline.ingest.energy import DayEnergy, History, day_of
+from aiseg2_pipeline.ingest.energy import DayEnergy, History
+from aiseg2_pipeline.japan_time import DAY, day_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation
 from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY, balance
-from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key, first_of
+from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import unsalvaged

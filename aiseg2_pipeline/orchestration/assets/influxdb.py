@@ -38,8 +38,8 @@ from dagster import (
 
 from aiseg2_pipeline.influxdb.client import InfluxError, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver
+from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.logs import log_line
-from aiseg2_pipeline.orchestration.partitions import hour_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S, InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline.store.database import StoreError

@@ -28,12 +28,13 @@ from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY
 from aiseg2_pipeline.gaps.fill import settled
-from aiseg2_pipeline.ingest.power import MINUTE, LiveMinute, take_minute
+from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
+from aiseg2_pipeline.japan_time import MINUTE, TOKYO, hour_of
 from aiseg2_pipeline.logs import log_error
 from aiseg2_pipeline.orchestration.checks import POWER_READINGS, as_evaluation, evaluate
 from aiseg2_pipeline.orchestration.fill_run import fill_ended
 from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
-from aiseg2_pipeline.orchestration.partitions import TOKYO, hour_key, hour_of, hours_from_keys
+from aiseg2_pipeline.orchestration.partitions import hour_key, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.database import StoreError

@@ -24,6 +24,7 @@ from dagster import (
 )
 
 from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR
+from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.assets.climate import CLIMATE, INFLUXDB_CLIMATE
 from aiseg2_pipeline.orchestration.assets.daily_report import DAILY_REPORT
@@ -33,7 +34,7 @@ from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.maintenance.storage import last_materialized_by
-from aiseg2_pipeline.orchestration.partitions import DAY, day_from_key, day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 from aiseg2_pipeline.store.database import StoreError

@@ -25,6 +25,7 @@ from dagster import (
 )
 from dagster._core.storage.event_log import SqliteEventLogStorage
 
+from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, CLIMATE_JOB, ENERGY_JOB, LOGGED, MINUTE_JOB
 from aiseg2_pipeline.orchestration.maintenance.storage import (
@@ -33,7 +34,6 @@ from aiseg2_pipeline.orchestration.maintenance.storage import (
     give_back_space,
     holding,
 )
-from aiseg2_pipeline.orchestration.partitions import TOKYO
 
 # What runs every hour or more often is kept for AISEG2_KEEP_RUNS_DAYS.
 FREQUENT_JOBS = (MINUTE_JOB, ENERGY_JOB)
