@@ -17,6 +17,7 @@ from aiseg2_pipeline.aiseg2.models import Room
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed, load_state, save_state
 
 MAX_PAGES = 20
+NOT_VERIFIED = "Not verified on a real unit."
 NO_SENSORS = "The AiSEG2 shows no room with a sensor for temperature or humidity; it is asked once a day."
 _DAY = timedelta(days=1)
 # After a device that did not answer at all.

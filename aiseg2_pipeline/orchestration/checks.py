@@ -14,7 +14,6 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetKey,
     Failure,
     MetadataValue,
     multi_asset_check,
@@ -27,11 +26,11 @@ from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.japan_time import TOKYO
+from aiseg2_pipeline.orchestration.keys import POWER_READINGS
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.database import StoreError
 
-POWER_READINGS = AssetKey("power_readings")
 # The total is shown in steps of 0.1 kW; each circuit is rounded to 1 W.
 ROUNDING_TOTAL_W = 50.0
 ROUNDING_CIRCUIT_W = 0.5

@@ -10,7 +10,6 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetCheckSpec,
-    AssetKey,
     Failure,
     MetadataValue,
     multi_asset_check,
@@ -19,13 +18,12 @@ from dagster import (
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.gaps.fill import Hour, hours_between
 from aiseg2_pipeline.japan_time import DAY, hour_of
-from aiseg2_pipeline.orchestration.checks import POWER_READINGS
+from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.database import StoreError
 
-ENERGY_HISTORY = AssetKey("energy_history")
 LOOK_BACK = timedelta(days=35)
 NAMED_HOURS = 24
 # Each of the four numbers of an hour is rounded to 1 Wh.

@@ -8,16 +8,15 @@ from dagster import AssetsDefinition, HourlyPartitionsDefinition
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.japan_time import HOUR
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import first_of, hour_from_key, hour_key
-
-INFLUXDB_POWER = "influxdb_power"
 
 
 def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
     """Return the asset, partitioned by `hours`."""
     rows = Rows(
         asset=INFLUXDB_POWER,
-        upstream="power_readings",
+        upstream=POWER_READINGS,
         open=lambda store: store.open(),
         lines=lambda _, table: line_protocol.lines(table),
         key=hour_key,

@@ -21,13 +21,16 @@ from dagster import (
 )
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from aiseg2_pipeline.ingest.climate import NO_SENSORS, Sensors
+from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, Sensors
 from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO
-from aiseg2_pipeline.orchestration.assets.climate import CLIMATE, INFLUXDB_CLIMATE, NOT_VERIFIED
-from aiseg2_pipeline.orchestration.assets.energy_history import INFLUXDB_ENERGY
-from aiseg2_pipeline.orchestration.checks import POWER_READINGS
-from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
-from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
+from aiseg2_pipeline.orchestration.keys import (
+    CLIMATE,
+    ENERGY_HISTORY,
+    INFLUXDB_CLIMATE,
+    INFLUXDB_ENERGY,
+    INFLUXDB_POWER,
+    POWER_READINGS,
+)
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG, PENDING_TAG
 
@@ -51,7 +54,7 @@ def minute_job() -> Job:
     """Return the job of one minute: read, keep, write out."""
     return _job(
         MINUTE_JOB,
-        [POWER_READINGS, AssetKey(INFLUXDB_POWER)],
+        [POWER_READINGS, INFLUXDB_POWER],
         "Reads the AiSEG2 now, keeps the readings, and writes what is pending to InfluxDB.",
         {"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
     )
@@ -66,7 +69,7 @@ def fill_job() -> Job:
 def pending_job() -> Job:
     """Return the job that writes what is pending of older hours."""
     description = "Writes to InfluxDB what many hours still owe it."
-    return _job("power_pending", [AssetKey(INFLUXDB_POWER)], description, BACKGROUND | {PENDING_TAG: "1"})
+    return _job("power_pending", [INFLUXDB_POWER], description, BACKGROUND | {PENDING_TAG: "1"})
 
 
 def energy_job() -> Job:
@@ -74,7 +77,7 @@ def energy_job() -> Job:
     description = (
         "Asks the AiSEG2 for the energy of a day, keeps it, and writes what is pending of it to InfluxDB."
     )
-    assets = [ENERGY_HISTORY, AssetKey(INFLUXDB_ENERGY)]
+    assets = [ENERGY_HISTORY, INFLUXDB_ENERGY]
     return _job(ENERGY_JOB, assets, description, BACKGROUND | {PENDING_TAG: "1"})
 
 
@@ -86,7 +89,7 @@ def climate_job() -> Job:
     )
     # No background work, which waits for its turn: what the sensors tell is of now.
     tags = {PENDING_TAG: "1", "dagster/max_runtime": str(CLIMATE_RUNTIME_S)}
-    return _job(CLIMATE_JOB, [CLIMATE, AssetKey(INFLUXDB_CLIMATE)], description, tags)
+    return _job(CLIMATE_JOB, [CLIMATE, INFLUXDB_CLIMATE], description, tags)
 
 
 def _job(name: str, assets: list[AssetKey], description: str, tags: dict[str, str]) -> Job:

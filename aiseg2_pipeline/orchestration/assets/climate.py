@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 from dagster import (
     AssetExecutionContext,
-    AssetKey,
     AssetMaterialization,
     AssetsDefinition,
     BackfillPolicy,
@@ -30,18 +29,16 @@ from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
 from aiseg2_pipeline.frames.climate import HUMIDITY, TEMPERATURE, frame
 from aiseg2_pipeline.influxdb import line_protocol
-from aiseg2_pipeline.ingest.climate import NO_SENSORS, ClimateReading, Sensors, read_climate
+from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, ClimateReading, Sensors, read_climate
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.keys import CLIMATE, INFLUXDB_CLIMATE
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import ClimateStore
 from aiseg2_pipeline.store.database import StoreError
 
-CLIMATE = AssetKey("climate")
-INFLUXDB_CLIMATE = "influxdb_climate"
-NOT_VERIFIED = "Not verified on a real unit."
 # Dagster's own tag of a run that a schedule started.
 _SCHEDULED_TAG = "dagster/schedule_name"
 
@@ -88,7 +85,7 @@ def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[
     """Return the asset, partitioned by `days`."""
     rows = Rows(
         asset=INFLUXDB_CLIMATE,
-        upstream="climate",
+        upstream=CLIMATE,
         open=lambda store: store.open_climate(),
         lines=lambda _, table: line_protocol.climate_lines(table),
         key=day_key,

@@ -13,7 +13,6 @@ from typing import Any
 from dagster import (
     AssetDep,
     AssetExecutionContext,
-    AssetKey,
     AssetMaterialization,
     AssetsDefinition,
     AssetSelection,
@@ -35,9 +34,8 @@ from dagster import (
 
 from aiseg2_pipeline.japan_time import DAY, TOKYO, day_of
 from aiseg2_pipeline.logs import log_line
-from aiseg2_pipeline.orchestration.checks import POWER_READINGS
-from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, NOT_YET, Job
+from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
 from aiseg2_pipeline.report import NoReadings, ReportError
@@ -46,7 +44,6 @@ from aiseg2_pipeline.store.database import StoreError
 
 # A day's picture is kept in Dagster's storage for good. Usual ones have half of that.
 MOST_BYTES_SHOWN = 80_000
-DAILY_REPORT = AssetKey("daily_report")
 
 
 def daily_report_asset(

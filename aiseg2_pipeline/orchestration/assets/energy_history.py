@@ -25,14 +25,13 @@ from aiseg2_pipeline.japan_time import DAY, day_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation
-from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY, balance
+from aiseg2_pipeline.orchestration.history_checks import balance
+from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import unsalvaged
 from aiseg2_pipeline.store.database import StoreError
-
-INFLUXDB_ENERGY = "influxdb_energy"
 
 
 def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
@@ -83,7 +82,7 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
     """Return the asset, partitioned by `days`."""
     rows = Rows(
         asset=INFLUXDB_ENERGY,
-        upstream="energy_history",
+        upstream=ENERGY_HISTORY,
         open=lambda store: store.open_energy(),
         lines=lines,
         key=day_key,

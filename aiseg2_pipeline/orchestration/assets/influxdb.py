@@ -17,6 +17,7 @@ from typing import Any
 import pandas as pd
 from dagster import (
     AssetIn,
+    AssetKey,
     AssetMaterialization,
     AssetsDefinition,
     BackfillPolicy,
@@ -60,8 +61,8 @@ class Rows:
     `lines` gets the store of readings as well, which knows the circuits' names.
     """
 
-    asset: str
-    upstream: str
+    asset: AssetKey
+    upstream: AssetKey
     open: Callable[[ReadingsStore], Store]
     lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
     key: Callable[[datetime], str]
@@ -82,7 +83,7 @@ def influxdb_asset(
     write_out = _write_out_op(rows, clock)
 
     @graph_asset(
-        name=rows.asset,
+        name=rows.asset.to_user_string(),
         ins={"upstream": AssetIn(key=rows.upstream, dagster_type=Nothing)},
         partitions_def=partitions,
         backfill_policy=BackfillPolicy.single_run(),
@@ -98,7 +99,7 @@ def influxdb_asset(
 
 def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
     @op(
-        name=f"write_out_{rows.asset}",
+        name=f"write_out_{rows.asset.to_user_string()}",
         ins={"upstream": In(Nothing)},
         out=Out(Nothing, is_required=False),
         retry_policy=RETRIES,
@@ -224,7 +225,7 @@ def _report(context: OpExecutionContext, rows: Rows, delivery: Delivery) -> None
         context.log.warning(
             f"{delivery.set_aside} rows were refused by InfluxDB for good and set aside: run `aiseg2-pipeline doctor`, which lists them with the reason."
         )
-    log_line("write_out", asset=rows.asset, **_metadata(delivery), stopped=delivery.stopped)
+    log_line("write_out", asset=rows.asset.to_user_string(), **_metadata(delivery), stopped=delivery.stopped)
 
 
 def _metadata(delivery: Delivery) -> dict[str, Any]:

@@ -26,13 +26,16 @@ from dagster import (
 from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
-from aiseg2_pipeline.orchestration.assets.climate import CLIMATE, INFLUXDB_CLIMATE
-from aiseg2_pipeline.orchestration.assets.daily_report import DAILY_REPORT
-from aiseg2_pipeline.orchestration.assets.energy_history import INFLUXDB_ENERGY
-from aiseg2_pipeline.orchestration.checks import POWER_READINGS
-from aiseg2_pipeline.orchestration.history_checks import ENERGY_HISTORY
-from aiseg2_pipeline.orchestration.influxdb_power import INFLUXDB_POWER
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
+from aiseg2_pipeline.orchestration.keys import (
+    CLIMATE,
+    DAILY_REPORT,
+    ENERGY_HISTORY,
+    INFLUXDB_CLIMATE,
+    INFLUXDB_ENERGY,
+    INFLUXDB_POWER,
+    POWER_READINGS,
+)
 from aiseg2_pipeline.orchestration.maintenance.storage import last_materialized_by
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
@@ -110,10 +113,10 @@ def _due(
         owed_days = {day_key(hour) for hour in energy.pending_hours(destination, end=today)}
         owed_climate = {day_key(hour) for hour in climate.pending_hours(destination, end=today)}
         partitions += [
-            (AssetKey(INFLUXDB_POWER), hour_key, [hour for hour in hours if hour not in owed_hours]),
-            (AssetKey(INFLUXDB_ENERGY), day_key, [day for day in days if day_key(day) not in owed_days]),
+            (INFLUXDB_POWER, hour_key, [hour for hour in hours if hour not in owed_hours]),
+            (INFLUXDB_ENERGY, day_key, [day for day in days if day_key(day) not in owed_days]),
             (
-                AssetKey(INFLUXDB_CLIMATE),
+                INFLUXDB_CLIMATE,
                 day_key,
                 [day for day in climate_days if day_key(day) not in owed_climate],
             ),

@@ -1,0 +1,11 @@
+"""The assets' names. Dagster's run history and people's own definitions refer to them, so they stay as they are."""
+
+from dagster import AssetKey
+
+POWER_READINGS = AssetKey("power_readings")
+INFLUXDB_POWER = AssetKey("influxdb_power")
+ENERGY_HISTORY = AssetKey("energy_history")
+INFLUXDB_ENERGY = AssetKey("influxdb_energy")
+CLIMATE = AssetKey("climate")
+INFLUXDB_CLIMATE = AssetKey("influxdb_climate")
+DAILY_REPORT = AssetKey("daily_report")
