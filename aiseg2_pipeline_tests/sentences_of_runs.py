@@ -30,8 +30,7 @@ from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.fill import Hour
 from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.logs import error_lines
-from aiseg2_pipeline.orchestration.checks import evaluate
-from aiseg2_pipeline.orchestration.history_checks import balance, completeness
+from aiseg2_pipeline.orchestration.checks import balance, completeness, evaluate
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT
 from aiseg2_pipeline.orchestration.maintenance.storage import drop_ticks
 from aiseg2_pipeline.orchestration.partitions import day_key

@@ -12,8 +12,7 @@ from aiseg2_pipeline.orchestration.assets.climate import climate_asset, influxdb
 from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
 from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, influxdb_energy_asset
 from aiseg2_pipeline.orchestration.assets.power_readings import power_readings_asset
-from aiseg2_pipeline.orchestration.checks import newest_reading_check
-from aiseg2_pipeline.orchestration.history_checks import record_check
+from aiseg2_pipeline.orchestration.checks import newest_reading_check, record_check
 from aiseg2_pipeline.orchestration.influxdb_power import influxdb_power_asset
 from aiseg2_pipeline.orchestration.jobs import (
     background_schedules,

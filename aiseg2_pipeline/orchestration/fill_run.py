@@ -18,8 +18,7 @@ from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR, Hour, fill_hours
 from aiseg2_pipeline.ingest.energy import WH_PER_KWH, History
 from aiseg2_pipeline.japan_time import HOUR
 from aiseg2_pipeline.logs import log_line
-from aiseg2_pipeline.orchestration.checks import as_evaluation
-from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
+from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, recent_hours
 from aiseg2_pipeline.orchestration.keys import POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore

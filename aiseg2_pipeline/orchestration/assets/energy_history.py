@@ -24,8 +24,7 @@ from aiseg2_pipeline.ingest.energy import DayEnergy, History
 from aiseg2_pipeline.japan_time import DAY, day_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
-from aiseg2_pipeline.orchestration.checks import as_evaluation
-from aiseg2_pipeline.orchestration.history_checks import balance
+from aiseg2_pipeline.orchestration.checks import as_evaluation, balance
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore

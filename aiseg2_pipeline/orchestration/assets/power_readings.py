@@ -31,9 +31,8 @@ from aiseg2_pipeline.gaps.fill import settled
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.japan_time import MINUTE, TOKYO, hour_of
 from aiseg2_pipeline.logs import log_error
-from aiseg2_pipeline.orchestration.checks import as_evaluation, evaluate
+from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, evaluate, recent_hours
 from aiseg2_pipeline.orchestration.fill_run import fill_ended
-from aiseg2_pipeline.orchestration.history_checks import completeness, recent_hours
 from aiseg2_pipeline.orchestration.keys import POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore

@@ -18,7 +18,7 @@ from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.alerts.rules import Condition, Facts, Verdicts, due, given_up, judge
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line, log_warning
-from aiseg2_pipeline.orchestration.history_checks import recent_hours
+from aiseg2_pipeline.orchestration.checks import recent_hours
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline.store.damage import damaged_files

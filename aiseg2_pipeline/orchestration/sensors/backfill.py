@@ -24,7 +24,7 @@ from dagster import (
 from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.gaps.fill import days_to_ask, fillable, hours_between, record_start
 from aiseg2_pipeline.japan_time import HOUR, day_of, day_start, hour_of
-from aiseg2_pipeline.orchestration.history_checks import LOOK_BACK
+from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
