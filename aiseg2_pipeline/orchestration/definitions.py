@@ -11,9 +11,9 @@ from aiseg2_pipeline.logs import error_lines
 from aiseg2_pipeline.orchestration.assets.climate import climate_asset, influxdb_climate_asset
 from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
 from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, influxdb_energy_asset
+from aiseg2_pipeline.orchestration.assets.influxdb import influxdb_power_asset
 from aiseg2_pipeline.orchestration.assets.power_readings import power_readings_asset
 from aiseg2_pipeline.orchestration.checks import newest_reading_check, record_check
-from aiseg2_pipeline.orchestration.influxdb_power import influxdb_power_asset
 from aiseg2_pipeline.orchestration.jobs import (
     background_schedules,
     climate_job,

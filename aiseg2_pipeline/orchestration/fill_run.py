@@ -53,14 +53,14 @@ def fill_ended(
             log_line("fill", day=str(day.day), filled_minutes=day.filled_minutes, missing_minutes=missing)
             for hour in day.hours:
                 if hour.live or hour.filled:
-                    metadata = _metadata(store, energy, hour)
+                    metadata = _hour_metadata(store, energy, hour)
                     context.log_event(
                         AssetMaterialization(POWER_READINGS, partition=hour_key(hour.start), metadata=metadata)
                     )
     context.log_event(as_evaluation(completeness(recent_hours(store, now))))
 
 
-def _metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
+def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
     """Return the minutes of an hour, and its energy as our minutes and as the device has it."""
     told: dict[str, Any] = {
         "live_minutes": hour.live,

@@ -1,8 +1,7 @@
-"""What the InfluxDB assets are made of: an op that writes rows of a store out under a retry policy.
+"""The asset `influxdb_power`, and what all InfluxDB assets are made of: an op that delivers a store's rows with retries.
 
-A scheduled run writes what is pending: of its own partition, and a bounded share of what older ones still owe. Any
-other run writes all rows of its partitions again. What goes into one request, and what a refusal means, is the
-outbox's to decide.
+A scheduled run delivers pending rows: those of its own partition, and a limited number of older ones. Any other run
+writes all rows of its partitions again. Batches and refusals belong in `influxdb/delivery`.
 """
 
 import contextlib
@@ -23,6 +22,7 @@ from dagster import (
     BackfillPolicy,
     Backoff,
     Failure,
+    HourlyPartitionsDefinition,
     In,
     Jitter,
     Nothing,
@@ -37,10 +37,13 @@ from dagster import (
     op,
 )
 
+from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver
-from aiseg2_pipeline.japan_time import hour_of
+from aiseg2_pipeline.japan_time import HOUR, hour_of
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
+from aiseg2_pipeline.orchestration.partitions import first_of, hour_from_key, hour_key
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S, InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline.store.database import StoreError
@@ -95,6 +98,28 @@ def influxdb_asset(
         return write_out(upstream)
 
     return written
+
+
+def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
+    """Return the asset, partitioned by `hours`."""
+    rows = Rows(
+        asset=INFLUXDB_POWER,
+        upstream=POWER_READINGS,
+        open=lambda store: store.open(),
+        lines=lambda _, table: line_protocol.lines(table),
+        key=hour_key,
+        start=hour_from_key,
+        length=HOUR,
+        first=first_of(hours),
+    )
+    return influxdb_asset(
+        rows,
+        hours,
+        clock,
+        group="power",
+        description="The readings in InfluxDB. Green: InfluxDB has acknowledged every row that the store holds of that hour. Materializing an "
+        "hour by hand writes all its rows again.",
+    )
 
 
 def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
