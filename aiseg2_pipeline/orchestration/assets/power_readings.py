@@ -1,11 +1,14 @@
-"""The asset `power_readings`: brings an hour of readings as far as it can be brought now.
+"""The asset `power_readings`: completes an hour as far as that is possible now.
 
-The running hour: the readings of this minute. An hour that has ended: its missing minutes are filled from the device's
-energy memory. One path for the minute schedule, the settling run, the healing sensor, and a person's backfill.
+The running hour: take this minute's readings. An hour that has ended: fill its missing minutes from the energy that the
+device remembers, day by day. The minute schedule, the settling run, the backfill sensor and a person's backfill all use
+it. Which minutes are missing, and how they are filled, belongs in `gaps`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -26,17 +29,18 @@ from dagster import (
 
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import LiveReading
-from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY
-from aiseg2_pipeline.gaps.fill import settled
+from aiseg2_pipeline.frames.energy import HOUR_S
+from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION
+from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR, Hour, fill_hours, settled
+from aiseg2_pipeline.ingest.energy import WH_PER_KWH, History
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
-from aiseg2_pipeline.japan_time import MINUTE, TOKYO, hour_of
-from aiseg2_pipeline.logs import log_error
+from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_of
+from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, evaluate, recent_hours
-from aiseg2_pipeline.orchestration.fill_run import fill_ended
 from aiseg2_pipeline.orchestration.keys import POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key, hours_from_keys
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
-from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import MINUTE_TAG
 
@@ -89,7 +93,7 @@ def power_readings_asset(
                 if not ended:
                     context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
                 else:
-                    fill_ended(context, device, store, opened, hours=ended, clock=clock)
+                    _fill_ended(context, device, store, opened, hours=ended, clock=clock)
         except (Aiseg2Error, StoreError) as error:
             raise Failure(str(error), allow_retries=False) from None
 
@@ -162,3 +166,64 @@ def _circuit_table(table: pd.DataFrame) -> MetadataValue[Any]:
         ],
         schema=TableSchema([TableColumn("circuit", "string"), TableColumn("watts", "float")]),
     )
+
+
+def _fill_ended(
+    context: AssetExecutionContext,
+    device: Aiseg2Device,
+    stores: ReadingsStore,
+    store: Store,
+    *,
+    hours: Sequence[datetime],
+    clock: Callable[[], datetime],
+) -> None:
+    """Fill these hours (UTC starts) and turn those that have rows green. Raises an Aiseg2Error and StoreError."""
+    now, done = clock(), 0
+    with stores.open_energy() as energy, ExitStack() as stack:
+
+        def history() -> History:
+            client = stack.enter_context(device.client(clock, slot="background"))
+            return stack.enter_context(History(client, energy, Path(device.state_dir), now))
+
+        for day in fill_hours(store, energy, hours, now=now, history=history):
+            done += len(day.hours)
+            for problem in day.problems:
+                context.log.warning(problem)
+            missing = sum(hour.missing for hour in day.hours)
+            context.log.info(
+                f"{day.day}: {day.filled_minutes} minutes filled, {missing} still missing; {done} of {len(hours)} hours done."
+            )
+            log_line("fill", day=str(day.day), filled_minutes=day.filled_minutes, missing_minutes=missing)
+            for hour in day.hours:
+                if hour.live or hour.filled:
+                    metadata = _hour_metadata(store, energy, hour)
+                    context.log_event(
+                        AssetMaterialization(POWER_READINGS, partition=hour_key(hour.start), metadata=metadata)
+                    )
+    context.log_event(as_evaluation(completeness(recent_hours(store, now))))
+
+
+def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
+    """Return the minutes of an hour, and its energy as our minutes and as the device has it."""
+    told: dict[str, Any] = {
+        "live_minutes": hour.live,
+        "filled_minutes": hour.filled,
+        "missing_minutes": hour.missing,
+    }
+    end = hour.start + HOUR
+    rows = store.read(hour.start, end)
+    told["rows"] = len(rows)
+    table = energy.read(hour.start, end, kinds=["consumption"])
+    device_wh = table.loc[table["interval_s"] == HOUR_S, "value"]
+    if len(device_wh) and hour.missing == 0:
+        minutes_kwh = float(_per_minute(rows[rows["name"] == TOTAL_CONSUMPTION]).sum()) / MINUTES_AN_HOUR
+        device_kwh = float(device_wh.iloc[0]) / WH_PER_KWH
+        told |= {"minutes_kwh": round(minutes_kwh, 3), "device_kwh": device_kwh}
+        if device_kwh:
+            told["difference_percent"] = round(100 * (minutes_kwh - device_kwh) / device_kwh, 2)
+    return told
+
+
+def _per_minute(power: pd.DataFrame) -> "pd.Series[float]":
+    """Return the mean of each minute's readings."""
+    return power.groupby(power["time"].dt.floor("min"))["value"].mean()
