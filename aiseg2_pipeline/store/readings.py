@@ -27,13 +27,14 @@ from aiseg2_pipeline.frames.energy import ENERGY
 from aiseg2_pipeline.frames.readings import READINGS, TOTAL_EXCHANGE, Shape, checked
 from aiseg2_pipeline.store.circuits import CircuitLists
 from aiseg2_pipeline.store.database import StoreError
-from aiseg2_pipeline.store.outbox import Destination, Outbox, PendingBatch
-from aiseg2_pipeline.store.transactions import again, datetime_of, hour_of, meta, unix_s
-from aiseg2_pipeline.store_rows import (
+from aiseg2_pipeline.store.outbox import (
     BY_SERIES,
     NS_PER_S,
     RECENT,
     ROW,
+    Destination,
+    Outbox,
+    PendingBatch,
     all_series,
     frame_of,
     of_both,
@@ -41,6 +42,7 @@ from aiseg2_pipeline.store_rows import (
     register,
     table_of,
 )
+from aiseg2_pipeline.store.transactions import again, datetime_of, hour_of, meta, unix_s
 
 __all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
