@@ -10,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from dagster._core.storage.sql import get_alembic_config
 
-from aiseg2_pipeline.orchestration import memory
+from aiseg2_pipeline.runtime import dagster_tuning
 
 MADE, IN_USE, AT_MOST = 400_000, 20_000, 150_000
 IMPORTED = 1_000_000
@@ -21,7 +21,7 @@ def test_storages_that_are_made_again_and_again_leave_nothing_to_be_closed_at_ex
 ) -> None:
     # Afterwards it is as it was.
     monkeypatch.setattr(alembic.util, "coerce_resource_to_filename", alembic.util.coerce_resource_to_filename)
-    memory.look_up_files_once()
+    dagster_tuning.look_up_files_once()
     config = get_alembic_config(dagster._core.storage.sql.__file__)  # noqa: SLF001 - Dagster's own
     ScriptDirectory.from_config(config)
     before = atexit._ncallbacks()  # noqa: SLF001 - nothing else tells
@@ -31,7 +31,7 @@ def test_storages_that_are_made_again_and_again_leave_nothing_to_be_closed_at_ex
 
 def test_an_alembic_that_looks_up_files_in_another_way_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(alembic.util, "coerce_resource_to_filename")
-    memory.look_up_files_once()
+    dagster_tuning.look_up_files_once()
     assert not hasattr(alembic.util, "coerce_resource_to_filename")
 
 
@@ -50,7 +50,7 @@ class Cycle:
 
 def test_garbage_does_not_pile_up_however_much_has_been_imported() -> None:
     imported = [[n] for n in range(IMPORTED)]
-    memory.leave_what_is_there_alone()
+    dagster_tuning.leave_what_is_there_alone()
     try:
         # Old enough, when it is given up, for the collector's rarest look alone.
         in_use: deque[Cycle] = deque(maxlen=IN_USE)

@@ -14,7 +14,7 @@ import sys
 from importlib import import_module
 from multiprocessing.context import BaseContext
 
-from aiseg2_pipeline.orchestration.memory import leave_what_is_there_alone, look_up_files_once
+from aiseg2_pipeline.runtime.dagster_tuning import leave_what_is_there_alone, look_up_files_once
 from aiseg2_pipeline.settings import SettingsError, load_settings
 
 ATTRIBUTE = "_mp_ctx"

@@ -1,15 +1,16 @@
-"""Starts Dagster's daemon or webserver as calm ones: they look at the code server every 20 seconds, and say a thing once.
-
-Each look is a new connection, from both, answered by the code server: half of what the three cost while nothing runs.
-What they look for is a code server that was replaced, and ours never is without them. The interval is a private
-name of Dagster's; where that is gone, they look every second again.
-
-Where the disk is full, the daemon meets it some times a second for each of its parts, with a page of stack each time:
-2 GB of output a day, on a disk that is full. It is one sentence here, and any error is told once a minute.
+"""What makes Dagster's services cheap to run for years: slower polling, rate-limited errors, and flat memory.
 
     python -m aiseg2_pipeline.runtime.dagster_tuning dagster_webserver <its arguments>
+
+starts Dagster's daemon or webserver with it. Both poll the code server every second for having been replaced, which
+ours never is without them: half of what the three cost while nothing runs. On a full disk the daemon logs a page of
+stack several times a second, 2 GB a day; here it is one sentence, and any error is logged once a minute.
+
+The size of the C library's heaps is an environment variable in `services`.
 """
 
+import functools
+import gc
 import logging
 import re
 import runpy
@@ -19,8 +20,6 @@ from importlib import import_module
 from typing import ClassVar
 
 from dagster._grpc import server_watcher
-
-from aiseg2_pipeline.orchestration.memory import leave_what_is_there_alone
 
 ATTRIBUTE = "WATCH_INTERVAL"
 WATCH_S = 20
@@ -50,6 +49,31 @@ class CalmLogger(logging.Logger):
                 del self._said_at[old]
             self._said_at[told] = time.monotonic()
         super().handle(record)
+
+
+def look_up_files_once() -> None:
+    """Have alembic look up Dagster's files once.
+
+    Dagster makes its storages anew for each tick, and for each of them alembic keeps something to be closed at
+    exit: 5 MB a day.
+    """
+    from alembic import util  # noqa: PLC0415 - the daemon and the webserver have no need of it
+
+    # An alembic without it is left as it is: growing memory is better than no start.
+    if look_up := getattr(util, "coerce_resource_to_filename", None):
+        util.coerce_resource_to_filename = functools.cache(look_up)
+
+
+def leave_what_is_there_alone() -> None:
+    """Have Python's collector pass over what has been imported until now, which lives as long as the process.
+
+    It looks through everything only when a quarter as much is new. So some 20 MB of a service's would be garbage, the
+    last of it hours after the start.
+    """
+    gc.collect()
+    gc.freeze()
+    # So that it knows how little is left to look through.
+    gc.collect()
 
 
 def main() -> None:
