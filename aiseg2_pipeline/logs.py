@@ -5,14 +5,12 @@ Dagster's own event log keeps what a run did; these lines are for whoever reads 
 
 import logging
 import sys
-from importlib import import_module
 from typing import Any
 
 import structlog
 from dagster import DagsterExecutionInterruptedError, InitLoggerContext, LoggerDefinition
 
-# What Dagster's runs take their logger from where the config of a run names none.
-DEFAULT_LOGGERS = "default_system_loggers"
+from aiseg2_pipeline.dagster_internals import set_default_loggers
 
 
 def log_line(event: str, **fields: Any) -> None:
@@ -82,8 +80,6 @@ def error_lines() -> LoggerDefinition:
 def print_errors_alone() -> None:
     """Let runs whose config names no logger, as those started by hand, print these lines, and not their every event.
 
-    Dagster has no setting for it. Where its function has another name, such runs print Dagster's own lines.
+    Dagster has no setting for it.
     """
-    runs = import_module("dagster._core.execution.context_creation_job")
-    if hasattr(runs, DEFAULT_LOGGERS):
-        setattr(runs, DEFAULT_LOGGERS, lambda _: [(error_lines(), {})])
+    set_default_loggers([(error_lines(), {})])

@@ -25,6 +25,7 @@ from dagster import (
 from dagster._core.execution.execute_in_process_result import ExecuteInProcessResult
 
 from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.fill import Hour
@@ -143,6 +144,10 @@ def _warm(changes: dict[str, object]) -> Callable[[Stage], str]:
         return told[0]
 
     return said
+
+
+def _no_context(_: object) -> NoReturn:
+    raise MissingInternalError("this Dagster has no `_other`")
 
 
 def _warm_process(end: Callable[..., object]) -> Callable[[Stage], str]:
@@ -292,7 +297,7 @@ OF_RUNS = [
     Sentence("write-out: a wrong token", _failed_writing(401, "unauthorized"), ("token", "kept"), "INFLUXDB_TOKEN"),
     Sentence("write-out: did not come back", _failed_writing(503), ("InfluxDB", "kept")),
     Sentence("alert: not taken", _alert, ("Service 1",), "AISEG2_ALERT_URLS"),
-    Sentence("warm runs: another Dagster", _warm({"ATTRIBUTE": "_other"}), ("`_other`",), "AISEG2_WARM_RUNS"),
+    Sentence("warm runs: another Dagster", _warm({"set_run_context": _no_context}), ("`_other`",), "AISEG2_WARM_RUNS"),
     Sentence("warm runs: forked in vain", _warm_process(partial(os._exit, 3)), ("exit code 3",), "AISEG2_WARM_RUNS"),
     Sentence("warm runs: no process", _no_process, ("Resource temporarily unavailable",), "AISEG2_WARM_RUNS"),
     Sentence("warm runs: a module", lambda stage: _preloading(stage, 0), ("dagster._cli.api", "No module named")),

@@ -1,6 +1,5 @@
 """Runs as real processes of a real Dagster: forked from a warm process, or each in a Python of its own."""
 
-import inspect
 import json
 import os
 import signal
@@ -12,12 +11,11 @@ from types import CodeType
 
 import dagster._cli.api
 import pytest
-from dagster._grpc import server_watcher
 from dagster._grpc.server import DagsterApiServer
 
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
-from aiseg2_pipeline.runtime import code_server, dagster_tuning
-from aiseg2_pipeline.runtime.code_server import ATTRIBUTE, WarmRunsError, start_runs_warm
+from aiseg2_pipeline.runtime import code_server
+from aiseg2_pipeline.runtime.code_server import WarmRunsError, start_runs_warm
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG
@@ -33,6 +31,7 @@ from aiseg2_pipeline_tests.running_pipeline import (
 )
 
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are looked at in /proc")
+ATTRIBUTE = "_mp_ctx"
 LONG_S = 60.0
 # Modules that a run imports by itself cost it some milliseconds each.
 MOST_IMPORTS = 12
@@ -278,7 +277,7 @@ def test_a_small_machine_can_do_without_the_warm_process_and_have_the_pages_only
         assert "Traceback" not in cold.output
 
 
-def test_dagster_still_has_the_attribute_of_its_runs_context_else_set_its_new_name_in_code_server() -> None:
+def test_dagster_still_has_the_attribute_of_its_runs_context_else_set_its_new_name_in_dagster_internals() -> None:
     """Where this fails, runs still work but are slow: look in `DagsterApiServer` for what `StartRun` makes processes with."""
     for method in (DagsterApiServer.__init__, DagsterApiServer.StartRun):
         assert ATTRIBUTE in method.__code__.co_names, f"DagsterApiServer.{method.__name__} has no {ATTRIBUTE}"
@@ -317,9 +316,3 @@ def test_a_dagster_without_the_attribute_serves_with_one_warning(
     warning = json.loads(line)
     assert warning["level"] == "warning"
     assert "Every run starts in a new Python" in warning["message"]
-
-
-def test_the_pinned_dagster_has_the_interval_at_which_the_code_server_is_looked_at() -> None:
-    """Where a new Dagster has renamed it, find the new name in `dagster._grpc.server_watcher` and put it into `dagster_tuning.py`."""
-    used = inspect.getsource(server_watcher.watch_grpc_server_thread)
-    assert dagster_tuning.ATTRIBUTE in used, f"Dagster's watcher does not use {dagster_tuning.ATTRIBUTE}"

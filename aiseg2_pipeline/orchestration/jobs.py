@@ -19,8 +19,8 @@ from dagster import (
     define_asset_job,
     schedule,
 )
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from aiseg2_pipeline.dagster_internals import AssetJob
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, Sensors
 from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO
 from aiseg2_pipeline.orchestration.keys import (
@@ -47,7 +47,7 @@ NOT_YET = "That was before this pipeline's first partition, so there is nothing 
 
 MINUTE_JOB, ENERGY_JOB, CLIMATE_JOB = "power_minute", "energy_day", "climate_rooms"
 
-Job = UnresolvedAssetJobDefinition
+Job = AssetJob
 
 
 def minute_job() -> Job:

@@ -14,10 +14,10 @@ import sys
 from importlib import import_module
 from multiprocessing.context import BaseContext
 
+from aiseg2_pipeline.dagster_internals import MissingInternalError, serve_code, set_run_context
 from aiseg2_pipeline.runtime.dagster_tuning import leave_what_is_there_alone, look_up_files_once
 from aiseg2_pipeline.settings import SettingsError, load_settings
 
-ATTRIBUTE = "_mp_ctx"
 PRELOADED = "aiseg2_pipeline.runtime.preload"
 
 
@@ -27,14 +27,10 @@ class WarmRunsError(Exception):
 
 def start_runs_warm() -> None:
     """Have Dagster's code server fork its runs. Raise WarmRunsError where that cannot be."""
-    from dagster._grpc.server import DagsterApiServer  # noqa: PLC0415 - a run's own process has no need of it
-
-    used = DagsterApiServer.__init__.__code__.co_names
-    if ATTRIBUTE not in used:
-        raise WarmRunsError(f"this Dagster has no `{ATTRIBUTE}`")
-    context = _warm_context()
-    # Dagster sets the attribute to its spawning context; what it reads is ours.
-    setattr(DagsterApiServer, ATTRIBUTE, property(lambda _: context, lambda _, spawning: None))  # noqa: ARG005 - a setter's signature
+    try:
+        set_run_context(_warm_context)
+    except MissingInternalError as error:
+        raise WarmRunsError(str(error)) from None
 
 
 def _warm_context() -> BaseContext:
@@ -60,9 +56,7 @@ def _nothing() -> None:
 
 def main() -> None:
     """Serve the definitions until the process is ended."""
-    from dagster._cli.api import grpc_command  # noqa: PLC0415 - as above
-
-    from aiseg2_pipeline.logs import log_warning  # noqa: PLC0415 - as above
+    from aiseg2_pipeline.logs import log_warning  # noqa: PLC0415 - a run's own process has no need of it
 
     try:
         settings = load_settings()
@@ -80,7 +74,12 @@ def main() -> None:
         # Dagster imports them next, and says what is wrong with them.
         import_module("aiseg2_pipeline.definitions")
     leave_what_is_there_alone()
-    grpc_command()
+    try:
+        serve_code()
+    except MissingInternalError as error:
+        sys.exit(
+            f"Error: the definitions cannot be served, because {error}: install the pipeline's own versions again."
+        )
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ import time
 from importlib import import_module
 from typing import ClassVar
 
-from dagster._grpc import server_watcher
+from aiseg2_pipeline.dagster_internals import poll_code_server
 
-ATTRIBUTE = "WATCH_INTERVAL"
 WATCH_S = 20
 SAID_AGAIN_S = 60.0
 _DISK = re.compile(r"database or disk is full|disk I/O error|unable to open database file|readonly database")
@@ -78,8 +77,7 @@ def leave_what_is_there_alone() -> None:
 
 def main() -> None:
     """Run the module that the first argument names, with the arguments that follow."""
-    if hasattr(server_watcher, ATTRIBUTE):
-        setattr(server_watcher, ATTRIBUTE, WATCH_S)
+    poll_code_server(WATCH_S)
     logging.setLoggerClass(CalmLogger)
     del sys.argv[0]
     # What its `__main__` imports.

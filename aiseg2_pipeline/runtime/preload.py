@@ -7,29 +7,12 @@ run itself, which then says so.
 import gc
 from importlib import import_module
 
+from aiseg2_pipeline.dagster_internals import RUN_MODULES
 from aiseg2_pipeline.logs import log_warning
 
-# What Dagster imports only once a run goes.
+# What is imported only once a run goes.
 MODULES = (
-    "dagster._cli.api",
-    "dagster._core.execution.api",
-    "dagster._core.execution.plan.active",
-    "dagster._core.executor.in_process",
-    "dagster._core.instance.factory",
-    "dagster._core.launcher.default_run_launcher",
-    "dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log",
-    "dagster._core.storage.legacy_storage",
-    "dagster._core.storage.migration.utils",
-    "dagster._core.storage.noop_compute_log_manager",
-    "dagster._core.storage.root",
-    "dagster._core.storage.runs.sqlite.sqlite_run_storage",
-    "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
-    "dagster._core.storage.sqlite_storage",
-    "dagster._core.system_config.composite_descent",
-    "dagster._core.utility_ops",
-    "dagster._core.workspace.autodiscovery",
-    "dagster._grpc.impl",
-    "dagster._utils.test.definitions",
+    *RUN_MODULES,
     "multiprocessing.popen_forkserver",
     "multiprocessing.queues",
     "multiprocessing.synchronize",

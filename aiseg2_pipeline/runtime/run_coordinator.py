@@ -4,8 +4,7 @@ So the minute is early without a queue that is looked at every second, and a bac
 a time. Loaded by the daemon and the webserver: nothing of the pipeline itself is imported here.
 """
 
-from dagster import DagsterRun, DagsterRunStatus, QueuedRunCoordinator
-from dagster._core.run_coordinator import SubmitRunContext  # the type of a public method's parameter
+from dagster import DagsterRun, DagsterRunStatus, QueuedRunCoordinator, SubmitRunContext
 
 from aiseg2_pipeline.tags import MINUTE_TAG
 

@@ -20,6 +20,7 @@ import filelock
 from honcho.manager import KILL_WAIT, Manager
 
 from aiseg2_pipeline.alerts import send
+from aiseg2_pipeline.dagster_internals import DAEMON
 from aiseg2_pipeline.runtime import dagster_home, parent_watch
 from aiseg2_pipeline.settings import Settings, environment
 
@@ -196,7 +197,7 @@ def _code_server(settings: Settings) -> list[str]:
 
 def _daemon(workspace: Path) -> list[str]:
     return [
-        *(CALM, "dagster._daemon", "run", "-w", str(workspace)),
+        *(CALM, DAEMON, "run", "-w", str(workspace)),
         *("--log-format", "json", "--log-level", "warning"),
     ]
 

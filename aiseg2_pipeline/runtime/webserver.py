@@ -18,16 +18,14 @@ import sys
 from collections.abc import Collection
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import urlsplit
 
-from dagster_webserver.webserver import DagsterWebserver
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
+from aiseg2_pipeline.dagster_internals import MissingInternalError, guard_pages
 from aiseg2_pipeline.runtime import dagster_tuning
 from aiseg2_pipeline.settings import SettingsError, load_settings
 
@@ -114,25 +112,21 @@ def _unframed(send: Send) -> Send:
     return sending
 
 
-def close_the_door(host: str, names: Collection[str]) -> None:
-    """Have Dagster's webserver stand behind a Door."""
-    within = DagsterWebserver.build_middleware
-
-    def build_middleware(self: DagsterWebserver[Any, Any]) -> list[Middleware]:
-        return [Middleware(Door, host=host, names=names), *within(self)]
-
-    DagsterWebserver.build_middleware = build_middleware  # type: ignore[method-assign] # Dagster has no setting for it
-
-
 def main() -> None:
     """Serve until the process is ended."""
     try:
         settings = load_settings()
     except SettingsError as error:
         sys.exit(f"Error: {error}")
-    close_the_door(settings.ui_host, settings.ui_names)
     sys.argv.insert(1, "dagster_webserver")
-    dagster_tuning.main()
+    try:
+        guard_pages(lambda app: Door(app, host=settings.ui_host, names=settings.ui_names))
+        dagster_tuning.main()
+    except MissingInternalError as error:
+        sys.exit(
+            f"Error: Dagster's pages are not served, because other web pages cannot be kept from them ({error}): install the "
+            "pipeline's own versions again."
+        )
 
 
 if __name__ == "__main__":

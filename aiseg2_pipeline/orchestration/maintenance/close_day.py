@@ -23,6 +23,7 @@ from dagster import (
     op,
 )
 
+from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
@@ -71,6 +72,11 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
                 context.log.info("All files were read over: none is damaged.")
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
+        except MissingInternalError as error:
+            raise Failure(
+                f"The day is not closed, because {error}: install the pipeline's own versions again.",
+                allow_retries=False,
+            ) from None
 
     @job(
         name="close_the_day",

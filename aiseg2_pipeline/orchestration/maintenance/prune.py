@@ -15,6 +15,7 @@ from pathlib import Path
 from dagster import (
     DagsterInstance,
     DagsterRunStatus,
+    Failure,
     JobDefinition,
     Nothing,
     OpExecutionContext,
@@ -23,8 +24,8 @@ from dagster import (
     job,
     op,
 )
-from dagster._core.storage.event_log import SqliteEventLogStorage
 
+from aiseg2_pipeline.dagster_internals import MissingInternalError, has_a_file_for_each_run
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, CLIMATE_JOB, ENERGY_JOB, LOGGED, MINUTE_JOB
@@ -84,7 +85,13 @@ def prune_job(keep_runs_days: int, clock: Callable[[], datetime]) -> JobDefiniti
     @op(name="delete_old_runs", out=Out(Nothing), description="Deletes what is old, oldest first, in small bites.")
     def delete_old_runs(context: OpExecutionContext) -> None:
         pace = Pace(time.monotonic() + PRUNE_S)
-        pruned = prune(context.instance, clock(), keep_runs_days, pace, context.log.info)
+        try:
+            pruned = prune(context.instance, clock(), keep_runs_days, pace, context.log.info)
+        except MissingInternalError as error:
+            raise Failure(
+                f"Old runs are not deleted, because {error}: install the pipeline's own versions again.",
+                allow_retries=False,
+            ) from None
         log_line("prune", **vars(pruned))
 
     @job(
@@ -182,7 +189,7 @@ def _drop_files_of_runs(instance: DagsterInstance) -> Iterator[int]:
 
     Nobody reads them once the events lie in one database.
     """
-    if isinstance(instance.event_log_storage, SqliteEventLogStorage):
+    if has_a_file_for_each_run(instance):
         return
     left_behind = (Path(instance.root_directory) / "history" / "runs").glob("*.db*")
     while paths := list(islice(left_behind, BITE_FILES)):

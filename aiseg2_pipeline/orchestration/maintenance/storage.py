@@ -13,16 +13,11 @@ from typing import Any
 
 import sqlalchemy as db
 from dagster import AssetKey, DagsterEventType, DagsterInstance
-from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
-from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
-from dagster._core.storage.schedules.schema import JobTickTable
-from dagster._core.storage.schedules.sql_schedule_storage import SqlScheduleStorage
 
+from aiseg2_pipeline.dagster_internals import connections, tables
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import give_back
 
 BITE_ROWS = 500
-NO_SQL = "Dagster's storage must be SQLite or Postgres: set it so in dagster.yaml."
 _MATERIALIZATION = DagsterEventType.ASSET_MATERIALIZATION.value
 
 _Connect = Callable[[], AbstractContextManager[db.Connection]]
@@ -30,7 +25,7 @@ _Connect = Callable[[], AbstractContextManager[db.Connection]]
 
 def last_materialized_by(instance: DagsterInstance, asset: AssetKey, step: str) -> set[str]:
     """Return the partitions whose last materialization is of this step."""
-    log = SqlEventLogStorageTable.c
+    log = tables().events.c
     last = (
         db.select(db.func.max(log.id))
         .where(
@@ -40,14 +35,14 @@ def last_materialized_by(instance: DagsterInstance, asset: AssetKey, step: str) 
         )
         .group_by(log.partition)
     )
-    with _events(instance)() as connection:
+    with connections(instance).events() as connection:
         rows = connection.execute(db.select(log.partition).where(log.id.in_(last), log.step_key == step))
         return {partition for (partition,) in rows}
 
 
 def holding(instance: DagsterInstance, run_ids: Collection[str]) -> set[str]:
     """Return those of the runs that hold the last materialization of any asset partition, or of an asset without partitions."""
-    event, later = SqlEventLogStorageTable.alias("event").c, SqlEventLogStorageTable.alias("later").c
+    event, later = tables().events.alias("event").c, tables().events.alias("later").c
     follows = db.and_(
         later.asset_key == event.asset_key,
         later.dagster_event_type == _MATERIALIZATION,
@@ -63,27 +58,31 @@ def holding(instance: DagsterInstance, run_ids: Collection[str]) -> set[str]:
         .where(event.run_id.in_(run_ids), event.dagster_event_type == _MATERIALIZATION, db.not_(superseded))
         .distinct()
     )
-    with _events(instance)() as connection:
+    with connections(instance).events() as connection:
         return {run_id for (run_id,) in connection.execute(query)}
 
 
 def drop_evaluations(instance: DagsterInstance, before: datetime) -> Iterator[int]:
     """Delete the evaluations of checks before a time (UTC), bite by bite, but the newest of each; yield how many."""
-    table = AssetCheckExecutionsTable
+    table = tables().evaluations
     by_check = [table.c.asset_key, table.c.check_name, table.c.partition]
-    return _drop(_events(instance), table, table.c.create_timestamp < before.replace(tzinfo=None), by_check)
+    return _drop(
+        connections(instance).events, table, table.c.create_timestamp < before.replace(tzinfo=None), by_check
+    )
 
 
 def drop_ticks(instance: DagsterInstance, before: datetime) -> Iterator[int]:
     """Delete the ticks of schedules and sensors before a time (UTC), bite by bite, but the newest of each; yield how many."""
-    table = JobTickTable
+    table = tables().ticks
     by_instigator = [table.c.job_origin_id, table.c.selector_id]
-    return _drop(_schedules(instance), table, table.c.timestamp < before.replace(tzinfo=None), by_instigator)
+    return _drop(
+        connections(instance).schedules, table, table.c.timestamp < before.replace(tzinfo=None), by_instigator
+    )
 
 
 def give_back_space(instance: DagsterInstance) -> Iterator[None]:
     """Give unused pages back to the disk, where the storage is SQLite; yield after each bite."""
-    for connect in (_events(instance), _runs(instance), _schedules(instance)):
+    for connect in connections(instance):
         while True:
             with connect() as connection:
                 raw = connection.connection.dbapi_connection
@@ -104,24 +103,3 @@ def _drop(
         if not deleted:
             return
         yield deleted
-
-
-def _events(instance: DagsterInstance) -> _Connect:
-    storage = instance.event_log_storage
-    if isinstance(storage, SqlEventLogStorage):
-        return storage.index_connection
-    raise TypeError(NO_SQL)
-
-
-def _runs(instance: DagsterInstance) -> _Connect:
-    storage = instance.run_storage
-    if isinstance(storage, SqlRunStorage):
-        return storage.connect
-    raise TypeError(NO_SQL)
-
-
-def _schedules(instance: DagsterInstance) -> _Connect:
-    storage = instance.schedule_storage
-    if isinstance(storage, SqlScheduleStorage):
-        return storage.connect
-    raise TypeError(NO_SQL)

@@ -1,0 +1,166 @@
+"""Everything private that is used of Dagster, and what happens in a Dagster that does not have it.
+
+No other module names anything under `dagster._` (dagster.yaml does). Each name is looked up when it is used, so that a
+missing one costs only what needs it; Dagster itself is not imported until then, because the supervisor runs without it.
+Nothing of ours is imported here.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from multiprocessing.context import BaseContext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import sqlalchemy as db
+    from dagster import DagsterInstance
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from starlette.types import ASGIApp
+
+    AssetJob = UnresolvedAssetJobDefinition
+else:
+    # A type only: without it, nothing but a type checker fails.
+    AssetJob = Any
+
+# The daemon's package, run by `services` and by `dagster_tuning`. Without it the daemon ends at once, and with it `run`.
+DAEMON = "dagster._daemon"
+
+# What Dagster imports only when a run starts. `preload` logs a warning for each that is missing, and runs start later.
+RUN_MODULES = (
+    "dagster._cli.api",
+    "dagster._core.execution.api",
+    "dagster._core.execution.plan.active",
+    "dagster._core.executor.in_process",
+    "dagster._core.instance.factory",
+    "dagster._core.launcher.default_run_launcher",
+    "dagster._core.storage.event_log.sqlite.consolidated_sqlite_event_log",
+    "dagster._core.storage.legacy_storage",
+    "dagster._core.storage.migration.utils",
+    "dagster._core.storage.noop_compute_log_manager",
+    "dagster._core.storage.root",
+    "dagster._core.storage.runs.sqlite.sqlite_run_storage",
+    "dagster._core.storage.schedules.sqlite.sqlite_schedule_storage",
+    "dagster._core.storage.sqlite_storage",
+    "dagster._core.system_config.composite_descent",
+    "dagster._core.utility_ops",
+    "dagster._core.workspace.autodiscovery",
+    "dagster._grpc.impl",
+    "dagster._utils.test.definitions",
+)
+NO_SQL = "Dagster's storage must be SQLite or Postgres: set it so in dagster.yaml."
+
+
+class MissingInternalError(Exception):
+    """The name that this Dagster does not have, as the end of a sentence that says what does not work without it."""
+
+
+class Tables(NamedTuple):
+    """Dagster's own SQLAlchemy definitions of what it has no public way to query."""
+
+    events: "db.Table"
+    evaluations: "db.Table"
+    ticks: "db.Table"
+
+
+class Connections(NamedTuple):
+    """How each of Dagster's storages is connected to."""
+
+    events: Callable[[], AbstractContextManager["db.Connection"]]
+    runs: Callable[[], AbstractContextManager["db.Connection"]]
+    schedules: Callable[[], AbstractContextManager["db.Connection"]]
+
+
+def serve_code() -> None:
+    """Be the code server of `dagster api grpc`, by sys.argv. Without the name: no code server, and `run` ends."""
+    _private("dagster._cli.api", "grpc_command")()
+
+
+def set_run_context(make: Callable[[], BaseContext]) -> None:
+    """Have the code server start its runs in a context that `make` returns. Without the name: in a new Python each."""
+    server = _private("dagster._grpc.server", "DagsterApiServer")
+    if "_mp_ctx" not in server.__init__.__code__.co_names:
+        raise MissingInternalError(_missing("_mp_ctx"))
+    context = make()
+    # Dagster assigns its own context to the attribute; this property ignores that.
+    server._mp_ctx = property(lambda _: context, lambda _, spawning: None)  # noqa: ARG005, SLF001 - a setter's signature, and the name in question
+
+
+def poll_code_server(interval_s: float) -> None:
+    """Have the daemon and the webserver poll the code server at this interval. Without the name: every second."""
+    try:
+        watcher: Any = import_module("dagster._grpc.server_watcher")
+    except ImportError:
+        return
+    if hasattr(watcher, "WATCH_INTERVAL"):
+        watcher.WATCH_INTERVAL = interval_s
+
+
+def set_default_loggers(loggers: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+    """Set the loggers of runs whose config names none. Without the name: Dagster's own, a line for every event."""
+    try:
+        runs: Any = import_module("dagster._core.execution.context_creation_job")
+    except ImportError:
+        return
+    if hasattr(runs, "default_system_loggers"):
+        runs.default_system_loggers = lambda _: list(loggers)
+
+
+def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"]) -> None:
+    """Have Dagster's webserver serve nothing but what `guard` returns for its app. Raise MissingInternalError.
+
+    It starts its app with `uvicorn.run`. That is all of uvicorn that it has afterwards: a webserver that starts its app
+    in another way raises the same error when it does, and serves no page.
+    """
+    uvicorn = _private("dagster_webserver.cli", "uvicorn")
+    cli: Any = import_module("dagster_webserver.cli")
+
+    class Guarded:
+        def run(self, app: "ASGIApp", **settings: Any) -> None:
+            uvicorn.run(guard(app), **settings)
+
+        def __getattr__(self, name: str) -> Any:
+            raise MissingInternalError(f"this Dagster uses `uvicorn.{name}`")
+
+    cli.uvicorn = Guarded()
+
+
+def tables() -> Tables:
+    """Return Dagster's tables. Raise MissingInternalError: then nothing is pruned, and no day is closed."""
+    events = "dagster._core.storage.event_log.schema"
+    return Tables(
+        _private(events, "SqlEventLogStorageTable"),
+        _private(events, "AssetCheckExecutionsTable"),
+        _private("dagster._core.storage.schedules.schema", "JobTickTable"),
+    )
+
+
+def connections(instance: "DagsterInstance") -> Connections:
+    """Return the connections of an instance's storages. Raise TypeError where they are not in an SQL database."""
+    found: list[Any] = [
+        getattr(instance.event_log_storage, "index_connection", None),
+        getattr(instance.run_storage, "connect", None),
+        getattr(instance.schedule_storage, "connect", None),
+    ]
+    if None in found:
+        raise TypeError(NO_SQL)
+    return Connections(*found)
+
+
+def has_a_file_for_each_run(instance: "DagsterInstance") -> bool:
+    """Return whether the event log is Dagster's default one. Without the name: yes, so that no file is deleted."""
+    try:
+        default = _private("dagster._core.storage.event_log", "SqliteEventLogStorage")
+    except MissingInternalError:
+        return True
+    return isinstance(instance.event_log_storage, default)
+
+
+def _private(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        raise MissingInternalError(_missing(name)) from None
+
+
+def _missing(name: str) -> str:
+    return f"this Dagster has no `{name}`"
