@@ -2,8 +2,8 @@
 
 import os
 
-from aiseg2_pipeline.logs import print_errors_alone
 from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.orchestration.loggers import print_errors_alone
 from aiseg2_pipeline.settings import environment, load_settings
 
 # The resources' secrets are read from the environment by name, so what `.env` says must be there.

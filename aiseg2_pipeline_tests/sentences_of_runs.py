@@ -30,9 +30,9 @@ from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.fill import Hour
 from aiseg2_pipeline.ingest.power import take_minute
-from aiseg2_pipeline.logs import error_lines
 from aiseg2_pipeline.orchestration.checks import balance, completeness, evaluate
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT
+from aiseg2_pipeline.orchestration.loggers import error_lines
 from aiseg2_pipeline.orchestration.maintenance.storage import drop_ticks
 from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.runtime import code_server, prepare_storage
@@ -182,7 +182,7 @@ def _preloading(stage: Stage, n: int) -> str:
 
 def _stopped(stage: Stage) -> str:
     told: list[str] = []
-    stage.patch.setattr("aiseg2_pipeline.logs.log_warning", lambda said, **_: told.append(said))
+    stage.patch.setattr("aiseg2_pipeline.orchestration.loggers.log_warning", lambda said, **_: told.append(said))
 
     @op
     def long() -> None:

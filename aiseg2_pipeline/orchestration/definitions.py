@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from dagster import BetaWarning, Definitions, in_process_executor
 
 from aiseg2_pipeline.ingest.climate import Sensors
-from aiseg2_pipeline.logs import error_lines
 from aiseg2_pipeline.orchestration.assets.climate import climate_asset, influxdb_climate_asset
 from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
 from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, influxdb_energy_asset
@@ -25,6 +24,7 @@ from aiseg2_pipeline.orchestration.jobs import (
     minute_job,
     pending_job,
 )
+from aiseg2_pipeline.orchestration.loggers import error_lines
 from aiseg2_pipeline.orchestration.maintenance.close_day import close_job
 from aiseg2_pipeline.orchestration.maintenance.prune import prune_job
 from aiseg2_pipeline.orchestration.maintenance.recover import salvage_job
