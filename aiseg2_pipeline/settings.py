@@ -23,13 +23,13 @@ from pydantic import (
     model_validator,
 )
 
-from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
-
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
 _UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
 _MAX_PORT = 65535
+# The simulated device's login. `simulator` imports nothing of ours, so it has these too; a test compares the two.
+DEMO_USER, DEMO_PASSWORD = "aiseg", "simulator"
 # Before the first AiSEG was sold.
 EARLIEST = date(2010, 1, 1)
 _ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
@@ -265,12 +265,12 @@ class Settings(BaseModel):
     @property
     def device_user(self) -> str:
         """The login's user."""
-        return DEFAULT_USER if self.demo else self.aiseg2_user
+        return DEMO_USER if self.demo else self.aiseg2_user
 
     @property
     def device_password(self) -> SecretStr:
         """The login's password."""
-        return SecretStr(DEFAULT_PASSWORD) if self.demo or not self.aiseg2_password else self.aiseg2_password
+        return SecretStr(DEMO_PASSWORD) if self.demo or not self.aiseg2_password else self.aiseg2_password
 
     @property
     def device_verify(self) -> bool | str:
