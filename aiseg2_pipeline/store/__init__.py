@@ -3,25 +3,30 @@
 Frames are described in `frames`, points in `influxdb`. Dagster's own SQLite files belong in `orchestration/maintenance`.
 """
 
-# Imported on first use, so that a module of this room does not import pandas for its neighbours.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aiseg2_pipeline.store.readings import (
-        ClimateStore,
-        Destination,
-        EnergyStore,
-        PendingBatch,
-        Store,
-        StoreError,
-        UpsertResult,
-    )
+    from aiseg2_pipeline.store.database import StoreError
+    from aiseg2_pipeline.store.energy import ClimateStore, EnergyStore
+    from aiseg2_pipeline.store.outbox import Destination, PendingBatch
+    from aiseg2_pipeline.store.readings import Store, UpsertResult
 
 __all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
+# Imported on first use, so that whoever uses another module of this package does not import pandas.
+_MODULES = {
+    "ClimateStore": "energy",
+    "Destination": "outbox",
+    "EnergyStore": "energy",
+    "PendingBatch": "outbox",
+    "Store": "readings",
+    "StoreError": "database",
+    "UpsertResult": "readings",
+}
+
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("aiseg2_pipeline.store.readings"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -22,19 +22,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from aiseg2_pipeline.frames.climate import CLIMATE
-from aiseg2_pipeline.frames.energy import ENERGY
 from aiseg2_pipeline.frames.readings import READINGS, TOTAL_EXCHANGE, Shape, checked
 from aiseg2_pipeline.store.circuits import CircuitLists
-from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.outbox import (
     BY_SERIES,
     NS_PER_S,
     RECENT,
     ROW,
-    Destination,
     Outbox,
-    PendingBatch,
     all_series,
     frame_of,
     of_both,
@@ -43,8 +38,6 @@ from aiseg2_pipeline.store.outbox import (
     table_of,
 )
 from aiseg2_pipeline.store.transactions import again, datetime_of, hour_of, meta, unix_s
-
-__all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
 RECENT_ROWS = "SELECT series_id, time, value, interval_s FROM recent WHERE time >= ? AND time < ?"
 READ_SERIES = """
@@ -91,9 +84,6 @@ SELECT minute / 3600 * 3600 AS hour, sum(interval_s = 0), sum(interval_s > 0), s
     GROUP BY minute
 ) GROUP BY hour
 """
-OLDEST_ENERGY = (
-    "SELECT min(time) FROM {table} WHERE series_id = (SELECT id FROM series WHERE kind = 'consumption')"
-)
 
 
 @dataclass(frozen=True)
@@ -246,21 +236,3 @@ class Store(Outbox, CircuitLists):
         with self._reading() as execute:
             rows = of_both(execute, COVERAGE, (TOTAL_EXCHANGE, unix_s(start), unix_s(end)))
             return {datetime_of(hour): (live, filled, by_hour) for hour, live, filled, by_hour in rows}
-
-
-class EnergyStore(Store):
-    """An open store of the device's energy: the same file format and the same promises for energy frames."""
-
-    shape = ENERGY
-
-    def oldest(self) -> datetime | None:
-        """Return the first hour whose consumption the device has told, None where there is none."""
-        with self._reading() as execute:
-            times = [time for (time,) in of_both(execute, OLDEST_ENERGY) if time is not None]
-            return datetime_of(min(times)) if times else None
-
-
-class ClimateStore(Store):
-    """An open store of the rooms' climate: the same file format and the same promises for climate frames."""
-
-    shape = CLIMATE
