@@ -210,7 +210,7 @@ def _card_of_many_files(stage: Stage) -> str:
 
 
 def _card_of_many_rows(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.aiseg2.sd_card._MAX_LINES", 1)
+    stage.patch.setattr("aiseg2_pipeline.aiseg2.sd_table._MAX_LINES", 1)
     return _card(row(half_label(0), {}))(stage)
 
 

@@ -1,0 +1,192 @@
+"""One file of the SD card: its text to rows, for half hours, hours, days, months and years alike.
+
+Which files there are, and reading them out of the zip, belongs in `sd_card`.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from aiseg2_pipeline.aiseg2.circuits import clean_name
+from aiseg2_pipeline.aiseg2.errors import Unreadable
+from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow
+from aiseg2_pipeline.aiseg2.pages import TOKYO
+
+# A header and 48 half hours are the most.
+_MAX_LINES = 100
+# The columns before the circuits, by position, with the series they count to.
+_FIXED = (
+    ("計測日時", None),
+    ("太陽光発電(創蓄パワコン)", "generation"),
+    ("蓄電池充電", "battery-charge"),
+    ("蓄電池放電", "battery-discharge"),
+    ("主幹買電", "bought"),
+    ("主幹売電", "sold"),
+    ("太陽光発電(PV1)", "generation"),
+    ("太陽光発電(PV2)", "generation"),
+    ("HP消費電力量", "heatpump"),
+    ("燃料電池発電電力量", "fuelcell"),
+    ("EV充電電力量", "ev-charge"),
+    ("EV放電電力量", "ev-discharge"),
+)
+_CONSUMPTION = 63
+_CIRCUITS = range(len(_FIXED), _CONSUMPTION)
+# The columns after the circuits differ between the files and are found by name.
+_TAIL_BEGINS = "使用電力量"
+_SUPPLIES = {"ガス使用量": "gas", "水使用量": "water", "お湯使用量": "hotwater"}
+_VALUE = re.compile(r"[0-9]{1,12}")
+_NONE = "-"
+_PER_YEN = 1000
+_DECEMBER = 12
+_PARTS = (slice(0, 4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 12))
+
+
+class Step(NamedTuple):
+    """How a file's rows are labelled (the digits of the interval's start) and when such an interval ends."""
+
+    label: re.Pattern[str]
+    end: Callable[[datetime], datetime]
+
+
+def _next_month(start: datetime) -> datetime:
+    year, month = (start.year + 1, 1) if start.month == _DECEMBER else (start.year, start.month + 1)
+    return start.replace(year=year, month=month)
+
+
+HALF_HOUR = Step(re.compile(r"(20[0-9]{8}(?:00|30))\+0900"), lambda start: start + timedelta(minutes=30))
+HOUR = Step(re.compile(r"(20[0-9]{8})\+0900"), lambda start: start + timedelta(hours=1))
+DAY = Step(re.compile(r"(20[0-9]{6})"), lambda start: start + timedelta(days=1))
+MONTH = Step(re.compile(r"(20[0-9]{4})"), _next_month)
+YEAR = Step(re.compile(r"(20[0-9]{2})"), lambda start: start.replace(year=start.year + 1))
+
+
+class _Row(NamedTuple):
+    time: datetime
+    interval_s: int
+    values: list[int | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file: its rows whose intervals have ended, and where the columns are that have no fixed place."""
+
+    rows: list[_Row]
+    supplies: dict[str, int]
+    circuit_names: dict[str, str]
+    measured: frozenset[int]
+
+
+def unreadable(what: str) -> Unreadable:
+    """Return the error for a card whose export is not as the device writes it."""
+    return Unreadable(
+        f"The export of the AiSEG2's SD card {what}: export it in a browser, and look whether the card is damaged."
+    )
+
+
+def table_of(name: str, text: str, period: str, step: Step, made_at: datetime) -> Table:
+    """Return a file's rows that had ended at `made_at`. Raise Unreadable where it is not as the device writes it.
+
+    `period` is what all its labels begin with.
+    """
+    if not text.endswith("\n"):
+        raise unreadable(f"holds a {name} that ends in the middle")
+    if text.count("\n") > _MAX_LINES:
+        raise unreadable(f"holds a {name} with more rows than such a file can have")
+    header, *lines = (line.split(",") for line in text[:-1].split("\n"))
+    width = len(lines[0]) if lines else len(header)
+    # A circuit's name can hold a comma, and nothing is quoted: the tail is counted from the end.
+    tail = header[_CONSUMPTION - width :] if width > _CONSUMPTION else []
+    is_known = [column for column, _ in _FIXED] == header[: len(_FIXED)] and tail[:1] == [_TAIL_BEGINS]
+    if not is_known or len(header) < width:
+        raise unreadable(f"holds a {name} with other columns than an AiSEG2 has")
+    rows: dict[datetime, _Row] = {}
+    measured: set[int] = set()
+    for label, *cells in lines:
+        if label == _NONE:
+            continue
+        start = _start(label, period, step)
+        if start is None or start in rows:
+            raise unreadable(f"holds a {name} with a row of another time, or one time twice")
+        if len(cells) + 1 != width:
+            raise unreadable(f"holds a {name} with a row that is cut")
+        values = [None, *(_value(cell, name) for cell in cells)]
+        end = step.end(start)
+        measured |= {column for column, value in enumerate(values) if value is not None}
+        if end <= made_at:
+            rows[start] = _Row(start.astimezone(UTC), int((end - start).total_seconds()), values)
+    return Table(
+        rows=[rows[start] for start in sorted(rows)],
+        supplies={
+            series: _CONSUMPTION + tail.index(column) for column, series in _SUPPLIES.items() if column in tail
+        },
+        circuit_names={
+            _circuit_id(column): clean_name(header[column])
+            for column in _CIRCUITS
+            if column in measured and len(header) == width
+        },
+        measured=frozenset(measured),
+    )
+
+
+def _start(label: str, period: str, step: Step) -> datetime | None:
+    """Return the start of the interval that a label names, in Japan time; None where it is none of `period`."""
+    found = step.label.fullmatch(label)
+    if found is None or not label.startswith(period):
+        return None
+    digits = found.group(1)
+    year, month, day, hour, minute = (digits[part] for part in _PARTS)
+    try:
+        return datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), tzinfo=TOKYO)
+    except ValueError:
+        return None
+
+
+def _value(cell: str, name: str) -> int | None:
+    if cell == _NONE:
+        return None
+    if not _VALUE.fullmatch(cell):
+        raise unreadable(f"holds a {name} with something else than a number")
+    return int(cell)
+
+
+def _circuit_id(column: int) -> str:
+    """Return page 734's `strId`: names repeat, are reversed, or read 無効N, so the position tells the circuit."""
+    return str(column - _CIRCUITS.start)
+
+
+def _values(table: Table) -> Iterator[tuple[_Row, str, str | None, int]]:
+    """Yield the row, the series, the circuit's id (of "usage") and the value, for each value that there is."""
+    columns: dict[str, list[int]] = {}
+    for column, (_, series) in enumerate(_FIXED):
+        if series is not None and column in table.measured:
+            columns.setdefault(series, []).append(column)
+    columns["consumption"] = [_CONSUMPTION]
+    for row in table.rows:
+        for series, parts in columns.items():
+            # Generation is the sum of the plants, absent when that of any measured plant is.
+            values = [row.values[part] for part in parts]
+            known = [value for value in values if value is not None]
+            if len(known) == len(values):
+                yield row, series, None, sum(known)
+        for column in _CIRCUITS:
+            value = row.values[column]
+            if value is not None:
+                yield row, "usage", _circuit_id(column), value
+
+
+def energy_rows(table: Table) -> tuple[EnergyRow, ...]:
+    """Return the file's values as energy in Wh."""
+    return tuple(
+        EnergyRow(row.time, row.interval_s, series, circuit_id, value)
+        for row, series, circuit_id, value in _values(table)
+    )
+
+
+def cost_rows(table: Table) -> tuple[CostRow, ...]:
+    """Return the file's values as yen."""
+    return tuple(
+        CostRow(row.time, row.interval_s, series, circuit_id, value / _PER_YEN)
+        for row, series, circuit_id, value in _values(table)
+    )
