@@ -49,6 +49,16 @@ class Graph:
         return 3 if self.unit == "kWh" else 0
 
 
+_POPUP = """<div id="popup">
+	<div class="popup_layer">&nbsp;</div>
+	<div id="popup_base" class="p_681x368">
+		<div class="w194 h46 radio  radio_on radio_0" value="" href=""  nofunc></div>
+		<div id="popup_button_cb" class="w112 h46 button  popup_button_cancel"></div>
+	</div>
+</div>
+"""
+
+
 def _one_series(legend: str, css_class: str) -> dict[str, Any]:
     return {
         "connectInfo_sb": "0",
@@ -221,14 +231,7 @@ def _middle(graph: Graph, day: date, total: str, *, is_today: bool) -> str:
 	</div>
 {by_circuit if has_circuits else ""}</div>
 </div>
-<div id="popup">
-	<div class="popup_layer">&nbsp;</div>
-	<div id="popup_base" class="p_681x368">
-		<div class="w194 h46 radio  radio_on radio_0" value="" href=""  nofunc></div>
-		<div id="popup_button_cb" class="w112 h46 button  popup_button_cancel"></div>
-	</div>
-</div>
-"""
+{_POPUP}"""
 
 
 def _button(element_id: str, width: str, text: str, page_id: str, *, selected: str) -> str:

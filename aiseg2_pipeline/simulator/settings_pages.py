@@ -1,0 +1,106 @@
+"""Two pages of the settings: the list of the circuits, and the form that exports the SD card.
+
+Pure functions, as in `pages`.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from aiseg2_pipeline.simulator.household import GENERATOR_NAME
+from aiseg2_pipeline.simulator.layout import breadcrumb, page, script, to_json
+
+_POPUP_MESSAGES = {
+    "msg1": "<div class='l3_message'>名称を<br>読み込みますか。</div>",
+    "msg2": "<div class='l3_message'>名称を<br>書き込みますか。</div>",
+    "msg3": "<div class='l5_message'>名称を<br>上書きしますか。</div>",
+    "title1": "読み込み",
+    "title2": "書き込み",
+}
+_CIRCUIT_LIST = """<div id="main" class="wrap_set">
+	<div id="table_wrapper1" class="table_wrapper">
+		<table class="table_object"><tr class="table_title"><th>ラベル</th><th>計測回路名称</th></tr></table>
+	</div>
+</div>
+<div id="button_import" class="button w92 h46 "><a href="javascript:void(0);" class="hit">&nbsp;</a></div>
+<div id="button_export" class="button w92 h46 "><a href="javascript:void(0);" class="hit">&nbsp;</a></div>
+</div>
+<div class="popup_dialog" style="display: none">
+	<div id="popup_base" class="p_681x368">
+		<div id="popup_title" class="popup_title"></div>
+		<div id="popup_detail" class="popup_detail"></div>
+		<div id="popup_button_ok" class="button w112 h46" token="0"></div>
+		<div id="popup_button_ng" class="button w112 h46"></div>
+	</div>
+</div>
+"""
+
+
+def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
+    """Return page 734: all 45 places of the distribution board, and the registered circuits' names (by id) there."""
+    mains = [
+        {
+            "strLabel": "主幹",
+            "strId": "-",
+            "strLocation": "-",
+            "strCircuit": f"主幹L{phase}",
+            "strBtn": "0",
+            "strBtnType": "-",
+        }
+        for phase in (1, 2)
+    ]
+    places = [
+        {
+            "strId": str(place),
+            "strCircuit": names.get(place, GENERATOR_NAME if place == 40 else ""),
+            "strLabel": f"特{place + 1}" if place < 8 else f"分{place - 7}",
+            "strBtn": "1" if place in names else "0",
+            "strBtnType": "1" if place in names else "-",
+        }
+        for place in range(43)
+    ]
+    settings = {
+        "popupmsg": _POPUP_MESSAGES,
+        "pageno": 1,
+        "arrayCircuitNameList": mains + places,
+    }
+    title = "計測回路名称設定"
+    start = f'<script type="text/javascript">window.onload = init({to_json(settings)});</script>\n'
+    return page(
+        title=title,
+        icon=7,
+        back="/top",
+        now=now,
+        middle=_CIRCUIT_LIST,
+        scripts=script("pages/setting/installation/734") + start,
+        breadcrumbs=breadcrumb("設定", "/page/setting/installation/73i2") + breadcrumb(title),
+    )
+
+
+def settings_page(token: str) -> bytes:
+    """Return exectop2.cgi: no XML declaration here, upper-case attributes, and the form before the body."""
+    fields = {
+        "top": "0",
+        "graph": "0",
+        "mall": "0",
+        "downType": "0",
+        "scrollmove": "0",
+        "pageNo": "1",
+        "demoMode": "0",
+        "csrftoken": token,
+        "doReset": "0",
+    }
+    inputs = " ".join(f'<input type="hidden" NAME="{name}" VALUE="{value}" />' for name, value in fields.items())
+    return f"""<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
+<html xmlns="http://www.w3.org/1999/xhtml">
+<head>
+<meta http-equiv="content-type" content="text/html; charset=UTF-8" />
+<title></title>
+</head>
+<form name="set" method="post">
+{inputs}</form>
+<body>
+<div id="logo">&nbsp;</div>
+<div id="page" style="visibility:hidden;"></div>
+</body>
+</html>
+""".encode()
