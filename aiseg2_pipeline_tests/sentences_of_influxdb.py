@@ -130,7 +130,7 @@ def _other_writer(stage: Stage) -> str:
 
 
 def _removed_meanwhile(stage: Stage) -> str:
-    stage.patch.setattr("aiseg2_pipeline.cli.main.REMOVE_WAITS_S", 0.1)
+    stage.patch.setattr("aiseg2_pipeline.cli.record.REMOVE_WAITS_S", 0.1)
     with stage.store() as store, delivery_lock(store, Destination(stage.influx.address, "home", "power"), 0):
         return stage.command("remove", "--from", "2026-07-14", "--to", "2026-07-14", "--yes", **stage.to_influx)
 

@@ -1,0 +1,43 @@
+"""What every command has: the settings, the clock, and errors as one sentence on stderr."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    pass
+
+DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
+
+
+@contextmanager
+def one_sentence() -> Iterator[Settings]:
+    """Give the settings, and turn the errors that people can do something about into one sentence."""
+    demo = False
+    try:
+        settings = load_settings()
+        demo = settings.demo
+        yield settings
+    except Exception as error:
+        from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreachable
+        from aiseg2_pipeline.influxdb.client import InfluxError
+        from aiseg2_pipeline.report import ReportError
+        from aiseg2_pipeline.runtime.services import ServicesError
+        from aiseg2_pipeline.store.database import StoreError
+
+        if not isinstance(
+            error, SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError
+        ):
+            raise
+        hint = f" {DEMO_HINT}" if demo and isinstance(error, Unreachable) else ""
+        raise click.ClickException(f"{error}{hint}") from None
+
+
+def utc_now() -> datetime:
+    """Return the host's time."""
+    return datetime.now(UTC)

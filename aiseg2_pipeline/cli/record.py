@@ -1,0 +1,287 @@
+"""The commands on the record: read, history, gaps, fill, salvage, remove, resend, report.
+
+What they do belongs in `ingest`, `gaps`, `store` and `report`. Each imports what it needs, because pandas is slow to import.
+"""
+
+import json
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from aiseg2_pipeline.cli.context import one_sentence, utc_now
+from aiseg2_pipeline.cli.parameters import Moment, Span, check_order
+from aiseg2_pipeline.settings import InfluxSettings, Settings
+
+if TYPE_CHECKING:
+    from aiseg2_pipeline.store import Store
+
+# A minute's write-out takes ten seconds at most.
+REMOVE_WAITS_S = 30.0
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table", show_default=True)
+def read(form: str) -> None:
+    """Take one live reading and print it; it is not stored.
+
+    json: a list of rows. lp: the line protocol that would be written, in nanoseconds.
+    """
+    with one_sentence() as settings:
+        from aiseg2_pipeline.cli import connect, output
+        from aiseg2_pipeline.frames.readings import live_frame
+        from aiseg2_pipeline.influxdb.line_protocol import lines
+
+        with connect.device(settings, utc_now) as client:
+            reading = client.live()
+        table = live_frame(reading)
+        if table.empty:
+            raise click.ClickException("The AiSEG2 shows no number at all: look at its own page.")
+        if form == "json":
+            click.echo(json.dumps(output.rows(table), ensure_ascii=False, indent=1))
+        elif form == "lp":
+            click.echo("\n".join(line for row in lines(table) for line in row))
+        else:
+            output.reading(reading, table)
+        if reading.circuits_error is not None:
+            click.echo(f"The circuits are missing. {reading.circuits_error}", err=True)
+
+
+@click.command()
+@click.option("--from", "first", type=Moment(), help="The first day or time; default: the beginning.")
+@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
+def resend(first: Span | None, last: Span | None) -> None:
+    """Mark rows pending again, so that the minute runs write them to InfluxDB once more.
+
+    For a bucket that was emptied. Whole hours are marked.
+    """
+    check_order(first, last)
+    with one_sentence() as settings:
+        from aiseg2_pipeline.cli import connect
+        from aiseg2_pipeline.store import ClimateStore, EnergyStore, Store
+
+        if settings.influx is None:
+            raise click.ClickException("No InfluxDB is configured: set INFLUXDB_HOST and the settings beside it.")
+        destination = connect.destination(settings.influx)
+        with (
+            Store.open(settings.store_path) as store,
+            EnergyStore.open(settings.energy_path) as energy,
+            ClimateStore.open(settings.climate_path) as climate,
+        ):
+            hours = store.resend(first and first.start, last and last.end, destination)
+            for other in (energy, climate):
+                other.resend(first and first.start, last and last.end, destination)
+        click.echo(
+            f"{hours} hours are pending again for the bucket {settings.influx.bucket}: the minute runs write them, some hours a minute, and "
+            "the next energy and climate runs the rest."
+        )
+
+
+@click.command()
+@click.option("--from", "first", type=Moment(), required=True, help="The first day or time.")
+@click.option("--to", "last", type=Moment(), required=True, help="The last day or time, included.")
+@click.option("--refill", is_flag=True, help="Fill the removed minutes from what the AiSEG2 remembers.")
+@click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
+def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
+    """Remove readings that are wrong, in the store and in InfluxDB alike; --refill fills their minutes again."""
+    check_order(first, last)
+    with one_sentence() as settings:
+        from aiseg2_pipeline.store import Store
+
+        influx = settings.influx
+        where = "the store" + (f" and of the bucket {influx.bucket}" if influx else "")
+        with Store.open(settings.store_path) as store:
+            if not yes:
+                rows = store.count(first.start, last.end)
+                click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
+                return
+            rows = _remove(store, influx, first.start, last.end)
+        click.echo(f"{rows} rows of {where} were removed.")
+        if refill:
+            _fill(settings, *_past(settings, first, last), dry_run=False)
+
+
+def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end: datetime) -> int:
+    """Return how many rows there were."""
+    from filelock import Timeout
+
+    from aiseg2_pipeline.cli import connect
+    from aiseg2_pipeline.influxdb.delivery import delivery_lock
+
+    if influx is None:
+        return store.delete(start, end)
+    try:
+        # A delivery that has read the rows already would write them after they were removed.
+        with delivery_lock(store, connect.destination(influx), REMOVE_WAITS_S), connect.writer(influx) as writer:
+            # First there: should it fail, the store still knows what to remove.
+            writer.delete(start, end)
+            return store.delete(start, end)
+    except Timeout:
+        raise click.ClickException(
+            f"A run is writing to the bucket {influx.bucket}, so nothing was removed: wait until it has ended, and try again."
+        ) from None
+
+
+@click.command()
+@click.option(
+    "--from",
+    "first",
+    type=Moment(),
+    help="The first day or time; default: 35 days back, or when the record began.",
+)
+@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def gaps(first: Span | None, last: Span | None, form: str) -> None:
+    """List the hours with missing minutes, which of them may be filled, and what asking for them costs."""
+    with one_sentence() as settings:
+        from aiseg2_pipeline.cli import output
+        from aiseg2_pipeline.gaps.fill import find_gaps
+        from aiseg2_pipeline.store import EnergyStore, Store
+        from aiseg2_pipeline.store.damage import unsalvaged
+
+        start, end, now = _past(settings, first, last)
+        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+            found = find_gaps(store, energy, start, end, now)
+        if form == "json":
+            click.echo(json.dumps(output.gaps_json(found), ensure_ascii=False, indent=1))
+        else:
+            output.gaps_table(found)
+        for damaged in unsalvaged(settings.store_path, settings.energy_path):
+            click.echo(
+                f"Rows of the damaged store {damaged.path} may come back: run `aiseg2-pipeline salvage`.", err=True
+            )
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
+def salvage(file: Path | None) -> None:
+    """Bring what can still be read of a damaged store into the one in its place; rows that are there stay.
+
+    FILE is one of the -damaged- files in the data directory; without it, all that nobody has looked at. The pipeline does so by itself.
+    """
+    with one_sentence() as settings:
+        from aiseg2_pipeline.cli import connect
+        from aiseg2_pipeline.store.damage import damaged_files, unsalvaged
+        from aiseg2_pipeline.store.recovery import salvage as bring_back
+
+        found = [
+            (kind, path, damaged)
+            for kind, path in connect.stores(settings)
+            for damaged in (unsalvaged(path) if file is None else damaged_files(path))
+            if file is None or damaged.path.samefile(file)
+        ]
+        if file is not None and not found:
+            raise click.ClickException(
+                f"{file} is no damaged store of {settings.data_dir}: name one like readings-damaged-20261123T071500Z.sqlite in that folder."
+            )
+        if not found:
+            click.echo("There is no damaged store of which nothing was brought back yet.")
+        for kind, path, damaged in found:
+            with kind.open(path) as store:
+                click.echo(f"{damaged.path.name}: {bring_back(damaged, store, click.echo)}")
+
+
+@click.command()
+@click.option(
+    "--from",
+    "first",
+    type=Moment(),
+    help="The first day or time; default: 35 days back, or when the record began.",
+)
+@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be asked for and filled.")
+def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
+    """Fill missing minutes from what the AiSEG2 remembers; what is read live stays as it is."""
+    with one_sentence() as settings:
+        _fill(settings, *_past(settings, first, last), dry_run=dry_run)
+
+
+def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, dry_run: bool) -> None:
+    from aiseg2_pipeline.cli import connect, output
+    from aiseg2_pipeline.gaps.fill import fill_hours, find_gaps
+    from aiseg2_pipeline.ingest.energy import History
+    from aiseg2_pipeline.store import EnergyStore, Store
+
+    with ExitStack() as stack:
+        store = stack.enter_context(Store.open(settings.store_path))
+        energy = stack.enter_context(EnergyStore.open(settings.energy_path))
+        found = find_gaps(store, energy, start, end, now)
+        if dry_run:
+            output.gaps_table(found)
+            return
+        if store.live_near(now) is None:
+            raise click.ClickException(
+                "There is no live reading yet, and a fill must know the home's circuits: run the pipeline for a minute first."
+            )
+
+        def history() -> History:
+            client = stack.enter_context(connect.device(settings, utc_now, "background"))
+            return stack.enter_context(History(client, energy, settings.device_state_dir, now))
+
+        hours = [hour.start for hour in found.fillable]
+        output.fill_progress(fill_hours(store, energy, hours, now=now, history=history), found)
+    if settings.influx:
+        click.echo("What was filled goes to InfluxDB with the minute runs.")
+
+
+@click.command()
+@click.argument("day", type=Moment(), metavar="DATE")
+@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table", show_default=True)
+@click.option("--source", type=click.Choice(["auto", "web", "sd"]), default="auto", show_default=True)
+def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
+    """Print the energy of a day as the AiSEG2 remembers it; nothing is stored.
+
+    json: one row for each ended hour or half hour and series. sd: the SD card's half hours; auto: those where there is a card.
+    """
+    with one_sentence() as settings:
+        from aiseg2_pipeline.cli import connect, output
+        from aiseg2_pipeline.ingest.energy import day_on_device
+        from aiseg2_pipeline.japan_time import day_of
+
+        with connect.device(settings, utc_now, "background") as client:
+            told = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
+        if form == "json":
+            click.echo(json.dumps(output.energy_json(told), ensure_ascii=False, indent=1))
+        elif form == "lp":
+            click.echo("\n".join(output.energy_lp(told)))
+        else:
+            output.energy_table(told)
+        for problem in told.problems:
+            click.echo(problem, err=True)
+
+
+def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
+    """Return the range that is meant, from the start of an hour, and now; by default 35 days, or since the record began."""
+    from aiseg2_pipeline.gaps.fill import record_start
+    from aiseg2_pipeline.store import Store
+
+    check_order(first, last)
+    now = utc_now()
+    if first is not None:
+        start = first.start
+    else:
+        with Store.open(settings.store_path) as store:
+            start = max(now - timedelta(days=35), record_start(store, settings.start_date, now))
+    return start.replace(minute=0, second=0, microsecond=0), min(last.end if last else now, now), now
+
+
+@click.command()
+@click.argument("day", type=Moment(), metavar="[DATE]", required=False)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="The file; default: reports/DATE.png in AISEG2_DATA_DIR."
+)
+def report(day: Span | None, output: Path | None) -> None:
+    """Draw a day as a picture, by default yesterday, and print where it is. It needs the extra `report`."""
+    with one_sentence() as settings:
+        from aiseg2_pipeline.japan_time import day_of
+        from aiseg2_pipeline.report.saving import report_path, save_report
+        from aiseg2_pipeline.store import EnergyStore, Store
+
+        now = utc_now()
+        drawn = day_of(day.start if day else now - timedelta(days=1))
+        path = output or report_path(settings.data_dir, drawn)
+        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+            save_report(store, energy, drawn, now, path, demo=settings.demo)
+        click.echo(path)
