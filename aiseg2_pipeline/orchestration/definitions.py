@@ -13,23 +13,19 @@ from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_a
 from aiseg2_pipeline.orchestration.assets.influxdb import influxdb_power_asset
 from aiseg2_pipeline.orchestration.assets.power_readings import power_readings_asset
 from aiseg2_pipeline.orchestration.checks import newest_reading_check, record_check
-from aiseg2_pipeline.orchestration.jobs import (
-    background_schedules,
-    climate_job,
-    climate_schedule,
-    energy_job,
-    every_minute,
-    fill_job,
-    history_schedules,
-    minute_job,
-    pending_job,
-)
+from aiseg2_pipeline.orchestration.jobs import climate_job, energy_job, fill_job, minute_job, pending_job
 from aiseg2_pipeline.orchestration.loggers import error_lines
 from aiseg2_pipeline.orchestration.maintenance.close_day import close_job
 from aiseg2_pipeline.orchestration.maintenance.prune import prune_job
 from aiseg2_pipeline.orchestration.maintenance.recover import salvage_job
 from aiseg2_pipeline.orchestration.partitions import daily, first_hour, hourly
 from aiseg2_pipeline.orchestration.resources import resources
+from aiseg2_pipeline.orchestration.schedules import (
+    background_schedules,
+    climate_schedule,
+    every_minute,
+    history_schedules,
+)
 from aiseg2_pipeline.orchestration.sensors.alerts import alert_sensor
 from aiseg2_pipeline.orchestration.sensors.backfill import healing_sensor
 from aiseg2_pipeline.settings import Settings

@@ -9,17 +9,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import pandas as pd
 from dagster import (
     ConfigurableIOManager,
     ConfigurableResource,
-    Failure,
     InitResourceContext,
-    InputContext,
     IOManagerDefinition,
-    OutputContext,
     ResourceDefinition,
     mem_io_manager,
 )
@@ -27,12 +23,11 @@ from pydantic import Field, PrivateAttr
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
-from aiseg2_pipeline.frames.readings import frame
 from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.logs import log_warning
+from aiseg2_pipeline.orchestration.io_manager import ClimateIOManager, EnergyIOManager, StoreIOManager
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
-from aiseg2_pipeline.store.database import StoreError
 
 WRITE_OUT_S = 10.0
 
@@ -130,45 +125,6 @@ class InfluxDB(ConfigurableResource[InfluxWriter]):
         if self._deadline is None:
             self._deadline = time.monotonic() + WRITE_OUT_S
         return self._deadline
-
-
-class StoreIOManager(ConfigurableIOManager):
-    """Keeps the frames of an asset in the store, and gives them back by partition range."""
-
-    path: str = Field(description="The SQLite file, under AISEG2_DATA_DIR.")
-
-    _store: ClassVar[type[Store]] = Store
-
-    def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:  # noqa: ARG002 - Dagster's signature
-        """Upsert the frame; rows that are there already and equal keep their version."""
-        try:
-            with self._store.open(Path(self.path), log_warning) as store:
-                store.upsert(obj)
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
-
-    def load_input(self, context: InputContext) -> pd.DataFrame:
-        """Return all rows of the partitions asked for, in one frame."""
-        if not context.has_asset_partitions:
-            return frame([], self._store.shape)
-        window = context.asset_partitions_time_window
-        try:
-            with self._store.open(Path(self.path), log_warning) as store:
-                return store.read(window.start, window.end)
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
-
-
-class EnergyIOManager(StoreIOManager):
-    """The same for energy frames."""
-
-    _store: ClassVar[type[Store]] = EnergyStore
-
-
-class ClimateIOManager(StoreIOManager):
-    """The same for climate frames."""
-
-    _store: ClassVar[type[Store]] = ClimateStore
 
 
 def resources(settings: Settings) -> dict[str, ResourceDefinition]:
