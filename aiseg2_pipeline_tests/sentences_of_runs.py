@@ -28,7 +28,7 @@ from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
-from aiseg2_pipeline.gaps.fill import Hour
+from aiseg2_pipeline.gaps.find import Hour
 from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.orchestration.checks import balance, completeness, evaluate
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT

@@ -22,7 +22,7 @@ from aiseg2_pipeline.alerts import rules, send
 from aiseg2_pipeline.alerts.rules import Condition, Facts, Message, Verdict, due, given_up, judge
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.readings import Row, frame
-from aiseg2_pipeline.gaps.fill import Hour
+from aiseg2_pipeline.gaps.find import Hour
 from aiseg2_pipeline.influxdb.client import Misconfigured
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.settings import Settings, SettingsError

@@ -17,7 +17,8 @@ from aiseg2_pipeline.aiseg2.errors import NoData, Unreachable
 from aiseg2_pipeline.aiseg2.graphs import no_energy
 from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.frames.readings import KEY, Row, frame
-from aiseg2_pipeline.gaps.fill import fill_hours, fillable, find_gaps, hours_between
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.gaps.find import fillable, find_gaps, hours_between
 from aiseg2_pipeline.ingest.energy import CIRCUITS, TOTALS, History, day_on_device
 from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.japan_time import day_start

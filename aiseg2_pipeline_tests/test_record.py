@@ -19,7 +19,8 @@ from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
-from aiseg2_pipeline.gaps.fill import fill_hours, find_gaps
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.influxdb.client import Unavailable
 from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.ingest import power as live

@@ -20,7 +20,8 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline, NotServed
 from aiseg2_pipeline.cli.main import main
-from aiseg2_pipeline.gaps.fill import fill_hours, find_gaps
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.ingest.climate import Sensors, read_climate
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.power import take_minute

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.frames.readings import live_frame
-from aiseg2_pipeline.gaps.fill import fill_hours, hours_between
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.gaps.find import hours_between
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.japan_time import day_of
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from aiseg2_pipeline.gaps.fill import find_gaps
+from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.japan_time import HOUR, hour_of
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Destination, EnergyStore, Store

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from aiseg2_pipeline.gaps.fill import Hour
+from aiseg2_pipeline.gaps.find import Hour
 from aiseg2_pipeline.japan_time import DAY, TOKYO
 from aiseg2_pipeline.store.damage import DamagedFile
 from aiseg2_pipeline.store.incidents import Trouble

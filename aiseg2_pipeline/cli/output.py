@@ -11,7 +11,8 @@ from rich.text import Text
 
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.frames.energy import HALF, HOUR_S, USAGE, frame, interval
-from aiseg2_pipeline.gaps.fill import FilledDay, Gaps, Hour
+from aiseg2_pipeline.gaps.fill import FilledDay
+from aiseg2_pipeline.gaps.find import Gaps, Hour
 from aiseg2_pipeline.influxdb.line_protocol import energy_lines
 from aiseg2_pipeline.ingest.energy import DayTold
 from aiseg2_pipeline.japan_time import HOUR, TOKYO

@@ -137,7 +137,7 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
     """List the hours with missing minutes, which of them may be filled, and what asking for them costs."""
     with one_sentence() as settings:
         from aiseg2_pipeline.cli import output
-        from aiseg2_pipeline.gaps.fill import find_gaps
+        from aiseg2_pipeline.gaps.find import find_gaps
         from aiseg2_pipeline.store import EnergyStore, Store
         from aiseg2_pipeline.store.damage import unsalvaged
 
@@ -200,7 +200,8 @@ def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
 
 def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, dry_run: bool) -> None:
     from aiseg2_pipeline.cli import connect, output
-    from aiseg2_pipeline.gaps.fill import fill_hours, find_gaps
+    from aiseg2_pipeline.gaps.fill import fill_hours
+    from aiseg2_pipeline.gaps.find import find_gaps
     from aiseg2_pipeline.ingest.energy import History
     from aiseg2_pipeline.store import EnergyStore, Store
 
@@ -254,7 +255,7 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
 
 def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
     """Return the range that is meant, from the start of an hour, and now; by default 35 days, or since the record began."""
-    from aiseg2_pipeline.gaps.fill import record_start
+    from aiseg2_pipeline.gaps.find import record_start
     from aiseg2_pipeline.store import Store
 
     check_order(first, last)

@@ -1,53 +1,31 @@
-"""Which minutes are missing, and filling them: the store, the energy and the device brought together.
+"""Filling missing minutes with the energy that the device remembers, day by day.
 
-One path for the settling run, the healing sensor, a person's backfill and the command. What a filled minute is, says
-`fill`; how the device is asked, `history`.
+The settling run, the backfill sensor, a person's backfill and the command all use it. Which minutes are missing belongs
+in `find`, what a filled minute is in `estimate`, how the device is read in `ingest/energy`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 
 import pandas as pd
 
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.frames.energy import HALF_HOUR_S, HOUR_S, NO_DATA, USAGE
-from aiseg2_pipeline.frames.readings import KEY, TOTAL_GENERATION
+from aiseg2_pipeline.frames.energy import HALF_HOUR_S
+from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps import retries
-from aiseg2_pipeline.gaps.estimate import Home, filled_frame, known_minutes
-from aiseg2_pipeline.ingest.energy import (
-    ASK_AGAIN,
-    CARD,
-    CIRCUITS,
-    SETTLED_AFTER,
-    TOTALS,
-    DayEnergy,
-    History,
-    asked_lately,
-)
+from aiseg2_pipeline.gaps.estimate import filled_frame
+from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, Homes, Hour, hours_between, must_ask
+from aiseg2_pipeline.ingest.energy import DayEnergy, History
 from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store.damage import unsalvaged
 
-MINUTES_AN_HOUR = 60
-# Four totals, hot water and gas; and once the circuit list, the login, and looking for a card.
-REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
 NOT_SALVAGED = (
     "Nothing was filled, because readings of a damaged store may come back first: wait for the job `salvage_the_record`, or run "
     "`aiseg2-pipeline salvage`."
 )
-
-
-@dataclass(frozen=True)
-class Hour:
-    """The minutes of an hour (UTC start): read live, filled (those of an hour's mean apart), and missing."""
-
-    start: datetime
-    live: int
-    filled: int
-    filled_by_hour: int
-    missing: int
 
 
 @dataclass(frozen=True)
@@ -58,113 +36,6 @@ class FilledDay:
     hours: tuple[Hour, ...]
     filled_minutes: int
     problems: tuple[str, ...]
-
-
-def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -> list[Hour]:
-    """Return every hour that [start, end) touches and that has ended and settled, as it is in the store."""
-    hour = start.replace(minute=0, second=0, microsecond=0)
-    coverage = store.coverage(hour, end + HOUR)
-    hours = []
-    while hour < end and settled(hour, now):
-        live, filled, by_hour = coverage.get(hour, (0, 0, 0))
-        hours.append(Hour(hour, live, filled, by_hour, MINUTES_AN_HOUR - live - filled))
-        hour += HOUR
-    return hours
-
-
-def record_start(store: Store, start_date: date | None, now: datetime) -> datetime:
-    """Return when the record begins: with the first live reading, or the day that someone set before it."""
-    began = store.live_near(datetime.fromtimestamp(0, UTC)) or now
-    return began if start_date is None else min(began, day_start(start_date))
-
-
-def settled(hour: datetime, now: datetime) -> bool:
-    """Return whether the hour has ended long enough ago: no live run of it can be going, and the device knows it."""
-    return hour + HOUR + SETTLED_AFTER <= now
-
-
-def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
-    """Return the hours with missing minutes that may be filled.
-
-    Either their energy is known and tells of such a minute, or the device was not asked in vain within a day. Also the
-    filled hours of a day that lacks a circuit whose page failed, a day later.
-    """
-    late = retries.days(energy, hours[0].start, hours[-1].start + HOUR, now) if hours else set()
-    chosen = {hour.start for hour in _with_missing(store, energy, hours, now)}
-    return [hour for hour in hours if hour.start in chosen or (hour.filled and day_of(hour.start) in late)]
-
-
-def _with_missing(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
-    missing = [hour for hour in hours if hour.missing]
-    if not missing:
-        return []
-    table = energy.read(missing[0].start, missing[-1].start + HOUR)
-    homes = _Homes(store)
-    by_hour = table.groupby(table["time"].dt.floor("h"))
-    with_energy = _known(table, "consumption")
-    in_vain = asked_lately(table, TOTALS, now)
-    return [
-        hour
-        for hour in missing
-        if (
-            _tells(store, homes, hour.start, by_hour.get_group(pd.Timestamp(hour.start)))
-            if hour.start in with_energy
-            else hour.start not in in_vain
-        )
-    ]
-
-
-def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[date]:
-    """Return the days since `start` that have settled, and of which an hour's energy, a circuit or the card is to be asked for.
-
-    It never was, or in vain more than a day ago. Without it a day would keep the totals of when it was last asked for.
-    """
-    table = energy.read(day_start(day_of(start)), now)
-    done = _known(table, "consumption") | asked_lately(table, TOTALS, now)
-    notes = table[(table["kind"] == NO_DATA) & (table["name"] == CARD) & (table["value"] > 0)]
-    without_card = notes.loc[notes["value"] <= (now - ASK_AGAIN).timestamp(), "time"]
-    late = {day_of(time.to_pydatetime()) for time in without_card}
-    days = []
-    begins = day_start(day_of(start))
-    while settled(begins + DAY - HOUR, now):
-        day = day_of(begins)
-        _, due = retries.of_day(energy, day, now)
-        if due or day in late or any(begins + n * HOUR not in done for n in range(24)):
-            days.append(day)
-        begins += DAY
-    return days
-
-
-@dataclass(frozen=True)
-class Gaps:
-    """The hours with missing minutes: `fillable` may be filled, of `hopeless` the device said lately that it has nothing.
-
-    `requests` is the most that asking costs: without an SD card, a day has one for each circuit and six more.
-    `oldest_energy` is how far back the device has told any energy.
-    """
-
-    fillable: tuple[Hour, ...]
-    hopeless: tuple[Hour, ...]
-    requests: int
-    oldest_energy: datetime | None
-
-
-def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime, now: datetime) -> Gaps:
-    """Return the gaps of [start, end)."""
-    missing = [hour for hour in hours_between(store, start, end, now) if hour.missing]
-    may = fillable(store, energy, missing, now)
-    days: dict[date, list[Hour]] = {
-        day: list(hours) for day, hours in groupby(may, key=lambda hour: day_of(hour.start))
-    }
-    to_ask = sum(_must_ask(energy, day, hours, now) for day, hours in days.items())
-    circuits = len(store.circuits_at(now))
-    chosen = set(may)
-    return Gaps(
-        tuple(may),
-        tuple(hour for hour in missing if hour not in chosen),
-        to_ask * (circuits + REQUESTS_A_DAY) + REQUESTS_ONCE if to_ask else 0,
-        energy.oldest(),
-    )
 
 
 def fill_hours(
@@ -209,25 +80,25 @@ def _fill_day(
     missing = [hour for hour in before if hour.missing]
     problems: list[str] = []
     known, due = retries.of_day(energy, day, now)
-    must_ask = bool(missing) and _must_ask(energy, day, missing, now)
-    if must_ask or due:
+    asks_for_all = bool(missing) and must_ask(energy, day, missing, now)
+    if asks_for_all or due:
         history = device()
         try:
-            brought = _brought(history, day, None if must_ask else due)
+            brought = _brought(history, day, None if asks_for_all else due)
         except Unreadable as error:
             # Else the days after it would never be filled.
             history.give_up(day, due)
             problems.append(f"{day}: {error}")
         else:
             problems += brought.problems
-            if not must_ask:
+            if not asks_for_all:
                 known |= due - brought.failed_circuits
     if known:
         # All of the day, whatever was asked for: its other hours were filled without them, too.
         _refill(store, energy, day, now)
         retries.settle(energy, day, known)
     table = energy.read(start, end)
-    homes = _Homes(store)
+    homes = Homes(store)
     filled: list[pd.DataFrame] = []
     for hour in before:
         of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
@@ -252,7 +123,7 @@ def _brought(history: History, day: date, only: set[str] | None) -> DayEnergy:
 def _refill(store: Store, energy: EnergyStore, day: date, now: datetime) -> None:
     """Fill the filled minutes of a day again, with what was brought since."""
     start = day_start(day)
-    table, homes = energy.read(start, start + DAY), _Homes(store)
+    table, homes = energy.read(start, start + DAY), Homes(store)
     for hour in hours_between(store, start, start + DAY, now):
         if hour.filled:
             of_hour = table[(table["time"] >= hour.start) & (table["time"] < hour.start + HOUR)]
@@ -260,7 +131,7 @@ def _refill(store: Store, energy: EnergyStore, day: date, now: datetime) -> None
                 store.upsert(rows)
 
 
-def _filled(store: Store, homes: "_Homes", hour: datetime, energy: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def _filled(store: Store, homes: Homes, hour: datetime, energy: pd.DataFrame) -> Iterator[pd.DataFrame]:
     """Yield the rows of the hour's minutes that were not read, a frame for each set of circuits that was in force."""
     known = store.minutes(hour, hour + HOUR)
     every = {hour + timedelta(minutes=n) for n in range(MINUTES_AN_HOUR)}
@@ -280,55 +151,3 @@ def _without_live(store: Store, hour: datetime, table: pd.DataFrame) -> pd.DataF
     rows = store.read(hour, hour + HOUR)
     live = pd.MultiIndex.from_frame(rows.loc[rows["interval_s"] == 0, KEY])
     return table[~pd.MultiIndex.from_frame(table[KEY]).isin(live)]
-
-
-def _tells(store: Store, homes: "_Homes", hour: datetime, energy: pd.DataFrame) -> bool:
-    """Return whether the hour's energy tells of a minute that is missing."""
-    home = homes.at(hour)
-    # Before the first reading, all there is will be known with it.
-    return home is None or not known_minutes(hour, energy, home) <= store.minutes(hour, hour + HOUR).keys()
-
-
-def _must_ask(energy: EnergyStore, day: date, missing: Sequence[Hour], now: datetime) -> bool:
-    """Return whether an hour's totals or circuits are not known, and the device did not say lately that it has none."""
-    table = energy.read(day_start(day), day_start(day) + DAY)
-    for kind, note in (("consumption", TOTALS), (USAGE, CIRCUITS)):
-        done = _known(table, kind) | asked_lately(table, note, now)
-        if any(hour.start not in done for hour in missing):
-            return True
-    return False
-
-
-def _known(table: pd.DataFrame, kind: str) -> set[datetime]:
-    rows = table[(table["kind"] == kind) & (table["interval_s"] == HOUR_S)]
-    return {time.to_pydatetime() for time in rows["time"]}
-
-
-class _Homes:
-    """The home of any time, as the nearest live reading showed it; each is looked at once."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._generators: dict[datetime, tuple[bool, str | None]] = {}
-        self._names: dict[date, set[str]] = {}
-
-    def at(self, moment: datetime) -> Home | None:
-        """Return the home of that time; None before there ever was a live reading."""
-        near = self._store.live_near(moment)
-        if near is None:
-            return None
-        if near not in self._generators:
-            shown = self._store.read(near, near + timedelta(seconds=1), kinds=["total", "generation"])
-            names = set(shown.loc[shown["kind"] == "generation", "name"])
-            generating = bool((shown["name"] == TOTAL_GENERATION).any())
-            # A device that showed no reading at that moment has its part of the total all the same.
-            alone = len(names) == 1 and names == self._generators_around(day_of(near))
-            self._generators[near] = generating, next(iter(names)) if alone else None
-        return Home(self._store.circuits_at(moment), *self._generators[near])
-
-    def _generators_around(self, day: date) -> set[str]:
-        """Return the generating devices of a day and of the days beside it."""
-        if day not in self._names:
-            start = day_start(day)
-            self._names[day] = set(self._store.read(start - DAY, start + 2 * DAY, kinds=["generation"])["name"])
-        return self._names[day]

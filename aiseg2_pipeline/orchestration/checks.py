@@ -27,7 +27,7 @@ from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
-from aiseg2_pipeline.gaps.fill import Hour, hours_between
+from aiseg2_pipeline.gaps.find import Hour, hours_between
 from aiseg2_pipeline.japan_time import DAY, TOKYO, hour_of
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key

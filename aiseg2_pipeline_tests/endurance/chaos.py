@@ -24,7 +24,7 @@ from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
 from aiseg2_pipeline.frames.energy import NO_DATA
-from aiseg2_pipeline.gaps.fill import find_gaps
+from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.japan_time import day_of, hour_of
 from aiseg2_pipeline.simulator.faults import Fault as UnitFault
 from aiseg2_pipeline.simulator.faults import Faults

@@ -25,7 +25,8 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.frames.readings import KEY
-from aiseg2_pipeline.gaps.fill import fill_hours, settled
+from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.gaps.find import settled
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, delivery_lock

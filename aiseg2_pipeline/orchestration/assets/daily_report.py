@@ -34,10 +34,11 @@ from dagster import (
 
 from aiseg2_pipeline.japan_time import DAY, TOKYO, day_of
 from aiseg2_pipeline.logs import log_line
-from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, NOT_YET, Job
+from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, Job
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
+from aiseg2_pipeline.orchestration.schedules import NOT_YET
 from aiseg2_pipeline.report import NoReadings, ReportError
 from aiseg2_pipeline.report.saving import NO_MATPLOTLIB, Report, installed, report_path, save_report
 from aiseg2_pipeline.store.database import StoreError

@@ -24,7 +24,7 @@ from dagster import (
 )
 
 from aiseg2_pipeline.dagster_internals import MissingInternalError
-from aiseg2_pipeline.gaps.fill import MINUTES_AN_HOUR
+from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED

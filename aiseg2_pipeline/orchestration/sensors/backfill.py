@@ -22,7 +22,7 @@ from dagster import (
 )
 
 from aiseg2_pipeline.frames.energy import NO_DATA
-from aiseg2_pipeline.gaps.fill import days_to_ask, fillable, hours_between, record_start
+from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between, record_start
 from aiseg2_pipeline.japan_time import HOUR, day_of, day_start, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
