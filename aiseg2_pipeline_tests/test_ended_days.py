@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.frames.energy import DAILY_COST, DAILY_TOTAL, HALF_HOUR_S, NO_DATA
 from aiseg2_pipeline.gaps.find import days_to_ask
-from aiseg2_pipeline.ingest.energy import TITLES
+from aiseg2_pipeline.ingest.energy_rows import TITLES
 from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.simulator import graphs
 from aiseg2_pipeline.simulator.appliances import CIRCUITS

@@ -14,7 +14,9 @@ from aiseg2_pipeline.frames.energy import HOUR_S, NO_DATA, USAGE
 from aiseg2_pipeline.frames.readings import TOTAL_GENERATION
 from aiseg2_pipeline.gaps import retries
 from aiseg2_pipeline.gaps.estimate import Home, known_minutes
-from aiseg2_pipeline.ingest.energy import ASK_AGAIN, CARD, CIRCUITS, SETTLED_AFTER, TOTALS, asked_lately
+from aiseg2_pipeline.ingest.energy import CARD, CIRCUITS, TOTALS, asked_lately
+from aiseg2_pipeline.ingest.energy_rows import SETTLED_AFTER
+from aiseg2_pipeline.ingest.sd_card import ASK_AGAIN
 from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore, Store
 

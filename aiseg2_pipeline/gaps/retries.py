@@ -9,7 +9,7 @@ from datetime import date, datetime
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.energy import FAILED_CIRCUIT, NO_DATA, USAGE
-from aiseg2_pipeline.ingest.energy import ASK_AGAIN
+from aiseg2_pipeline.ingest.sd_card import ASK_AGAIN
 from aiseg2_pipeline.japan_time import DAY, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore
 

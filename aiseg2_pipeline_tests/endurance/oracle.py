@@ -36,7 +36,7 @@ from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
 from aiseg2_pipeline.gaps.find import Hour, hours_between
 from aiseg2_pipeline.influxdb import line_protocol
-from aiseg2_pipeline.ingest.energy import TITLES
+from aiseg2_pipeline.ingest.energy_rows import TITLES
 from aiseg2_pipeline.japan_time import day_of
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME, Household

@@ -33,7 +33,8 @@ from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.fill import fill_hours
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, Hour, settled
-from aiseg2_pipeline.ingest.energy import WH_PER_KWH, History
+from aiseg2_pipeline.ingest.energy import History
+from aiseg2_pipeline.ingest.energy_rows import WH_PER_KWH
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_of
 from aiseg2_pipeline.logs import log_error, log_line

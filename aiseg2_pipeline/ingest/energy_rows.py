@@ -1,0 +1,73 @@
+"""Rows of the energy store from what the library read: of a day's card files, and of a day's graph pages.
+
+Pure: which of the two is read, and when, belongs in `energy`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime, timedelta
+
+from aiseg2_pipeline.aiseg2.graphs import Series
+from aiseg2_pipeline.aiseg2.models import DayGraph, EnergyRow
+from aiseg2_pipeline.aiseg2.sd_card import Export
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, DAY_S, HOUR_S
+from aiseg2_pipeline.frames.readings import Row
+from aiseg2_pipeline.japan_time import HOUR, day_start
+
+# The device finishes an hour some time after it has ended.
+SETTLED_AFTER = timedelta(minutes=5)
+WH_PER_KWH = 1000
+# As page 51111 and its like name them, for the card's days.
+TITLES: dict[Series, str] = {
+    "generation": "発電量",
+    "consumption": "使用電力量",
+    "bought": "買電量",
+    "sold": "売電量",
+}
+SUPPLIES: dict[Series, str] = {"hotwater": "湯", "gas": "ガス"}
+
+
+def rows_from_card(export: Export, day: date, made_at: datetime) -> Iterator[Row]:
+    """Yield a day's rows of the card; `made_at` is when its export was made: what had not settled then is left out."""
+    halves = list(export.half_hours(day))
+    hours = {(row.time, row.series, row.circuit_id): row for row in export.hours(day)}
+    for row in whole_hours(halves):
+        hours.setdefault((row.time, row.series, row.circuit_id), row)
+    for row in [*halves, *hours.values()]:
+        if settled(row.time, row.interval_s, made_at):
+            yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
+    start = day_start(day)
+    for total in export.day_totals(day):
+        if total.time != start:
+            continue
+        if total.circuit_id is not None:
+            yield Row(start, CIRCUIT_DAILY_TOTAL, total.circuit_id, total.wh / WH_PER_KWH, "kWh", DAY_S)
+        elif total.series in TITLES:
+            name = f"{TITLES[total.series]}(kWh)"
+            yield Row(start, DAILY_TOTAL, name, total.wh / WH_PER_KWH, "kWh", DAY_S)
+    for cost in export.day_costs(day):
+        if cost.time == start:
+            name = cost.series if cost.circuit_id is None else f"{energy.COST_OF_CIRCUIT}{cost.circuit_id}"
+            yield Row(start, DAILY_COST, name, cost.yen, "yen", DAY_S)
+
+
+def totals_of_day(day: date, graphs: Iterable[DayGraph]) -> Iterator[Row]:
+    """Yield the days' totals as the device shows them."""
+    for graph in graphs:
+        if graph.total is not None:
+            name = f"{graph.title}({graph.unit})"
+            yield Row(day_start(day), DAILY_TOTAL, name, graph.total, graph.unit, DAY_S)
+
+
+def settled(time: datetime, interval_s: int, at: datetime) -> bool:
+    """Return whether the device knows an interval by then."""
+    return time + timedelta(seconds=interval_s) + SETTLED_AFTER <= at
+
+
+def whole_hours(halves: Sequence[EnergyRow]) -> Iterator[EnergyRow]:
+    """Yield the hours of which both halves are known."""
+    by_time = {(row.time, row.series, row.circuit_id): row.wh for row in halves}
+    for (time, series, circuit_id), wh in by_time.items():
+        second = by_time.get((time + HOUR / 2, series, circuit_id))
+        if time.minute == 0 and second is not None:
+            yield EnergyRow(time, HOUR_S, series, circuit_id, wh + second)
