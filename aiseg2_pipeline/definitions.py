@@ -1,4 +1,8 @@
-"""What Dagster loads (workspace.yaml names it). Wiring only."""
+"""What Dagster loads (workspace.yaml names it): settings in, Definitions out.
+
+Importing it also puts the settings of `.env` into the environment, gives new files to their owner alone, and has runs
+log nothing but errors.
+"""
 
 import os
 

@@ -75,7 +75,7 @@ class Connection:
 
         Raise BrokenError; DroppedError where the device may not have seen the ask.
         """
-        # The one place that writes to the device: nothing that `asks` does not know comes past this line.
+        # The one place that writes to the device: nothing that `endpoints` does not know comes past this line.
         method, target, body = endpoints.wire(ask)
         headers = {}
         if body is not None:

@@ -2,7 +2,7 @@
 
 The pages are what the device remembers without an SD card. One page does not tell an hour in which the unit was off
 from an hour of nothing (both are 0); `day_from_web` puts a day's pages together and does. What the card holds belongs
-in `export`.
+in `sd_card`.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""One answer from the device: login, pacing, retries, size limits. What may be asked, says `asks`; HTTP is `connection`'s.
+"""One answer from the device: login, pacing, retries, size limits. What may be asked, says `endpoints`; HTTP is `connection`'s.
 
 The device is small: never more than two requests are in flight over all processes. Each process holds one of two
 slots (a lock file in the state folder): `live` or `background`. A slot also owns its digest challenge and counter,

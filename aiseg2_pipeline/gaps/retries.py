@@ -1,7 +1,7 @@
 """The circuits whose page of a day failed while the rest of that day was brought: noted, asked for again, settled.
 
 The minutes were filled without them. A day later they are asked for again, and what was filled is filled anew by
-`filling`, which settles the note. How a page is asked for, and when it is given up, says `history`.
+`fill`, which settles the note. How a page is asked for, and when it is given up, says `ingest/energy`.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,7 @@
 """Acknowledged writes to InfluxDB 2, and what `doctor` asks of it.
 
 One call is one request: it returns when the server has said that it stored the points, and raises otherwise.
-Trying again, splitting and remembering what was sent belong in `outbox`; what a point looks like in `points`.
+Trying again, splitting and remembering what was sent belong in `delivery`; what a point looks like in `line_protocol`.
 No message, log line or repr holds the token.
 """
 

@@ -1,7 +1,7 @@
 """Brings what a destination is owed from the store to InfluxDB, and notes what it has.
 
 Here is decided what goes into one request, and what a refusal means for the rows in it. One request, its
-timeouts and its errors belong in `influx`; which rows are pending, in `store`. Trying again is the caller's: each
+timeouts and its errors belong in `client`; which rows are pending, in `store`. Trying again is the caller's: each
 answer is noted in the store at once, so the next run goes on where this one stopped.
 """
 

@@ -3,14 +3,14 @@
 `power` stays exactly what dashboards of today's forwarder read: one float field `value`, and the tag `summary`
 for a total or `detail-type` and `detail-section` for a device or a circuit. That a row is filled is told beside
 it, in `power_fill`: another field or tag in `power` would add a series to every dashboard. Sending the points
-belongs in `influx` and `outbox`.
+belongs in `client` and `delivery`.
 
 Every name comes back as it was sent, except for what line protocol cannot say: it has no escape for a backslash.
 - One at the end of a tag would escape what follows it, so influxdb-client puts a space there: the server reads the name
   with a space for its last character. `power` has the unit behind a name; a room or a circuit's energy has not.
 - A backslash before a space, another before an equals sign, and a quote after them: InfluxDB looks for the end of the
   line past the end of the line, and refuses this point and the next of the request. It stores nothing else for them,
-  and `outbox` splits what was refused until the point stands alone, which is read as it was meant.
+  and `delivery` splits what was refused until the point stands alone, which is read as it was meant.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The live minute: takes its readings, each on disk before the next is taken, within the minute's budget.
 
 It decides when a reading is taken and whether it may be kept; what a reading is and how it is stored, the rooms below
-say. No Dagster here but the names of its neighbours.
+say.
 """
 
 import time

@@ -1,5 +1,5 @@
-"""All that imports dagster: partitions, resources, assets, checks, jobs and schedules.
+"""Dagster definitions: partitions, resources, assets, checks, jobs, schedules and sensors, a module for each concept.
 
-One module for each of Dagster's concepts. How a device is read, a row is kept or a point is written belongs in the
-rooms that this one calls.
+How a device is read, a row is stored or a point is written belongs in the packages that these use; Dagster's processes
+belong in `runtime`.
 """

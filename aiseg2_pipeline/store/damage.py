@@ -1,7 +1,7 @@
 """The files of a damaged store: kept aside under a name that says since when, while readings go on in a new one.
 
-What counts as damage, and who may put a file aside, says `store_file`; what can still be read of one comes back by
-`salvage`.
+What counts as damage, and who may put a file aside, says `database`; what can still be read of one comes back by
+`recovery`.
 
 Nothing is renamed: SQLite removes a journal by its name when a file is closed, and a process that still has the damaged
 file open would remove the new one's. So the new file has a name that was never in use, the path of the old one becomes a

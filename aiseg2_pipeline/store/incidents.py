@@ -1,7 +1,7 @@
 """What keeps readings from being taken or written out, noted beside the store for as long as it lasts.
 
 The run that meets an error notes it, and the run that works again removes the note: so since when and why is known
-at the cost of reading a small file, whatever becomes of the history of runs. What follows from it, says `alerts`.
+at the cost of reading a small file, whatever becomes of the history of runs. What follows from it, says `alerts/rules`.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
 """The assets `climate`, what the sensors of the rooms tell, and `influxdb_climate`, the same in InfluxDB.
 
-When the device is asked and how its page is read belongs in `room_sensors`. The device remembers no past climate, so
+When the device is asked and how its page is read belongs in `ingest/climate`. The device remembers no past climate, so
 only today's partition can grow.
 """
 

@@ -1,4 +1,4 @@
-"""The run that brings back what can still be read of a damaged store. How that is done, `salvage` knows.
+"""The run that brings back what can still be read of a damaged store. How that is done is in `store/recovery`.
 
 The healing sensor starts it where a damaged file is kept that nobody has looked at. Nothing is filled and no energy goes out
 before: minutes that are about to come back would be filled, and circuits have names that they did not have then.

@@ -2,7 +2,7 @@
 
 Deleting a run leaves the evaluations of its checks, and a schedule's ticks are never deleted, whatever `retention` in
 dagster.yaml says (only sensors obey it). Which run holds a partition's last materialization is asked here as well.
-What is kept how long is decided in `retention`.
+What is kept how long is decided in `prune`.
 """
 
 import sqlite3

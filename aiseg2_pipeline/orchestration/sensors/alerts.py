@@ -1,4 +1,4 @@
-"""The sensor that tells the household: it gathers what is known, and sends what `alerts` says is due.
+"""The sensor that tells the household: it gathers what is known, and sends what `alerts/rules` says is due.
 
 Looking costs a few small reads; no run and no history of Dagster is asked. The cursor keeps what each service was
 told (services by their place in AISEG2_ALERT_URLS, for the addresses are secrets), so that a restart repeats nothing.
