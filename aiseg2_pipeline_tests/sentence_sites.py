@@ -29,7 +29,7 @@ SQL_FLUX_OR_SHELL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN|from\(bucket|until \[|trap )|.* (CROSS JOIN|WHERE) "
 )
 # Pages of the device's double, drawings, tables, and what jobs are for.
-MADE_OF_TEXTS = ("simulator.", "report.picture", "cli.output", "orchestration.jobs")
+MADE_OF_TEXTS = ("simulator.", "report.picture", "cli.output", "orchestration.jobs", "orchestration.schedules")
 # A value in a text that is formatted later.
 LATER = re.compile(r"\{\w+\}")
 
