@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from aiseg2_pipeline_tests.postgres_server import postgres, postgres_programs
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer, influxd_path
 from aiseg2_pipeline_tests.support.missing import missing
+from aiseg2_pipeline_tests.support.postgres import postgres, postgres_programs
 
 if TYPE_CHECKING:
-    from aiseg2_pipeline_tests.guarded_pipeline import Lived
+    from aiseg2_pipeline_tests.support.guarded_pipeline import Lived
 
 _bucket_numbers = itertools.count(1)
 
@@ -56,7 +56,7 @@ def lives(
     postgres_port: int,
 ) -> "tuple[Lived, Lived]":
     """What two pipelines said and left, after all that can happen to one; the second with its history in PostgreSQL."""
-    from aiseg2_pipeline_tests.guarded_pipeline import live, live_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
+    from aiseg2_pipeline_tests.support.guarded_pipeline import live, live_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
 
     others: list[Lived] = []
     lived = live(

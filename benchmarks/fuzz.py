@@ -1,6 +1,6 @@
 """A million spoiled inputs to everything that reads what a device, a server or a damaged file says.
 
-Of each parser (`aiseg2_pipeline_tests.parsers`) it is asked: do only our own errors come out, each one sentence; is
+Of each parser (`aiseg2_pipeline_tests.support.parsers`) it is asked: do only our own errors come out, each one sentence; is
 what it reads finite, in range and storable; is its time bounded; was nothing opened that a page names. An escape is
 printed with its input, made as small as it can be, and the command that shows it again; then the exit status is 1.
 
@@ -27,8 +27,8 @@ from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
-from aiseg2_pipeline_tests.lures import lured
-from aiseg2_pipeline_tests.parsers import Parser, outcome, parsers, spoiled
+from aiseg2_pipeline_tests.support.fuzz_lures import lured
+from aiseg2_pipeline_tests.support.parsers import Parser, outcome, parsers, spoiled
 from benchmarks.side import markdown, say
 
 BATCH = 500

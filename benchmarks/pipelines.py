@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import requests
 
-from aiseg2_pipeline_tests.running_pipeline import environment
+from aiseg2_pipeline_tests.support.running_pipeline import environment
 from benchmarks.processes import Tree
 
 PROJECT = Path(__file__).parents[1]

@@ -21,8 +21,8 @@ import yaml
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
-from aiseg2_pipeline_tests.running_pipeline import environment
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.running_pipeline import environment
 
 PROJECT = Path(__file__).parents[1]
 MINUTES = 3

@@ -30,8 +30,8 @@ from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store.database import StoreError
-from aiseg2_pipeline_tests.running_pipeline import Pages
 from aiseg2_pipeline_tests.support.influxdb import InfluxServer
+from aiseg2_pipeline_tests.support.running_pipeline import Pages
 from benchmarks import vitals
 from benchmarks.minute_run import free_port
 from benchmarks.processes import Tree

@@ -25,7 +25,7 @@ from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.battery import battery
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME, Household, step_of
 from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline_tests.simulator_client import simulated
+from aiseg2_pipeline_tests.support.simulator_client import simulated
 
 SECOND, MINUTE, DAY = pd.Timedelta("1s"), pd.Timedelta("1min"), pd.Timedelta("1D")
 at = partial(pd.Timestamp, tz="Asia/Tokyo")

@@ -1,0 +1,237 @@
+"""What the client makes of each single fault of the simulated unit: a true reading, or one sentence; never a wrong number."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from aiseg2_pipeline.aiseg2.circuits import circuit_key, shown_name
+from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
+from aiseg2_pipeline.aiseg2.graphs import Series
+from aiseg2_pipeline.aiseg2.models import DayGraph, LiveReading
+from aiseg2_pipeline.aiseg2.sd_card import Export
+from aiseg2_pipeline.aiseg2.transport import Deadline
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.changes import HOSTILE_NAMES, changes
+from aiseg2_pipeline.simulator.faults import Fault, Faults
+from aiseg2_pipeline.simulator.household import Household, step_of
+from aiseg2_pipeline.simulator.server import Running, running
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN
+
+_T = TypeVar("_T")
+START = datetime(2026, 7, 14, 17, 3, tzinfo=JAPAN)
+SERIES: tuple[Series, ...] = ("generation", "consumption", "bought", "sold")
+
+
+class Home:
+    """A unit under faults, a clock that the test sets, and a client that knows it already."""
+
+    def __init__(self, served: Running, times: list[datetime], client: Aiseg2Client, folder: Path) -> None:
+        self.served = served
+        self.times = times
+        self.client = client
+        self.folder = folder
+
+
+@contextmanager
+def home(
+    household: Household | None = None, faults: Faults | None = None, *, sd_card: bool = False
+) -> Iterator[Home]:
+    times = [START]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        running(household, clock=lambda: times[0], sd_card=sd_card) as served,
+        Aiseg2Client(
+            f"http://{served.address}",
+            served.user,
+            served.password,
+            state_dir=Path(folder),
+            clock=lambda: times[0],
+        ) as client,
+    ):
+        client.live()
+        served.faults = faults
+        yield Home(served, times, client, Path(folder))
+
+
+def told(ask: Callable[[], _T]) -> _T | None:
+    """Return what a client tells; None where it says in one sentence why it cannot."""
+    try:
+        return ask()
+    except Aiseg2Error as error:
+        sentence = error
+    assert is_sentence(sentence)
+    return None
+
+
+def is_sentence(error: Aiseg2Error) -> bool:
+    text = str(error)
+    return text.endswith(".") and ": " in text and "\n" not in text
+
+
+def falsehoods(reading: LiveReading, household: Household, now: datetime) -> list[str]:
+    """Return each number of a reading that the household did not have."""
+    power = household.power(np.array([step_of(now)]))
+    totals = [
+        ("generation", reading.flow.generation_kw, power.generation_w[0], 0.05001),
+        ("consumption", reading.flow.consumption_kw, power.consumption_w[0], 0.05001),
+        *(
+            (device.name, device.power_w and device.power_w / 1000, power.generation_w[0], 1e-9)
+            for device in reading.flow.generators
+        ),
+    ]
+    found = [
+        f"{name}: {told_kw} kW, not {true_w} W"
+        for name, told_kw, true_w, most_kw in totals
+        if told_kw is not None and abs(told_kw - true_w / 1000) > most_kw
+    ]
+    names = household.names(now)
+    watts = zip(CIRCUITS, power.circuits_w[0].tolist(), strict=True)
+    true = Counter(
+        (circuit_key(names[circuit.circuit_id]), w) for circuit, w in watts if circuit.circuit_id in names
+    )
+    told = reading.circuits or ()
+    shown = Counter((circuit_key(row.name), row.power_w) for row in told if row.power_w is not None)
+    found += [f"{name}: {w} W" for name, w in (shown - true)]
+    if reading.circuits is not None and len(told) != len(names):
+        found.append(f"{len(told)} circuits, not {len(names)}")
+    return found
+
+
+@pytest.mark.parametrize("kind", Fault)
+def test_a_live_reading_under_a_fault_is_true_or_one_sentence(kind: Fault) -> None:
+    household = Household(1)
+    is_tried_again = kind in {Fault.SERVER_ERROR, Fault.CUT, Fault.REBOOTED}  # which takes time
+    readings: list[LiveReading | None] = []
+    with home(household, Faults(3, 0.3, [kind], slow_s=0.02, reboot_s=0.1)) as unit:
+        for n in range(6 if is_tried_again else 20):
+            # Full reads and short ones, with more and with fewer than ten circuits on.
+            unit.times[0] += timedelta(minutes=25 if n % 3 else 70)
+            reading = told(lambda: unit.client.live(1.2))
+            readings.append(reading)
+            if reading is not None:
+                assert falsehoods(reading, household, unit.times[0]) == []
+                assert reading.circuits_error is None or is_sentence(reading.circuits_error)
+        met = unit.served.tally.faults
+    assert met.keys() == ({kind} if kind is not Fault.WRONG_DAY else set())
+    assert any(readings)
+    if kind in {Fault.SLOW, Fault.WRONG_DAY, Fault.CLOCK_OFF, Fault.DASHES, Fault.RESORTED}:
+        assert all(readings)
+
+
+@pytest.mark.parametrize(
+    "kind", [Fault.WRONG_DAY, Fault.UNRELATED, Fault.TRUNCATED, Fault.CUT, Fault.NOT_FOUND, Fault.CLOCK_OFF]
+)
+def test_a_days_graph_under_a_fault_is_true_or_one_sentence(kind: Fault) -> None:
+    day = START.date() - timedelta(days=2)
+    midnight = datetime(day.year, day.month, day.day, tzinfo=JAPAN)
+    energy = Household(1).energy_wh(midnight, midnight + timedelta(days=1))
+    totals_wh = (energy.generation_wh, energy.consumption_wh, energy.bought_wh, energy.sold_wh)
+    graphs: list[tuple[float, DayGraph | None]] = []
+    with home(faults=Faults(5, 0.5, [kind])) as unit:
+        client = unit.client
+        for series, wh in zip(SERIES * 4, totals_wh * 4, strict=True):
+            graphs.append((wh, told(lambda series=series: client.graph(series, day, Deadline(0.4)))))  # type: ignore[misc]  # mypy: a lambda's default
+        for circuit, wh in zip(CIRCUITS, energy.circuits_wh.tolist(), strict=True):
+            circuit_id = str(circuit.circuit_id)
+            graphs.append((wh, told(lambda c=circuit_id: client.circuit_graph(c, day, Deadline(0.4)))))  # type: ignore[misc]  # as above
+        assert unit.served.tally.faults[kind] > 5
+    shown = [(wh, graph.total) for wh, graph in graphs if graph]
+    assert len(shown) > 10
+    assert [total for _, total in shown] == pytest.approx([wh / 1000 for wh, _ in shown], abs=0.0021)
+
+
+@pytest.mark.parametrize("kind", [Fault.TRUNCATED, Fault.CUT, Fault.UNRELATED])
+def test_a_card_under_a_fault_is_whole_or_one_sentence(kind: Fault) -> None:
+    with home(sd_card=True) as unit:
+        target = unit.folder / "card.zip"
+        unit.client.download_export(target, Deadline(20))
+        right = target.read_bytes()
+        unit.served.faults = Faults(2, 0.5, [kind])
+        whole = 0
+        for _ in range(12):
+            target.unlink(missing_ok=True)
+            is_there = told(lambda: unit.client.download_export(target, Deadline(0.4))) is not None
+            assert target.exists() == is_there
+            assert not is_there or target.read_bytes() == right
+            whole += is_there
+        assert unit.served.tally.faults[kind]
+    assert whole
+
+
+# Names that people give their circuits
+
+
+def test_every_hostile_name_is_read_and_spelled_alike_live_and_filled() -> None:
+    ids = [circuit.circuit_id for circuit in CIRCUITS]
+    names = dict(zip(ids, HOSTILE_NAMES, strict=False))
+    household = Household(1, renames=[(START - timedelta(days=1), *pair) for pair in names.items()])
+    with home(household, sd_card=True) as unit:
+        reading = unit.client.live()
+        assert reading.circuits_error is None
+        assert falsehoods(reading, household, START) == []
+        assert reading.circuits is not None
+        assert reading.circuit_list is not None
+        live = Counter(row.name for row in reading.circuits)
+        assert live == Counter(shown_name(circuit.name) for circuit in reading.circuit_list)
+        for circuit_id in names:
+            assert unit.client.circuit_graph(str(circuit_id), None, Deadline(5)).hours_wh is not None
+        made_at = unit.client.download_export(unit.folder / "card.zip", Deadline(20))
+        with Export(unit.folder / "card.zip", made_at=made_at) as export:
+            rows = export.half_hours(START.date() - timedelta(days=2))
+            assert {row.circuit_id for row in rows} == {None, *map(str, ids)}
+
+
+def test_changes_rename_remove_add_and_double_and_a_seed_replays_them() -> None:
+    changed = changes(4, START, 300)
+    assert changed == changes(4, START, 300)
+    assert changed != changes(5, START, 300)
+    assert changed[:10] == changes(4, START, 60)[:10]
+    assert [time for time, _, _ in changed] == sorted(time for time, _, _ in changed)
+    assert START <= changed[0][0] <= changed[-1][0] < START + timedelta(days=300)
+    household = Household(1, renames=changed)
+    kinds: Counter[str] = Counter()
+    before = household.names(START - timedelta(days=1))
+    for time, circuit_id, name in changed:
+        after = household.names(time)
+        if name is None:
+            assert circuit_id in before
+            kinds["removed"] += 1
+        elif circuit_id not in before:
+            kinds["added"] += 1
+        elif name in before.values():
+            kinds["doubled"] += 1
+        else:
+            kinds["hostile" if name in HOSTILE_NAMES else "renamed"] += 1
+        assert 20 <= len(after) <= len(CIRCUITS)
+        before = after
+    assert kinds.keys() == {"removed", "added", "doubled", "hostile", "renamed"}
+    assert min(kinds.values()) > 3
+    assert all(
+        (time - START) % timedelta(hours=1) == timedelta(0)
+        for time, _, _ in changes(4, START, 90, whole_hours=True)
+    )
+
+
+def test_a_home_whose_circuits_change_is_read_truly_or_with_one_sentence() -> None:
+    household = Household(1, renames=changes(1, START, 200))
+    missed = 0
+    with home(household) as unit:
+        for _ in range(50):
+            unit.times[0] += timedelta(days=3, hours=1)
+            reading = unit.client.live(5)
+            missed += reading.circuits is None
+            assert falsehoods(reading, household, unit.times[0]) == []
+    assert not missed
+
+
+def test_a_unit_without_a_card_says_so() -> None:
+    with home() as unit, pytest.raises(NoData, match="no SD card"):
+        unit.client.download_export(unit.folder / "card.zip", Deadline(5))

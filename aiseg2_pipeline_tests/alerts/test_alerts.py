@@ -1,0 +1,743 @@
+"""A household is told once when something starts and once when it is over, by Apprise over HTTP, and no address ever shows."""
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import apprise
+import pytest
+from click.testing import CliRunner
+from dagster import DagsterInstance, build_sensor_context
+
+from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
+from aiseg2_pipeline.alerts import rules, send
+from aiseg2_pipeline.alerts.rules import Condition, Facts, Message, Verdict, due, given_up, judge
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.gaps.find import Hour
+from aiseg2_pipeline.influxdb.client import Misconfigured
+from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.settings import Settings, SettingsError
+from aiseg2_pipeline.store import Store, incidents
+from aiseg2_pipeline.store.incidents import Trouble
+from aiseg2_pipeline_tests.orchestration.test_power import INFLUXDB_POWER, Pipeline, device, environment, pipeline
+from aiseg2_pipeline_tests.support.device import FLOW, PASSWORD, Answer, Device
+from aiseg2_pipeline_tests.support.influxdb import Influx
+
+# Fixtures of another module: a device, an InfluxDB, and the definitions over both.
+__all__ = ["device", "environment", "pipeline"]
+
+NOW = datetime(2026, 7, 13, 23, 15, 20, tzinfo=UTC)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+TEN_MINUTES = 10 * MINUTE
+SECRET = "s3cr3t-t0k3n"
+STOPPED, READS_AGAIN = "AiSEG2 の計測が止まっています", "AiSEG2 の計測が再開しました"
+NO_LOGIN, LOGIN_AGAIN = "AiSEG2 にログインできません", "AiSEG2 にログインできました"
+NOT_WRITTEN, WRITTEN_AGAIN = "InfluxDB に書き込めません", "InfluxDB への書き込みが再開しました"
+COMPLETE_AGAIN = "記録の抜けがなくなりました"
+TO_INFLUXDB = {f"INFLUXDB_{name}": "x" for name in ("HOST", "TOKEN", "ORG", "BUCKET")}
+
+
+# --- A service that takes messages
+
+
+@dataclass
+class Telephone:
+    """What a service got, as title and text; with a status other than 200 it takes nothing."""
+
+    port: int = 0
+    got: list[tuple[str, str]] = field(default_factory=list)
+    tries: int = 0
+    status: int = 200
+
+    @property
+    def titles(self) -> list[str]:
+        return [title for title, _ in self.got]
+
+    @property
+    def address(self) -> str:
+        return f"json://user:{SECRET}@127.0.0.1:{self.port}/{SECRET}"
+
+
+@contextmanager
+def telephone() -> Iterator[Telephone]:
+    phone = Telephone()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            phone.tries += 1
+            if phone.status == 200:
+                phone.got.append((told["title"], told["message"]))
+            self.send_response(phone.status)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        phone.port = server.server_port
+        thread = threading.Thread(target=server.serve_forever, args=[0.01])
+        thread.start()
+        yield phone
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def phone() -> Iterator[Telephone]:
+    with telephone() as ringing:
+        yield ringing
+
+
+@pytest.fixture
+def second() -> Iterator[Telephone]:
+    with telephone() as ringing:
+        yield ringing
+
+
+# --- The sensor over a store
+
+
+class Watch:
+    """The sensor on a data directory, looked through at chosen times; the cursor is Dagster's to keep."""
+
+    def __init__(self, environment: dict[str, str], *addresses: str) -> None:
+        self.settings = Settings.from_environment(environment | {"AISEG2_ALERT_URLS": " ".join(addresses)})
+        self.cursor: str | None = None
+        self.now = NOW
+        self.restart()
+
+    def restart(self) -> None:
+        definitions = build_definitions(self.settings, lambda: self.now)
+        self.sensor = definitions.resolve_sensor_def("tell_the_household")
+
+    def look(self, now: datetime) -> str:
+        """Look once; return what the sensor says of it in Dagster."""
+        self.now = now
+        with DagsterInstance.ephemeral() as instance:
+            data = self.sensor.evaluate_tick(build_sensor_context(instance, cursor=self.cursor))
+        assert data.cursor is not None
+        self.cursor = data.cursor
+        assert SECRET not in self.cursor
+        return data.skip_message or ""
+
+    def look_for(self, minutes: int, start: datetime) -> datetime:
+        """Look every minute; return the minute after."""
+        for n in range(minutes):
+            self.look(start + n * MINUTE)
+        return start + minutes * MINUTE
+
+    def read(self, *times: datetime) -> None:
+        """Store readings, as the minute runs do."""
+        with Store.open(self.settings.store_path) as store:
+            store.upsert(frame(Row(time, "total", "売買電力", -1.2, "kW", 0) for time in times))
+        incidents.clear(self.settings.data_dir, incidents.DEVICE)
+
+    def fail(self, error: Exception, now: datetime, what: str = incidents.DEVICE) -> None:
+        incidents.note(self.settings.data_dir, what, error, now)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> dict[str, str]:
+    return {"AISEG2_HOST": "127.0.0.1:1", "AISEG2_PASSWORD": "x", "AISEG2_DATA_DIR": str(tmp_path / "data")}
+
+
+@pytest.fixture
+def watch(settings: dict[str, str], phone: Telephone) -> Watch:
+    return Watch(settings, phone.address)
+
+
+def test_without_addresses_there_is_no_sensor(settings: dict[str, str]) -> None:
+    definitions = build_definitions(Settings.from_environment(settings), lambda: NOW)
+    assert "tell_the_household" not in {sensor.name for sensor in definitions.sensors or ()}
+
+
+def test_readings_that_stop_are_told_once_and_their_return_once_over_restarts(
+    watch: Watch, phone: Telephone
+) -> None:
+    watch.read(NOW)
+    then = watch.look_for(10, NOW)
+    assert phone.got == []
+    watch.fail(Unreachable("The AiSEG2 at http://a did not answer: see that it is on."), then)
+    then = watch.look_for(3, then)
+    assert phone.titles == [STOPPED]
+    assert phone.got[0][1].startswith("最後の計測は 7月14日 08:15 です。")
+    assert phone.got[0][1].endswith("\nThe AiSEG2 at http://a did not answer: see that it is on.")
+    watch.restart()
+    then = watch.look_for(3, then)
+    then = watch.look_for(3, then + 2 * HOUR)
+    assert phone.titles == [STOPPED]
+    watch.read(then)
+    watch.restart()
+    then = watch.look_for(2, then)
+    assert phone.titles == [STOPPED, READS_AGAIN]
+    watch.read(then)
+    watch.look_for(2, then)
+    assert phone.titles == [STOPPED, READS_AGAIN]
+
+
+def test_the_time_without_a_reading_is_the_setting(settings: dict[str, str], phone: Telephone) -> None:
+    watch = Watch(settings | {"AISEG2_ALERT_AFTER_MINUTES": "30"}, phone.address)
+    watch.read(NOW)
+    then = watch.look_for(30, NOW)
+    assert phone.got == []
+    watch.look(then)
+    assert phone.titles == [STOPPED]
+
+
+def test_a_machine_that_was_off_gets_its_time_before_readings_are_missed(watch: Watch, phone: Telephone) -> None:
+    watch.read(NOW)
+    watch.look(NOW)
+    then = watch.look_for(10, NOW + 8 * HOUR)
+    assert phone.got == []
+    watch.look(then)
+    assert phone.titles == [STOPPED]
+
+
+def test_a_home_that_was_never_read_is_told(watch: Watch, phone: Telephone) -> None:
+    watch.look(watch.look_for(10, NOW))
+    assert phone.titles == [STOPPED]
+    assert "まだ一度も計測できていません" in phone.got[0][1]
+
+
+def test_rows_of_a_clock_that_was_ahead_are_no_readings(watch: Watch, phone: Telephone) -> None:
+    watch.read(NOW, NOW + 30 * DAY)
+    watch.look(watch.look_for(10, NOW))
+    assert phone.titles == [STOPPED]
+
+
+def test_a_store_that_cannot_be_used_is_told_with_its_sentence(watch: Watch, phone: Telephone) -> None:
+    watch.read(NOW)
+    watch.look(NOW)
+    for path in watch.settings.data_dir.glob("readings.sqlite*"):
+        path.write_bytes(b"no database" * 100)
+    watch.look(watch.look_for(9, NOW + MINUTE))
+    assert phone.titles == [STOPPED]
+    assert "AISEG2_DATA_DIR" in phone.got[0][1]
+
+
+def test_a_refused_login_is_told_by_the_runs_themselves_and_is_over_with_a_reading(
+    environment: dict[str, str], device: Device, phone: Telephone
+) -> None:
+    running, watch = Pipeline(environment), Watch(environment, phone.address)
+    with running.instance:
+        assert running.minute(NOW).success
+        watch.look(NOW)
+        good, device.pages[FLOW] = device.pages[FLOW], Answer(b"", 403)
+        for n in range(1, 5):
+            assert not running.minute(NOW + n * MINUTE).success
+            watch.look(NOW + n * MINUTE)
+            # The history of runs is not needed.
+            for run in running.instance.get_runs():
+                running.instance.delete_run(run.run_id)
+        # Not a second message because there is no reading either.
+        watch.look_for(12, NOW + 5 * MINUTE)
+        assert phone.titles == [NO_LOGIN]
+        assert "AISEG2_PASSWORD" in phone.got[0][1]
+        assert "refused the login (403)" in phone.got[0][1]
+        device.pages[FLOW] = good
+        assert running.minute(NOW + 17 * MINUTE).success
+        watch.look_for(2, NOW + 17 * MINUTE)
+    assert phone.titles == [NO_LOGIN, LOGIN_AGAIN]
+
+
+def test_one_refusal_is_not_told(watch: Watch, phone: Telephone) -> None:
+    watch.read(NOW)
+    watch.fail(Refused("refused"), NOW + MINUTE)
+    watch.look_for(3, NOW)
+    watch.read(NOW + 3 * MINUTE)
+    watch.look_for(2, NOW + 3 * MINUTE)
+    assert phone.got == []
+
+
+def test_an_influxdb_that_is_away_for_an_hour_is_told_by_the_runs_themselves(
+    pipeline: Pipeline, influx: Influx, phone: Telephone
+) -> None:
+    watch = Watch(pipeline.environment, phone.address)
+    assert pipeline.minute(NOW).success
+    watch.look(NOW)
+    influx.server.allow(influx.token, active=False)
+    for n in range(1, 60, 4):
+        if n in (1, 29, 57):
+            assert not pipeline.minute(NOW + n * MINUTE).success
+        watch.read(NOW + n * MINUTE)
+        watch.look(NOW + n * MINUTE)
+    assert phone.titles == []
+    watch.restart()
+    watch.look_for(4, NOW + 60 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    assert phone.got[0][1].startswith("7月14日 08:16 から書き込めていません。")
+    # InfluxDB answers 403 for a token that was switched off.
+    assert "may not write to the bucket" in phone.got[0][1]
+    influx.server.allow(influx.token, active=True)
+    assert pipeline.minute(NOW + 64 * MINUTE).success
+    watch.look_for(2, NOW + 64 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN, WRITTEN_AGAIN]
+
+
+def test_an_influxdb_that_refuses_every_row_for_an_hour_is_told_until_it_takes_rows(
+    pipeline: Pipeline, influx: Influx, phone: Telephone
+) -> None:
+    # Somebody's points of that name are integers, so ours, floats, are refused.
+    with influx.writer() as writer:
+        writer.write([f"power,summary=x value=1i {int(NOW.timestamp())}000000000"])
+    watch = Watch(pipeline.environment, phone.address)
+    for n in range(0, 60, 4):
+        if n in (0, 28, 56):
+            assert pipeline.minute(NOW + n * MINUTE).success
+            # Nothing to send tells nothing.
+            assert pipeline.pending(NOW + n * MINUTE).success
+        watch.read(NOW + n * MINUTE)
+        watch.look(NOW + n * MINUTE)
+    assert phone.titles == []
+    watch.look_for(4, NOW + 60 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    assert phone.got[0][1].startswith("7月14日 08:15 から書き込めていません。")
+    assert "field type conflict" in phone.got[0][1]
+    influx.empty()
+    assert pipeline.minute(NOW + 64 * MINUTE).success
+    watch.look_for(2, NOW + 64 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN, WRITTEN_AGAIN]
+
+
+def test_rows_beyond_the_retention_are_no_trouble(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.drop_bucket(influx.bucket)
+    influx.server.create_bucket(influx.bucket, retention=HOUR)
+    assert pipeline.minute(NOW).success
+    assert incidents.read(pipeline.settings.data_dir, incidents.INFLUXDB) is None
+
+
+def test_rows_that_are_taken_end_the_trouble_though_more_are_left(
+    pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    influx.proxy.token = "another"
+    for hours in (3, 2, 1):
+        assert not pipeline.minute(NOW - hours * HOUR).success
+    influx.proxy.token = None
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_ROWS_A_MINUTE", 7)
+    assert pipeline.minute(NOW).success
+    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 2
+    assert incidents.read(pipeline.settings.data_dir, incidents.INFLUXDB) is None
+
+
+def test_an_influxdb_that_is_taken_out_of_the_settings_is_not_told_as_one_that_works_again(
+    settings: dict[str, str], phone: Telephone
+) -> None:
+    watch = Watch(settings | TO_INFLUXDB, phone.address)
+    watch.fail(Misconfigured("away"), NOW, incidents.INFLUXDB)
+    for n in range(0, 64, 4):
+        watch.read(NOW + n * MINUTE)
+        watch.look(NOW + n * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    without = Watch(settings, phone.address)
+    without.cursor = watch.cursor
+    without.look_for(2, NOW + 64 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+    # One that is configured later begins anew.
+    watch.cursor = without.cursor
+    watch.look_for(2, NOW + 66 * MINUTE)
+    assert phone.titles == [NOT_WRITTEN]
+
+
+def test_hours_that_stay_incomplete_are_told_in_the_morning_and_once(watch: Watch, phone: Telephone) -> None:
+    midnight = datetime(2026, 7, 13, 15, 0, tzinfo=UTC)
+    every = [midnight - 3 * DAY + n * MINUTE for n in range(3 * 24 * 60)]
+    lost = {midnight - 2 * DAY + n * MINUTE for n in range(90)}
+    watch.read(*(time for time in every if time not in lost))
+
+    def live(start: datetime, minutes: int) -> None:
+        for n in range(minutes):
+            watch.read(start + n * MINUTE)
+            watch.look(start + n * MINUTE)
+
+    live(midnight, 5)
+    assert phone.got == []
+    nine = midnight + 9 * HOUR
+    watch.read(*(midnight + n * MINUTE for n in range(9 * 60)))
+    live(nine, 5)
+    watch.restart()
+    live(nine + 5 * MINUTE, 3)
+    assert phone.titles == ["記録に抜けがある時間帯が 2 あります"]
+    assert "7月12日 01:00、7月12日 00:00" in phone.got[0][1]
+    watch.read(*(nine + n * MINUTE for n in range(24 * 60)))
+    live(nine + DAY, 3)
+    assert len(phone.got) == 1
+    watch.read(*lost, *(nine + n * MINUTE for n in range(48 * 60)))
+    live(nine + 2 * DAY, 3)
+    assert phone.titles[1:] == [COMPLETE_AGAIN]
+
+
+def test_a_disk_that_fills_up_is_told_until_there_is_room(
+    watch: Watch, phone: Telephone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch.read(NOW)
+    watch.look(NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(rules, "LITTLE_FREE_BYTES", 1 << 62)
+        patched.setattr(rules, "ENOUGH_FREE_BYTES", 1 << 62)
+        watch.look_for(2, NOW)
+        assert len(phone.got) == 1
+        assert "ディスクの空きが残り" in phone.titles[0]
+        assert str(watch.settings.data_dir) in phone.got[0][1]
+        patched.setattr(rules, "LITTLE_FREE_BYTES", 0)
+        watch.look(NOW)
+        assert len(phone.got) == 1
+    monkeypatch.setattr(rules, "ENOUGH_FREE_BYTES", 0)
+    monkeypatch.setattr(rules, "LITTLE_FREE_BYTES", 0)
+    watch.look_for(2, NOW)
+    assert phone.titles[1:] == ["ディスクの空きが増えました"]
+
+
+def test_a_message_that_could_not_be_sent_is_sent_later_and_others_are_not_repeated(
+    settings: dict[str, str], phone: Telephone, second: Telephone
+) -> None:
+    watch = Watch(settings, phone.address, second.address)
+    phone.status = 503
+    watch.read(NOW)
+    then = watch.look_for(15, NOW)
+    assert (phone.got, second.titles) == ([], [STOPPED])
+    # Not every minute: a service that is down is not hammered.
+    assert phone.tries == 1
+    watch.restart()
+    phone.status = 200
+    then = watch.look_for(1, then)
+    assert (phone.titles, second.titles) == ([STOPPED], [STOPPED])
+    watch.read(then)
+    second.status = 503
+    then = watch.look_for(2, then)
+    assert (phone.titles, second.titles) == ([STOPPED, READS_AGAIN], [STOPPED])
+    second.status = 200
+    watch.read(then + 5 * MINUTE)
+    watch.look_for(2, then + 5 * MINUTE)
+    assert (phone.titles, second.titles) == ([STOPPED, READS_AGAIN], [STOPPED, READS_AGAIN])
+
+
+def test_what_nobody_was_told_of_needs_no_end(watch: Watch, phone: Telephone) -> None:
+    phone.status = 503
+    watch.read(NOW)
+    then = watch.look_for(12, NOW)
+    phone.status = 200
+    watch.read(then)
+    watch.look_for(8, then)
+    assert phone.got == []
+
+
+def test_a_service_that_is_added_later_is_told_of_what_goes_on(
+    settings: dict[str, str], phone: Telephone, second: Telephone
+) -> None:
+    watch = Watch(settings, phone.address)
+    watch.read(NOW)
+    then = watch.look_for(12, NOW)
+    more = Watch(settings, phone.address, second.address)
+    more.cursor = watch.cursor
+    more.look_for(2, then)
+    assert (phone.titles, second.titles) == ([STOPPED], [STOPPED])
+
+
+def test_a_cursor_that_cannot_be_read_is_begun_anew(watch: Watch, phone: Telephone) -> None:
+    watch.cursor = "{"
+    watch.read(NOW)
+    assert watch.look(NOW) == "There is nothing to tell."
+    assert phone.got == []
+
+
+def test_the_demo_says_that_it_is_one(tmp_path: Path, phone: Telephone) -> None:
+    watch = Watch({"AISEG2_DATA_DIR": str(tmp_path / "data")}, phone.address)
+    watch.look(watch.look_for(10, NOW))
+    assert phone.titles == [f"【デモ】{STOPPED}"]
+
+
+def test_apprise_is_not_imported_while_there_is_nothing_to_tell(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "apprise")
+    watch.read(NOW)
+    watch.look(NOW)
+    assert "apprise" not in sys.modules
+
+
+def test_without_the_extra_the_sensor_names_it_and_nothing_fails(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with DagsterInstance.ephemeral() as instance:
+        data = watch.sensor.evaluate_tick(build_sensor_context(instance))
+    assert "aiseg2-pipeline[alerts]" in (data.skip_message or "")
+
+
+# --- Addresses are secrets, names are not to be trusted
+
+
+def test_no_address_shows_anywhere(
+    settings: dict[str, str],
+    phone: Telephone,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    logging.getLogger("apprise").setLevel(logging.NOTSET)
+    phone.status = 403
+    addresses = [
+        phone.address,
+        f"json://{SECRET}@127.0.0.1:1/{SECRET}",
+        f"bogus://{SECRET}",
+        f"slack://{SECRET}",
+        f"json://{SECRET}@[::bad/",
+    ]
+    watch = Watch(settings, *addresses)
+    watch.read(NOW)
+    told = watch.look(watch.look_for(12, NOW))
+    shown = [told, repr(watch.settings), str(watch.settings), str(watch.cursor), caplog.text, *capfd.readouterr()]
+    assert told == "0 messages were sent, 5 have to wait."
+    assert not [text for text in shown if SECRET in text]
+    assert "Service 5 of AISEG2_ALERT_URLS did not take a message" in shown[-2]
+
+
+@pytest.mark.parametrize("wrong", [SECRET, f"discord:/{SECRET}", f"{SECRET} json://a"])
+def test_what_is_no_address_is_named_without_its_value(settings: dict[str, str], wrong: str) -> None:
+    with pytest.raises(SettingsError, match="AISEG2_ALERT_URLS must be addresses") as error:
+        Settings.from_environment(settings | {"AISEG2_ALERT_URLS": wrong})
+    assert SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "json://a",
+        " json://a  jsons://b/?x=1,xml://c ",
+        "json://a/b,c,json://d",
+        "mailto://u:p%20w@example.com?to=a@example.com,b@example.com, json://h",
+        "json://a,,,\tjson://b",
+    ],
+)
+def test_addresses_are_told_apart_as_apprise_does(text: str) -> None:
+    ours = [services_of(address) for address in send.split(text)]
+    assert all(len(one) == 1 for one in ours)
+    assert [url for one in ours for url in one] == services_of(text)
+
+
+def services_of(text: str) -> list[str]:
+    services = apprise.Apprise()
+    assert services.add(text)
+    return [str(one.url()) for one in services]  # type: ignore[no-untyped-call] # library
+
+
+def test_a_name_of_the_device_is_text_and_on_one_line(
+    watch: Watch, phone: Telephone, settings: dict[str, str]
+) -> None:
+    evil = "The circuit '<b>x</b>\r\n\x1b[31m[y](http://z)\u202e' is not listed."
+    html = Watch(settings, f"{phone.address}?format=html")
+    for one in (watch, html):
+        one.read(NOW)
+        one.fail(Unreachable(evil), NOW + MINUTE)
+        one.look(one.look_for(10, NOW))
+    (_, text), (_, markup) = phone.got
+    assert text.endswith("\nThe circuit '<b>x</b> [31m[y](http://z) ' is not listed.")
+    assert "<b>" not in markup
+    assert "&lt;b&gt;x" in markup
+
+
+# --- The rules
+
+
+def facts(**changed: object) -> Facts:
+    known: dict[str, object] = {
+        "now": NOW, "watching_since": NOW - DAY, "last_reading": NOW - MINUTE, "device": None, "influxdb": None,
+        "store_error": None, "free_bytes": 10**12, "folder": "/data",
+    }  # fmt: skip
+    return Facts(**(known | changed))  # type: ignore[arg-type]
+
+
+def trouble(error: Exception, ago: timedelta) -> Trouble:
+    return Trouble(NOW - ago, str(error), isinstance(error, Refused))
+
+
+class Case(NamedTuple):
+    changed: dict[str, object]
+    wrong: set[Condition]
+    unknown: set[Condition] = set()  # noqa: RUF012 - never changed
+
+
+CASES = {
+    "all is well": Case({}, set(), {Condition.HOURS}),
+    "a reading is late": Case(
+        {"last_reading": NOW - 9 * MINUTE}, set(), {Condition.NO_READING, Condition.LOGIN, Condition.HOURS}
+    ),
+    "no reading": Case(
+        {"last_reading": NOW - 10 * MINUTE}, {Condition.NO_READING}, {Condition.LOGIN, Condition.HOURS}
+    ),
+    "a refused login tells why there is no reading": Case(
+        {"last_reading": NOW - HOUR, "device": trouble(Refused("x"), HOUR)},
+        {Condition.LOGIN},
+        {Condition.NO_READING, Condition.HOURS},
+    ),
+    "a device that is away may still refuse": Case(
+        {"last_reading": NOW - HOUR, "device": trouble(Unreachable("x"), HOUR)},
+        {Condition.NO_READING},
+        {Condition.LOGIN, Condition.HOURS},
+    ),
+    "influxdb for less than an hour": Case(
+        {"influxdb": trouble(Misconfigured("x"), 59 * MINUTE)}, set(), {Condition.INFLUXDB, Condition.HOURS}
+    ),
+    "influxdb for an hour": Case(
+        {"influxdb": trouble(Misconfigured("x"), HOUR)}, {Condition.INFLUXDB}, {Condition.HOURS}
+    ),
+    "an hour that nobody was there for": Case(
+        {"influxdb": trouble(Misconfigured("x"), DAY), "watching_since": NOW - MINUTE},
+        set(),
+        {Condition.INFLUXDB, Condition.HOURS},
+    ),
+    "little room": Case({"free_bytes": 999_999_999}, {Condition.DISK}, {Condition.HOURS}),
+    "neither little nor enough": Case({"free_bytes": 1_100_000_000}, set(), {Condition.DISK, Condition.HOURS}),
+    "hours given up": Case({"given_up": [NOW - 2 * DAY], "complete": False}, {Condition.HOURS}),
+    "hours that healing may still fill": Case({"given_up": [], "complete": False}, set(), {Condition.HOURS}),
+    "no incomplete hour": Case({"given_up": [], "complete": True}, set()),
+    "hours while nothing is read": Case(
+        {"given_up": [NOW - 2 * DAY], "complete": False, "last_reading": NOW - HOUR},
+        {Condition.NO_READING},
+        {Condition.LOGIN, Condition.HOURS},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_what_is_wrong_and_what_cannot_be_judged(case: Case) -> None:
+    verdicts = judge(facts(**case.changed), TEN_MINUTES)
+    assert {condition for condition, verdict in verdicts.items() if verdict} == case.wrong
+    assert set(Condition) - verdicts.keys() == case.unknown
+
+
+def test_a_condition_is_due_when_it_is_not_what_was_told() -> None:
+    message = Message("a", "b")
+
+    def conditions(verdict: Verdict | None, **told: str) -> list[tuple[str, str | None]]:
+        state = {Condition(name): mark for name, mark in told.items()}
+        return [(one.condition.value, one.mark) for one in due({Condition.HOURS: verdict}, state)]
+
+    assert conditions(Verdict(message, "2026-07-12")) == [("hours", "2026-07-12")]
+    assert conditions(Verdict(message, "2026-07-12"), hours="2026-07-12") == []
+    assert conditions(Verdict(message, "2026-07-13"), hours="2026-07-12") == [("hours", "2026-07-13")]
+    assert conditions(Verdict(message, "2026-07-11"), hours="2026-07-12") == []
+    assert conditions(None, hours="2026-07-12") == [("hours", None)]
+    assert conditions(None) == []
+    assert list(due({}, {Condition.HOURS: "2026-07-12"})) == []
+
+
+@pytest.mark.parametrize(
+    ("live", "expected"),
+    [
+        ([60, 30, 60, *[60] * 26], [1]),
+        ([60, 30, *[60] * 23], []),  # within a day of its return the device may still be asked
+        ([60, 0, 0, *[0] * 26], []),  # it is not back
+        ([60] * 30, []),
+        ([], []),
+    ],
+)
+def test_an_hour_is_given_up_when_the_device_has_been_back_for_a_day(live: list[int], expected: list[int]) -> None:
+    start = NOW - len(live) * HOUR
+    hours = [Hour(start + n * HOUR, minutes, 0, 0, 60 - minutes) for n, minutes in enumerate(live)]
+    assert given_up(hours, NOW) == [start + n * HOUR for n in expected]
+
+
+def test_a_trouble_keeps_its_first_time_and_its_newest_error(tmp_path: Path) -> None:
+    incidents.note(tmp_path, incidents.DEVICE, Unreachable("away"), NOW)
+    incidents.note(tmp_path, incidents.DEVICE, Refused("refused"), NOW + HOUR)
+    assert incidents.read(tmp_path, incidents.DEVICE) == Trouble(NOW, "refused", refused=True)
+    assert incidents.read(tmp_path, incidents.INFLUXDB) is None
+    incidents.clear(tmp_path, incidents.DEVICE)
+    assert incidents.read(tmp_path, incidents.DEVICE) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trouble_that_was_noted_while_the_clock_was_ahead_is_told_once_it_is_right(
+    settings: dict[str, str], phone: Telephone
+) -> None:
+    watch = Watch(settings | TO_INFLUXDB, phone.address)
+    watch.read(NOW)
+    watch.look(NOW)
+    for what, error in ((incidents.DEVICE, Refused("refused")), (incidents.INFLUXDB, Misconfigured("away"))):
+        watch.fail(error, NOW + 3650 * DAY, what)
+        watch.fail(error, NOW + MINUTE, what)
+    watch.look_for(62, NOW + MINUTE)
+    assert phone.titles == [NO_LOGIN, NOT_WRITTEN]
+
+
+def test_a_trouble_that_cannot_be_noted_fails_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "absent"
+    incidents.note(folder, incidents.DEVICE, Refused("refused"), NOW)
+    incidents.clear(folder, incidents.DEVICE)
+    assert incidents.read(folder, incidents.DEVICE) is None
+
+
+# --- The test message
+
+
+def doctor(settings: dict[str, str], addresses: str, *arguments: str) -> tuple[int, list[str]]:
+    """Return the exit code, and what the doctor says of alerts."""
+    result = CliRunner().invoke(main, ["doctor", *arguments], env=settings | {"AISEG2_ALERT_URLS": addresses})
+    assert SECRET not in result.output
+    return result.exit_code, [line for line in result.output.splitlines() if " alerts" in line]
+
+
+@pytest.fixture
+def home(device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The settings of a home in which all but the clock is fine."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("aiseg2_pipeline.cli.doctor.CLOCKS_AGREE_S", float("inf"))
+    return {"AISEG2_HOST": device.address.removeprefix("http://"), "AISEG2_PASSWORD": PASSWORD}
+
+
+def test_the_test_message_goes_to_every_service_and_each_is_told(
+    home: dict[str, str], phone: Telephone, second: Telephone
+) -> None:
+    addresses = f"{phone.address}, {second.address}"
+    assert doctor(home, addresses, "--alert") == (
+        0,
+        ["ok   alerts 1: JSON took the test message", "ok   alerts 2: JSON took the test message"],
+    )
+    assert phone.titles == second.titles == ["AiSEG2 の通知テスト"]
+
+
+def test_a_service_that_does_not_take_the_test_message_fails(home: dict[str, str], phone: Telephone) -> None:
+    phone.status = 403
+    code, lines = doctor(home, f"{phone.address} bogus://{SECRET}", "--alert")
+    assert code == 1
+    assert lines[0].startswith("FAIL alerts 1: JSON did not take the test message")
+    assert lines[1].startswith("FAIL alerts 2: no address that Apprise understands")
+
+
+@pytest.mark.parametrize("address", [f"gnome://[{SECRET}", f"dbus://[{SECRET}"])
+def test_an_address_on_which_apprise_itself_fails_is_one_that_it_does_not_understand(
+    home: dict[str, str], address: str
+) -> None:
+    code, lines = doctor(home, address)
+    assert (code, lines[0].split(":")[0]) == (1, "FAIL alerts 1")
+    assert "no address that Apprise understands" in lines[0]
+
+
+def test_without_the_option_nothing_is_sent(home: dict[str, str], phone: Telephone) -> None:
+    code, lines = doctor(home, phone.address)
+    assert (code, lines) == (0, ["ok   alerts 1: JSON; `aiseg2-pipeline doctor --alert` sends a test"])
+    assert phone.tries == 0
+    assert doctor(home, "") == (0, [])
+
+
+def test_a_test_without_addresses_or_without_the_extra_names_what_is_missing(
+    home: dict[str, str], phone: Telephone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, lines = doctor(home, "", "--alert")
+    assert code == 1
+    assert "AISEG2_ALERT_URLS is not set" in lines[0]
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    code, lines = doctor(home, phone.address, "--alert")
+    assert code == 1
+    assert "aiseg2-pipeline[alerts]" in lines[0]

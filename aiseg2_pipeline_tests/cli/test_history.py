@@ -1,0 +1,366 @@
+"""`gaps`, `fill` and `history` as a person meets them: what they print, what they keep, and how they end.
+
+The command has the machine's own clock, so the simulated device shows the present.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner, Result
+
+from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.endpoints import Graph, wire
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.ingest.power import take_minute
+from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.server import Running, running
+from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline_tests.support.device import CAPTURES, LIST, PASSWORD, USER, Page, serving
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN
+
+HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
+TOTALS = ["generation", "consumption", "bought", "sold"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, and nothing set."""
+    for setting in Settings.model_fields.values():
+        monkeypatch.delenv(str(setting.alias), raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class Home:
+    """A running device, the settings that lead to it, and the pipeline's files."""
+
+    def __init__(self, served: Running, folder: Path) -> None:
+        self.served = served
+        self.given = {
+            "AISEG2_HOST": served.address,
+            "AISEG2_USER": served.user,
+            "AISEG2_PASSWORD": served.password,
+            "AISEG2_DATA_DIR": str(folder),
+        }
+        self.settings = Settings.from_environment(self.given)
+        self.now = datetime.now(UTC).replace(microsecond=0)
+
+    def invoke(self, *arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments, env=self.given)
+
+    def succeed(self, *arguments: str) -> str:
+        result = self.invoke(*arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    def read_live(self, ago: timedelta) -> None:
+        """Store a live reading of some time ago."""
+        then = self.now - ago
+        with (
+            Store.open(self.settings.store_path) as store,
+            Aiseg2Client(
+                self.settings.device_url,
+                self.served.user,
+                self.served.password,
+                state_dir=self.settings.device_state_dir,
+                clock=lambda: then,
+            ) as client,
+        ):
+            assert take_minute(client, store, minute=then.replace(second=0), samples=1, clock=lambda: then).frames
+
+    def window(self, start: int = 7, end: int = 3) -> list[str]:
+        """Return the options that name hours some hours ago, which have all been settled."""
+        return ["--from", stamp(self.now - start * HOUR), "--to", stamp(self.now - end * HOUR)]
+
+    def rows(self) -> pd.DataFrame:
+        with Store.open(self.settings.store_path) as store:
+            return store.read(self.now - 50 * DAY, self.now + DAY).sort_values(KEY, ignore_index=True)
+
+    def energy(self) -> pd.DataFrame:
+        with EnergyStore.open(self.settings.energy_path) as store:
+            return store.read(self.now - 50 * DAY, self.now + DAY)
+
+    def requests(self) -> int:
+        return sum(self.served.tally.requests.values())
+
+
+@contextmanager
+def home_of(folder: Path, **options: Any) -> Iterator[Home]:
+    with running(**options) as served:
+        yield Home(served, folder / "data")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Home]:
+    """A device without a card, read once, seven hours ago."""
+    with home_of(tmp_path) as home:
+        home.read_live(7 * HOUR)
+        yield home
+
+
+def stamp(moment: datetime) -> str:
+    return moment.astimezone(JAPAN).strftime("%Y-%m-%dT%H:%M")
+
+
+def hour_of(moment: datetime) -> datetime:
+    return moment.replace(minute=0, second=0)
+
+
+# gaps
+
+
+def test_gaps_as_json_are_the_hours_with_missing_minutes(home: Home) -> None:
+    hours = json.loads(home.succeed("gaps", *home.window(), "--format", "json"))
+    assert hours[0] == {
+        "hour": hour_of(home.now - 7 * HOUR).astimezone(JAPAN).isoformat(),
+        "live": 1,
+        "filled": 0,
+        "missing": 59,
+        "fillable": True,
+    }
+    assert [hour["missing"] for hour in hours] == [59, 60, 60, 60, 60]
+
+
+def test_an_hour_that_has_not_settled_is_no_gap(home: Home) -> None:
+    hours = json.loads(home.succeed("gaps", "--format", "json"))
+    assert datetime.fromisoformat(hours[-1]["hour"]) + HOUR + 5 * MINUTE <= datetime.now(UTC)
+
+
+def test_gaps_as_a_table_say_what_may_be_filled_and_what_that_costs(home: Home) -> None:
+    asked = home.requests()
+    table = home.succeed("gaps", *home.window())
+    assert home.requests() == asked
+    assert f"{hour_of(home.now - 7 * HOUR).astimezone(JAPAN):%Y-%m-%d %H:%M}" in table
+    assert "may have it" in table
+    # A day or two of 32 circuits and six more, and four once.
+    assert any(f"at most {days * 38 + 4} times" in table for days in (1, 2))
+
+
+def test_without_a_gap_it_says_so(home: Home) -> None:
+    home.succeed("fill", *home.window())
+    assert "No minute is missing." in home.succeed("gaps", *home.window())
+    assert json.loads(home.succeed("gaps", *home.window(), "--format", "json")) == []
+
+
+# fill
+
+
+def test_a_dry_run_says_what_would_be_filled_and_changes_nothing(home: Home) -> None:
+    rows, asked = home.rows(), home.requests()
+    said = home.succeed("fill", "--dry-run", *home.window())
+    assert said == home.succeed("gaps", *home.window())
+    assert home.requests() == asked
+    pd.testing.assert_frame_equal(home.rows(), rows)
+    assert home.energy().empty
+
+
+def test_a_fill_completes_the_hours_and_keeps_what_was_read(home: Home) -> None:
+    live = home.rows()
+    result = home.invoke("fill", *home.window())
+    assert result.exit_code == 0, result.output
+    assert "minutes filled, 0 still missing" in result.stderr
+    rows = home.rows()
+    pd.testing.assert_frame_equal(rows[rows["interval_s"] == 0].reset_index(drop=True), live)
+    minutes = rows.loc[rows["name"] == "総消費電力", "time"].dt.floor("min")
+    assert minutes.is_unique
+    assert len(minutes) == 5 * 60
+    asked = home.requests()
+    home.succeed("fill", *home.window())
+    assert home.requests() == asked
+    pd.testing.assert_frame_equal(home.rows(), rows)
+
+
+def test_a_fill_goes_back_before_the_first_reading_where_it_is_told_to(home: Home) -> None:
+    home.succeed("fill", *home.window(30, 29))
+    assert len(set(home.rows()["time"])) == 1 + 120
+
+
+def test_hours_of_which_the_device_had_nothing_are_told_apart(tmp_path: Path) -> None:
+    with home_of(tmp_path, memory_days=0) as home:
+        home.read_live(3 * HOUR)
+        then = stamp(home.now - 3 * DAY)
+        result = home.invoke("fill", "--from", then, "--to", then)
+        assert "has no energy of" in result.stderr
+        asked = home.requests()
+        (hour,) = json.loads(home.succeed("gaps", "--from", then, "--to", then, "--format", "json"))
+        assert hour["fillable"] is False
+        table = home.succeed("gaps", "--from", then, "--to", then)
+        assert "had nothing" in table
+        assert "asks for nothing" in table
+        home.succeed("fill", "--from", then, "--to", then)
+        assert home.requests() == asked
+
+
+def test_without_a_reading_nothing_can_be_filled(tmp_path: Path) -> None:
+    with home_of(tmp_path) as home:
+        result = home.invoke("fill", "--from", stamp(home.now - 3 * HOUR))
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith("Error: There is no live reading yet")
+        assert home.requests() == 0
+
+
+def test_a_device_that_is_away_is_one_sentence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aiseg2_pipeline.ingest.energy.READING_TIMEOUT_S", 0.3)
+    home.given["AISEG2_HOST"] = "127.0.0.1:9"
+    result = home.invoke("fill", *home.window())
+    assert result.exit_code == 1
+    assert "AISEG2_HOST" in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["gaps", "fill"])
+def test_a_range_that_ends_before_it_begins_is_refused(home: Home, command: str) -> None:
+    result = home.invoke(command, "--from", "2026-07-14", "--to", "2026-07-13")
+    assert result.exit_code == 2
+    assert "--to is earlier than --from" in result.stderr
+
+
+# history
+
+
+def told(home: Home, *arguments: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(home.succeed("history", *arguments, "--format", "json"))
+    return rows
+
+
+def yesterday(home: Home) -> str:
+    return stamp(home.now - DAY)[:10]
+
+
+def check_rows(rows: list[dict[str, Any]], day: str, interval_s: int) -> None:
+    """Check that these are a day's intervals, one for each series, and nothing else."""
+    starts = [f"{day}T{n // 3600:02}:{n // 60 % 60:02}:00+09:00" for n in range(0, 86_400, interval_s)]
+    assert {row["interval_s"] for row in rows} == {interval_s}
+    assert all(list(row) == ["time", "interval_s", "kind", "name", "circuit_id", "wh"] for row in rows)
+    for name in TOTALS:
+        of_series = [row for row in rows if row["kind"] == "total" and row["name"] == name]
+        assert [row["time"] for row in of_series] == starts
+        assert {row["circuit_id"] for row in of_series} == {None}
+    for circuit in CIRCUITS:
+        of_circuit = [row for row in rows if row["circuit_id"] == str(circuit.circuit_id)]
+        assert [row["time"] for row in of_circuit] == starts
+        assert {(row["kind"], row["name"]) for row in of_circuit} == {("circuit", circuit.name.replace("・", ""))}
+
+
+def test_a_day_as_json_has_a_row_for_each_hour_and_series(home: Home) -> None:
+    rows = told(home, yesterday(home))
+    check_rows(rows, yesterday(home), 3600)
+    assert len(rows) == 24 * (4 + len(CIRCUITS))
+    wh = {(row["time"], row["name"]): row["wh"] for row in rows if row["kind"] == "total"}
+    for time in {row["time"] for row in rows}:
+        generated, used, bought, sold = (wh[time, name] for name in TOTALS)
+        assert bought + generated - sold == used
+
+
+def test_a_card_gives_half_hours_that_add_up_to_the_pages_hours(tmp_path: Path) -> None:
+    with home_of(tmp_path, sd_card=True) as home:
+        day = yesterday(home)
+        halves, same, hours = (
+            told(home, day),
+            told(home, day, "--source", "sd"),
+            told(home, day, "--source", "web"),
+        )
+        assert halves == same
+        check_rows([row for row in halves if row["kind"] == "circuit" or row["name"] in TOTALS], day, 1800)
+        check_rows(hours, day, 3600)
+        for key in [("generation", None), ("consumption", None), *((None, str(c.circuit_id)) for c in CIRCUITS)]:
+            sums = [
+                sum(row["wh"] for row in rows if key in ((row["name"], None), (None, row["circuit_id"])))
+                for rows in (halves, hours)
+            ]
+            assert sums[0] == sums[1]
+        assert "SD card, half hours" in home.succeed("history", day)
+
+
+def test_hours_that_have_not_ended_are_absent(home: Home) -> None:
+    today = stamp(home.now)[:10]
+    result = home.invoke("history", today, "--format", "json")
+    midnight = datetime.fromisoformat(f"{today}T00:00+09:00")
+    if home.now < midnight + HOUR + 6 * MINUTE:
+        assert result.exit_code == 1
+        return
+    ends = [datetime.fromisoformat(row["time"]) + HOUR for row in json.loads(result.stdout)]
+    assert max(ends) <= datetime.now(UTC)
+    assert min(ends) == midnight + HOUR
+
+
+def test_the_line_protocol_of_a_day_is_that_of_the_design(home: Home) -> None:
+    lines = home.succeed("history", yesterday(home), "--format", "lp").splitlines()
+    assert len(lines) == 24 * (4 + len(CIRCUITS))
+    start = int(datetime.fromisoformat(f"{yesterday(home)}T00:00+09:00").timestamp()) * 10**9
+    assert any(
+        line.startswith("energy,detail-section=consumption,detail-type=consumption wh=")
+        and line.endswith(str(start))
+        for line in lines
+    )
+    assert any(line.startswith("energy,circuit-id=10,detail-section=ＬＤ,detail-type=usage wh=") for line in lines)
+
+
+def test_the_line_protocol_of_a_card_is_hourly_all_the_same(tmp_path: Path) -> None:
+    with home_of(tmp_path, sd_card=True) as home:
+        web = home.succeed("history", yesterday(home), "--format", "lp", "--source", "web").splitlines()
+        card = home.succeed("history", yesterday(home), "--format", "lp", "--source", "sd").splitlines()
+    assert set(web) <= set(card)
+    assert len(card) == len(set(card))
+
+
+def test_a_table_has_a_line_for_each_series(home: Home) -> None:
+    table = home.succeed("history", yesterday(home))
+    assert "graph pages, hours" in table
+    for name in (*TOTALS, "ＬＤ (10)", "ＬＤ (11)"):
+        assert name in table
+
+
+def test_history_keeps_nothing(home: Home) -> None:
+    rows = home.rows()
+    home.succeed("history", yesterday(home))
+    assert not home.settings.energy_path.exists()
+    pd.testing.assert_frame_equal(home.rows(), rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["2021-01-01"], "2021-01-01"), (["--source", "sd"], "no SD card")],
+    ids=["too long ago", "no card"],
+)
+def test_what_the_device_does_not_have_is_one_sentence(home: Home, arguments: list[str], words: str) -> None:
+    day = [] if arguments[0].startswith("2021") else [yesterday(home)]
+    result = home.invoke("history", *day, *arguments, "--format", "json")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
+def test_the_captured_day_is_shown_as_the_device_had_it(tmp_path: Path) -> None:
+    day = date(2026, 7, 14)
+    pages: dict[str, Page] = {
+        LIST: (CAPTURES / "installation_734.html").read_bytes(),
+        f"GET {wire(Graph('generation', day)).target}": (CAPTURES / "graph_51111.html").read_bytes(),
+        f"GET {wire(Graph('consumption', day)).target}": (CAPTURES / "graph_52111.html").read_bytes(),
+    }
+    with serving(pages) as device:
+        given = {
+            "AISEG2_HOST": device.address.removeprefix("http://"),
+            "AISEG2_USER": USER,
+            "AISEG2_PASSWORD": PASSWORD,
+            "AISEG2_DATA_DIR": str(tmp_path),
+        }
+        result = CliRunner().invoke(
+            main, ["history", "2026-07-14", "--format", "json", "--source", "web"], env=given
+        )
+    assert result.exit_code == 0, result.output
+    sums: dict[str, float] = {}
+    rows = json.loads(result.stdout)
+    for row in rows:
+        sums[row["name"]] = sums.get(row["name"], 0) + row["wh"]
+    assert sums == {"generation": 1610, "consumption": 5866, "bought": 4615, "sold": 359}
+    assert {row["time"] for row in rows} == {f"2026-07-14T{hour:02d}:00:00+09:00" for hour in range(8)}

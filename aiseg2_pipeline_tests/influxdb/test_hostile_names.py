@@ -1,0 +1,122 @@
+"""Names out of a hostile page, through store and outbox into a real InfluxDB: one point a row, in the series meant."""
+
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from aiseg2_pipeline.aiseg2 import pages
+from aiseg2_pipeline.aiseg2.circuits import sum_by_name
+from aiseg2_pipeline.aiseg2.models import CircuitPower, LiveReading, Room
+from aiseg2_pipeline.frames import climate, energy
+from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.influxdb import line_protocol
+from aiseg2_pipeline.influxdb.delivery import deliver
+from aiseg2_pipeline.store import Store
+from aiseg2_pipeline_tests.support.device import circuit_list, flow_json
+from aiseg2_pipeline_tests.support.fuzz import NAMES, Garbage
+from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.line_protocol import as_written, read_back
+
+START = datetime(2026, 7, 14, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+INJECTIONS = [
+    "x\npower,summary=総消費電力(kW) value=9 1",
+    "x value=9 1\n",
+    "x,detail-type=generation",
+    "x value=9",
+    'x" value="',
+    "x\\",
+    "x\\,detail-type=generation",
+    '\\ \\=,"',
+    'a\\ b\\="c',
+    "# x",
+    "x\r\n\r\nDELETE FROM power",
+    "\ud800",
+    "\0",
+    "x" * 70_000,
+]  # fmt: skip
+_hours = itertools.count()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "readings.db") as opened:
+        yield opened
+
+
+def told(name: str) -> str:
+    """Return what page 734 makes of a name, as JSON can write any."""
+    body = circuit_list(["QQ"]).replace(b'"QQ"', json.dumps(name).encode())
+    return pages.circuit_list(body).circuits[0].name
+
+
+def reach_influxdb(store: Store, influx: Influx, names: list[str]) -> None:
+    """Assert that a reading with devices of these names comes back from InfluxDB as it was stored, and nothing else."""
+    # Each example has an hour of its own: a delivery takes whole ones.
+    hour = START + next(_hours) * HOUR
+    flow = pages.flow_from_json(flow_json(g_d_1_title="QQ").replace(b'"QQ"', json.dumps(names[0] + "x").encode()))
+    circuits = tuple(CircuitPower(told(name), float(n)) for n, name in enumerate(names))
+    table = live_frame(LiveReading(hour, flow, circuits, None, None, None, 0, 0.0))
+    store.upsert(table)
+    with influx.writer() as writer:
+        delivery = deliver(store, writer, influx.destination, now=hour + HOUR, running_hour=hour)
+    assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (len(table), 0, 0)
+    rows = [row for row in influx.points() if hour <= row["time"] < hour + HOUR]
+    known = {"measurement", "time", "value", "summary", "detail-type", "detail-section"}
+    assert all(set(row) <= known and row["measurement"] == "power" for row in rows)
+    assert sorted((row.get("summary") or row["detail-section"], row["value"]) for row in rows) == sorted(
+        (f"{name}({unit})", value)
+        for name, unit, value in zip(table["name"], table["unit"], table["value"], strict=True)
+    )
+    sums = sum_by_name((row.name, row.power_w) for row in circuits)
+    assert {row["detail-section"]: row["value"] for row in rows if row.get("detail-type") == "usage"} == {
+        f"{name}(W)": watts for name, watts in sums.items()
+    }
+
+
+@pytest.mark.parametrize("name", INJECTIONS, ids=lambda name: ascii(name)[:30])
+def test_no_name_writes_another_point(store: Store, influx: Influx, name: str) -> None:
+    reach_influxdb(store, influx, [name, "ＬＤ", name + "y", "last"])
+
+
+# One bucket and one store for all examples.
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32))
+def test_any_names_reach_influxdb_as_the_series_that_were_meant(store: Store, influx: Influx, seed: int) -> None:
+    garbage = Garbage(Random(seed))  # noqa: S311 - no secret
+    reach_influxdb(store, influx, [garbage.name() for _ in range(garbage.chance.randrange(1, 12))])
+
+
+def test_the_points_of_every_name_read_back_by_the_rules_of_line_protocol() -> None:
+    read_back([told(name) for name in NAMES])
+
+
+def test_names_of_rooms_and_of_the_energys_circuits_come_back_as_told(influx: Influx) -> None:
+    names = [told(name) for name in (*NAMES, *INJECTIONS)]
+    rooms = climate.frame(START, [Room(name, 20.5, 50) for name in names if name.strip()])
+    ids = [str(number) for number in range(len(names))]
+    hours = energy.frame(energy.interval(START, energy.USAGE, circuit, 7, energy.HOUR_S) for circuit in ids)
+    with influx.writer() as writer:
+        # One at a time: what a server makes of two lines together is the outbox's to sort out.
+        for row in [
+            *line_protocol.climate_lines(rooms),
+            *line_protocol.energy_lines(hours, lambda circuit, _: names[int(circuit)]),
+        ]:
+            writer.write(row)
+    found = influx.points("climate")
+    assert sorted((row["detail-type"], row["detail-section"], row["value"]) for row in found) == sorted(
+        (kind, as_written(name), value)
+        for kind, name, value in zip(rooms["kind"], rooms["name"], rooms["value"], strict=True)
+    )
+    found = influx.points("energy")
+    assert {row["circuit-id"]: row["detail-section"] for row in found} == {
+        number: as_written(names[int(number)] or number) for number in ids
+    }
+    assert {row["measurement"] for row in influx.points()} == {"climate", "energy"}

@@ -1,0 +1,270 @@
+"""A day that has ended keeps no total of when it still ran, whatever failed or was off at its end. Against the simulator."""
+
+import io
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from starlette.exceptions import HTTPException
+
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
+from aiseg2_pipeline.frames.energy import DAILY_COST, DAILY_TOTAL, HALF_HOUR_S, NO_DATA
+from aiseg2_pipeline.gaps.find import days_to_ask
+from aiseg2_pipeline.ingest.energy_rows import TITLES
+from aiseg2_pipeline.japan_time import day_start
+from aiseg2_pipeline.simulator import graphs
+from aiseg2_pipeline.simulator.appliances import CIRCUITS
+from aiseg2_pipeline.simulator.card import Card
+from aiseg2_pipeline.simulator.graphs import Graph
+from aiseg2_pipeline.store import UpsertResult
+from aiseg2_pipeline_tests.ingest.test_energy import Memory, hours_of, intervals, remembered
+from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN
+
+EVENING = datetime(2026, 7, 14, 18, 5, 5, tzinfo=JAPAN)
+TODAY = EVENING.date()
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+IDS = tuple(str(circuit.circuit_id) for circuit in CIRCUITS)
+MORNING = EVENING + 16 * HOUR
+
+
+def totals(memory: Memory) -> dict[str, float]:
+    rows = memory.rows(TODAY)
+    rows = rows[rows["kind"] == DAILY_TOTAL]
+    return dict(zip(rows["name"], rows["value"], strict=True))
+
+
+def bring(memory: Memory, *, circuits: bool = True) -> None:
+    with memory.history() as history:
+        history.bring(TODAY, circuits=circuits)
+
+
+@contextmanager
+def asked_in_the_evening(folder: Path, *, circuits: bool = True, **options: Any) -> Iterator[Memory]:
+    with remembered(folder, EVENING, **options) as memory:
+        bring(memory, circuits=circuits)
+        memory.unit.set_clock(MORNING)
+        yield memory
+
+
+def test_a_day_whose_last_hour_nobody_asked_for_is_asked_for_again(tmp_path: Path) -> None:
+    with asked_in_the_evening(tmp_path) as memory:
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == [TODAY]
+        before = totals(memory)
+        bring(memory)
+        assert totals(memory)["使用電力量(kWh)"] > before["使用電力量(kWh)"]
+        assert days_to_ask(memory.energy, start, now) == []
+
+
+def test_neither_a_day_that_goes_on_nor_one_before_the_record_is_asked_for(tmp_path: Path) -> None:
+    with remembered(tmp_path, EVENING) as memory:
+        assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == []
+        # Its last hour is the device's five minutes past midnight.
+        almost = day_start(TODAY) + DAY + timedelta(minutes=4)
+        assert days_to_ask(memory.energy, day_start(TODAY), almost) == []
+
+
+def test_what_the_device_did_not_have_is_asked_for_a_day_later(tmp_path: Path) -> None:
+    off = ((EVENING + HOUR, EVENING + 3 * HOUR),)
+    with asked_in_the_evening(tmp_path, outages=off) as memory:
+        bring(memory)
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == []
+        assert TODAY in days_to_ask(memory.energy, start, now + DAY)
+
+
+@pytest.mark.parametrize("gone", [{"9"}, set(IDS)], ids=["one", "all"])
+def test_circuits_that_were_not_served_have_their_day_asked_for_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: set[str]
+) -> None:
+    served = graphs.circuit_graph
+
+    def circuit_graph(circuit_id: str | None, names: Mapping[int, str]) -> Graph:
+        if circuit_id in gone:
+            raise HTTPException(404)
+        return served(circuit_id, names)
+
+    with asked_in_the_evening(tmp_path) as memory:
+        monkeypatch.setattr(graphs, "circuit_graph", circuit_graph)
+        bring(memory)
+        monkeypatch.undo()
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == []
+        assert TODAY in days_to_ask(memory.energy, start, now + DAY)
+        memory.unit.set_clock(MORNING + DAY)
+        bring(memory)
+        assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
+
+
+@pytest.mark.parametrize("page", ["51111", "53111", "54111", "55111"])
+def test_a_page_that_was_there_in_the_evening_is_not_missing_in_the_morning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    with asked_in_the_evening(tmp_path) as memory:
+        before = totals(memory)
+        monkeypatch.delitem(graphs.GRAPHS, page)
+        with pytest.raises(NotServed):
+            bring(memory)
+        monkeypatch.undo()
+        # Nothing of it was kept, so it is asked for again.
+        assert totals(memory) == before
+        assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == [TODAY]
+
+
+def test_hot_water_of_the_evening_is_renewed_though_the_card_has_the_day(tmp_path: Path) -> None:
+    with remembered(tmp_path, EVENING - HOUR / 2, sd_card=True) as memory:
+        bring(memory)
+        assert "湯(L)" not in totals(memory)
+        # An hour has settled since the export was made, so the pages are asked.
+        memory.unit.set_clock(EVENING + timedelta(minutes=1))
+        bring(memory)
+        before = totals(memory)["湯(L)"]
+        memory.unit.set_clock(MORNING)
+        with memory.history() as history:
+            assert history.bring(TODAY, circuits=True).source == "sd"
+        with memory.client() as client:
+            shown = client.graph("hotwater", TODAY, Deadline(READING_TIMEOUT_S)).total
+        assert totals(memory)["湯(L)"] == shown != before
+
+
+def card_without(monkeypatch: pytest.MonkeyPatch, labels: str) -> None:
+    """Let the card have `-` in the rows whose label matches."""
+    export = Card.export
+
+    def emptied(card: Card, now: datetime, names: Mapping[int, str]) -> bytes:
+        content = io.BytesIO()
+        with (
+            zipfile.ZipFile(io.BytesIO(export(card, now, names))) as whole,
+            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as spoiled,
+        ):
+            for name in whole.namelist():
+                text = whole.read(name).decode()
+                spoiled.writestr(
+                    name,
+                    re.sub(
+                        rf"^({labels}),.*$",
+                        lambda row: row[1] + ",-" * row[0].count(","),
+                        text,
+                        flags=re.MULTILINE,
+                    ),
+                )
+        return content.getvalue()
+
+    monkeypatch.setattr(Card, "export", emptied)
+
+
+def test_totals_of_the_evening_are_renewed_though_the_card_has_the_day_without_its_total(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card_without(monkeypatch, f"{TODAY:%Y%m%d}")
+    with asked_in_the_evening(tmp_path, circuits=False, sd_card=True) as memory:
+        before = totals(memory)
+        with memory.history() as history:
+            assert history.bring(TODAY, circuits=True).source == "sd"
+        with memory.client() as client:
+            shown = {
+                title: client.graph(series, TODAY, Deadline(READING_TIMEOUT_S)).total
+                for series, title in TITLES.items()
+            }
+        assert totals(memory) == {f"{title}(kWh)": total for title, total in shown.items()} != before
+
+
+def test_hours_that_the_card_does_not_have_come_from_the_graph_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = []
+    for name, labels in (("whole", "none"), ("put in at noon", rf"{TODAY:%Y%m%d}(?:0\d|1[01])[^,]*")):
+        card_without(monkeypatch, labels)
+        with remembered(tmp_path / name, MORNING, sd_card=True) as memory:
+            with memory.history() as history:
+                assert history.bring(TODAY, circuits=True).source == "sd"
+            stored.append(memory.rows(TODAY))
+        monkeypatch.undo()
+    whole, joined = (intervals(rows) for rows in stored)
+    assert joined.items() <= whole.items()
+    assert {key for key in whole if key[1] in ("consumption", "usage")} <= joined.keys()
+    assert hours_of(stored[1], "consumption/half") == list(range(12, 24))
+
+
+def test_a_card_without_an_hour_that_the_pages_lack_too_costs_one_request(tmp_path: Path) -> None:
+    off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
+    with remembered(tmp_path, MORNING, outages=off, sd_card=True) as memory:
+        bring(memory)
+        assert memory.asked("/page/graph/52111") == memory.asked("/page/graph/584") + 1 == 1
+
+
+def test_what_is_left_out_is_noted_before_the_rest_is_kept(tmp_path: Path) -> None:
+    off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
+    with remembered(tmp_path, MORNING, outages=off) as memory:
+        kept: list[set[str]] = []
+        upsert = memory.energy.upsert
+
+        def noting(frame: pd.DataFrame) -> UpsertResult:
+            kept.append(set(frame["kind"]))
+            return upsert(frame)
+
+        memory.energy.upsert = noting  # type: ignore[method-assign] # to see the order
+        bring(memory)
+    notes = [n for n, kinds in enumerate(kept) if kinds == {NO_DATA}]
+    rows = [n for n, kinds in enumerate(kept) if "consumption" in kinds]
+    assert max(notes) < min(rows)
+
+
+# The card
+
+
+def card_rows(memory: Memory) -> tuple[int, int]:
+    """Return how many costs and half hours are stored of the day."""
+    rows = memory.rows(TODAY)
+    return int((rows["kind"] == DAILY_COST).sum()), int((rows["interval_s"] == HALF_HOUR_S).sum())
+
+
+def test_an_export_of_before_the_days_end_is_made_anew_once(tmp_path: Path) -> None:
+    midnight = day_start(TODAY) + DAY
+    with remembered(tmp_path, midnight - timedelta(minutes=52), sd_card=True) as memory:
+        bring(memory)
+        memory.unit.set_clock(midnight + timedelta(minutes=5, seconds=8))
+        with memory.history() as history:
+            for _ in range(2):
+                assert history.bring(TODAY, circuits=True).source == "sd"
+        bring(memory)
+        assert memory.asked(CARD_PAGE) == 2 + 2
+        assert min(card_rows(memory)) > 0
+
+
+def test_a_day_whose_card_gave_another_page_gets_its_rows_of_the_card_a_day_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with remembered(tmp_path, EVENING, sd_card=True) as memory:
+        bring(memory)
+        monkeypatch.setattr(Card, "export", lambda *_: b"<html><body>please wait</body></html>")
+        memory.unit.set_clock(MORNING)
+        with memory.history() as history:
+            brought = history.bring(TODAY, circuits=True)
+        assert brought.source == "web"
+        assert "export could not be read" in brought.problems[0]
+        start, now = day_start(TODAY), memory.now()
+        assert days_to_ask(memory.energy, start, now) == []
+        assert TODAY in days_to_ask(memory.energy, start, now + DAY)
+        monkeypatch.undo()
+        memory.unit.set_clock(MORNING + DAY)
+        bring(memory)
+        assert min(card_rows(memory)) > 0
+        assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
+
+
+def test_a_card_that_stays_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with remembered(tmp_path, EVENING, sd_card=True) as memory:
+        bring(memory)
+        monkeypatch.setattr(Card, "export", lambda *_: b"<html></html>")
+        for days in range(4):
+            memory.unit.set_clock(MORNING + days * DAY)
+            bring(memory)
+            to_ask = days_to_ask(memory.energy, day_start(TODAY), memory.now() + DAY)
+            assert (TODAY in to_ask) == (days < 3)

@@ -1,0 +1,332 @@
+"""The rooms' climate from the device's page to a real InfluxDB, run by Dagster; a home without sensors costs next to nothing."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, RunRequest, build_schedule_context
+
+from aiseg2_pipeline.aiseg2.climate import climate_page
+from aiseg2_pipeline.aiseg2.models import Room
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.frames.climate import frame
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.store import ClimateStore
+from aiseg2_pipeline.tags import BACKGROUND_TAG
+from aiseg2_pipeline_tests.orchestration.test_energy import DAY, HOUR, MINUTE, NOW, TODAY, Pipeline, piped
+from aiseg2_pipeline_tests.orchestration.test_power import PROJECT, failure
+from aiseg2_pipeline_tests.orchestration.test_prune import NIGHT, Aging
+from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
+
+CLIMATE, INFLUXDB_CLIMATE = AssetKey("climate"), AssetKey("influxdb_climate")
+PAGE = "/page/airenvironment/41"
+KEY_TODAY, KEY_YESTERDAY = "2026-07-14", "2026-07-13"
+ROOMS = ("居間", "主寝室", "子供部屋", "書斎")
+# A backslash at the end would be the escape of what follows it.
+AWKWARD = ('a,b=c "d" \'', "絵文字🔌 室", "\\居間\\x", "<b>&amp;")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, influx: Influx) -> Iterator[Pipeline]:
+    """A home with four rooms, two pages, that writes to an empty bucket of the real server."""
+    with piped(tmp_path, influx.settings, rooms=ROOMS) as writing:
+        yield writing
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Pipeline]:
+    """The same home without an InfluxDB."""
+    with piped(tmp_path, {}, rooms=ROOMS) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Pipeline]:
+    """A home without sensors."""
+    with piped(tmp_path, {}, rooms=()) as pipeline:
+        yield pipeline
+
+
+@pytest.fixture
+def aging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aging]:
+    """A home with sensors and the project's own dagster.yaml, whose runs are as old as its clock says."""
+    home = tmp_path / "data" / "dagster"
+    home.mkdir(parents=True)
+    shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    with simulated(NOW, rooms=ROOMS) as unit, DagsterInstance.from_config(str(home)) as instance:
+        given = {
+            "AISEG2_HOST": unit.served.address,
+            "AISEG2_USER": unit.served.user,
+            "AISEG2_PASSWORD": unit.served.password,
+            "AISEG2_DATA_DIR": str(tmp_path / "data"),
+        }
+        yield Aging(given, unit, instance)
+
+
+def read(pipeline: Pipeline, now: datetime = NOW, tags: Mapping[str, str] | None = None) -> ExecuteInProcessResult:
+    pipeline.set_clock(now)
+    return pipeline.run("climate_rooms", now.astimezone(JAPAN).strftime("%Y-%m-%d"), **(tags or {}))
+
+
+def tick(pipeline: Pipeline, planned: datetime) -> RunRequest | str:
+    """Evaluate the schedule: what it wants to run, or why it wants nothing."""
+    context = build_schedule_context(
+        scheduled_execution_time=planned,
+        repository_def=pipeline.definitions.get_repository_def(),
+        instance=pipeline.instance,
+    )
+    data = pipeline.definitions.resolve_schedule_def("climate_every_five_minutes").evaluate_tick(context)
+    (request,) = data.run_requests or (None,)
+    return request or data.skip_message or ""
+
+
+def kept(pipeline: Pipeline) -> pd.DataFrame:
+    with ClimateStore.open(pipeline.settings.climate_path) as store:
+        return store.read(NOW - 50 * DAY, NOW + 50 * DAY).sort_values(KEY, ignore_index=True)
+
+
+def on_page(unit: Unit) -> list[Room]:
+    answers = (unit.get(PAGE, page=str(n)) for n in (1, 2))
+    return [room for n, answer in enumerate(answers, 1) for room in climate_page(answer.content, n).rooms]
+
+
+def answered(pipeline: Pipeline) -> int:
+    """Return how often the page was asked for, without what the login takes."""
+    return pipeline.asked(PAGE) - pipeline.unit.served.tally.refused
+
+
+def in_influx(influx: Influx) -> list[tuple[datetime, str, str, float]]:
+    rows = influx.points("climate")
+    return sorted((row["time"], row["detail-type"], row["detail-section"], row["value"]) for row in rows)
+
+
+def as_points(table: pd.DataFrame) -> list[tuple[datetime, str, str, float]]:
+    times = table["time"].dt.to_pydatetime()
+    return sorted(zip(times, table["kind"], table["name"], table["value"].tolist(), strict=True))
+
+
+# A home with sensors
+
+
+def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(pipeline: Pipeline, influx: Influx) -> None:
+    assert read(pipeline).success
+    table = kept(pipeline)
+    expected = frame(NOW, on_page(pipeline.unit)).sort_values(KEY, ignore_index=True)
+    pd.testing.assert_frame_equal(table, expected)
+    assert len(table) == 2 * len(ROOMS)
+    assert in_influx(influx) == as_points(table)
+    assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY}
+    told = pipeline.metadata(CLIMATE, KEY_TODAY)
+    assert (told["readings"], told["rows"]) == (1, 8)
+    assert [record.data["room"] for record in told["rooms"].records] == list(ROOMS)
+
+
+def test_each_reading_adds_rows_at_its_own_time(pipeline: Pipeline, influx: Influx) -> None:
+    for n in range(3):
+        assert read(pipeline, NOW + n * 5 * MINUTE).success
+    table = kept(pipeline)
+    assert sorted(set(table["time"])) == [pd.Timestamp(NOW + n * 5 * MINUTE) for n in range(3)]
+    assert in_influx(influx) == as_points(table)
+
+
+def test_names_come_back_whatever_they_hold(tmp_path: Path, influx: Influx) -> None:
+    with piped(tmp_path, influx.settings, rooms=AWKWARD) as pipeline:
+        assert read(pipeline).success
+        assert set(kept(pipeline)["name"]) == set(AWKWARD)
+        assert in_influx(influx) == as_points(kept(pipeline))
+
+
+def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.drop_bucket(influx.bucket)
+    result = read(pipeline)
+    assert "INFLUXDB_BUCKET" in failure(result)
+    assert (pipeline.green(CLIMATE), pipeline.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
+    influx.server.create_bucket(influx.bucket)
+    assert read(pipeline, NOW + DAY).success
+    assert in_influx(influx) == as_points(kept(pipeline))
+    assert pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY, "2026-07-15"}
+
+
+def test_a_bucket_that_was_emptied_is_filled_again_after_resend(
+    pipeline: Pipeline, influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert read(pipeline).success
+    influx.empty()
+    told = CliRunner().invoke(main, ["resend"], env=pipeline.environment)
+    assert told.exit_code == 0, told.output
+    assert read(pipeline, NOW + 5 * MINUTE).success
+    assert in_influx(influx) == as_points(kept(pipeline))
+    assert len(kept(pipeline)) == 16
+
+
+def test_without_an_influxdb_the_rows_are_kept_alone(alone: Pipeline) -> None:
+    assert read(alone).success
+    assert len(kept(alone)) == 8
+    assert (alone.green(CLIMATE), alone.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
+
+
+def test_the_schedule_reads_every_five_minutes_for_the_day_in_japan(alone: Pipeline) -> None:
+    found = alone.definitions.resolve_schedule_def("climate_every_five_minutes")
+    assert found.default_status.value == "RUNNING"
+    assert found.execution_timezone == "Asia/Tokyo"
+    assert read(alone).success
+    for planned, key in ((TODAY + DAY - 3 * MINUTE, KEY_TODAY), (TODAY + DAY + 2 * MINUTE, "2026-07-15")):
+        request = tick(alone, planned)
+        assert isinstance(request, RunRequest)
+        assert request.partition_key == key
+
+
+def test_a_reading_does_not_wait_behind_background_work_and_a_hung_one_ends_before_the_next(
+    alone: Pipeline,
+) -> None:
+    tags = alone.definitions.resolve_job_def("climate_rooms").tags
+    assert BACKGROUND_TAG not in tags
+    assert int(tags["dagster/max_runtime"]) < 5 * 60
+
+
+def test_a_device_that_refuses_the_login_is_one_sentence(alone: Pipeline) -> None:
+    with alone.refused():
+        result = read(alone)
+    assert "AISEG2_PASSWORD" in failure(result)
+    assert "Traceback" not in failure(result)
+    assert alone.green(CLIMATE) == set()
+
+
+def test_a_reading_before_the_last_one_is_kept_only_where_the_devices_clock_agrees(alone: Pipeline) -> None:
+    assert read(alone).success
+    alone.now = NOW - HOUR
+    assert alone.run("climate_rooms", KEY_TODAY).success
+    assert len(kept(alone)) == 8
+    alone.unit.set_clock(NOW - HOUR)
+    assert alone.run("climate_rooms", KEY_TODAY).success
+    assert len(kept(alone)) == 16
+
+
+# Days that a person asks for
+
+
+def test_a_past_day_is_not_asked_for_and_green_only_where_there_are_rows(
+    pipeline: Pipeline, influx: Influx
+) -> None:
+    assert read(pipeline, NOW - DAY).success
+    pipeline.set_clock(NOW)
+    asked = pipeline.requests()
+    assert pipeline.run("climate_rooms", "2026-07-12").success
+    assert pipeline.run("climate_rooms", KEY_YESTERDAY).success
+    assert pipeline.requests() == asked
+    assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
+    assert in_influx(influx) == as_points(kept(pipeline))
+
+
+def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: Pipeline) -> None:
+    assert read(alone, NOW - 2 * DAY).success
+    alone.set_clock(NOW)
+    assert alone.run("climate_rooms", "2026-07-11", KEY_TODAY).success
+    assert alone.green(CLIMATE) == {"2026-07-12", KEY_TODAY}
+    assert len(kept(alone)) == 16
+
+
+# A home without sensors
+
+
+def test_a_home_without_sensors_costs_one_request_and_one_run_a_day(bare: Pipeline) -> None:
+    runs = 0
+    for n in range(3 * 288):
+        planned = NOW.replace(minute=2, second=0) + n * 5 * MINUTE
+        request = tick(bare, planned)
+        if isinstance(request, RunRequest):
+            runs += 1
+            assert read(bare, planned + timedelta(seconds=4), request.tags).success
+        else:
+            assert "no room with a sensor" in request
+    assert (runs, answered(bare)) == (3, 3)
+    assert bare.green(CLIMATE) == set()
+    assert kept(bare).empty
+
+
+def test_runs_of_the_schedule_that_waited_for_each_other_ask_once(bare: Pipeline) -> None:
+    scheduled = {"dagster/schedule_name": "climate_every_five_minutes"}
+    for _ in range(3):
+        assert read(bare, tags=scheduled).success
+    assert answered(bare) == 1
+    # A person who asks has just put up a sensor.
+    assert read(bare).success
+    assert answered(bare) == 2
+
+
+# What stays when runs are deleted
+
+
+def test_an_ended_day_is_closed_and_its_runs_may_go(aging: Aging) -> None:
+    for n in range(2):
+        assert read(aging, NOW - DAY + n * 5 * MINUTE).success
+    aging.close()
+    aging.prune(NIGHT + 4 * DAY)
+    assert aging.runs("climate_rooms") == set()
+    assert aging.green_pages(CLIMATE) == {KEY_YESTERDAY}
+    assert len(kept(aging)) == 16
+
+
+def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(alone: Pipeline, influx: Influx) -> None:
+    assert read(alone, NOW - DAY).success
+    environment = {
+        "AISEG2_HOST": alone.unit.served.address,
+        "AISEG2_PASSWORD": alone.unit.served.password,
+        "AISEG2_DATA_DIR": str(alone.settings.base_data_dir),
+    } | influx.settings
+    writing = Pipeline(environment, alone.unit, alone.instance)
+    assert writing.execute("close_the_day", None, {}).success
+    assert writing.green(INFLUXDB_CLIMATE) == set()
+    with ClimateStore.open(writing.settings.climate_path) as store:
+        batch = store.pending_rows(influx.destination, store.pending_hours(influx.destination), 100)
+        assert len(batch.frame) == 8
+        store.acknowledge(influx.destination, batch, len(batch.frame))
+    assert writing.execute("close_the_day", None, {}).success
+    assert writing.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
+
+
+def test_whoever_looks_is_told_that_it_was_not_verified(alone: Pipeline) -> None:
+    assets = alone.definitions.resolve_asset_graph()
+    told = [
+        assets.get(CLIMATE).description,
+        alone.definitions.resolve_job_def("climate_rooms").description,
+        alone.definitions.resolve_schedule_def("climate_every_five_minutes").description,
+    ]
+    assert all("Not verified on a real unit" in str(description) for description in told)
+    assert {assets.get(key).group_name for key in (CLIMATE, INFLUXDB_CLIMATE)} == {"climate"}
+
+
+# The simulated device
+
+
+@pytest.mark.parametrize(("rooms", "pages"), [(ROOMS, [3, 1]), (ROOMS[:3], [3, 3]), ((), [0, 0])])
+def test_the_simulator_shows_three_rooms_a_page_and_its_last_page_again(
+    rooms: tuple[str, ...], pages: list[int]
+) -> None:
+    with simulated(NOW, rooms=rooms) as unit:
+        shown = [climate_page(unit.get(PAGE, page=str(n)).content, n) for n in (1, 2)]
+    assert [len(page.rooms) for page in shown] == pages
+    assert shown[0].device_time == NOW
+
+
+def test_the_simulated_climate_is_believable_and_that_of_its_time() -> None:
+    with simulated(NOW, rooms=ROOMS) as unit:
+        rooms = [on_page(unit)]
+        for n in range(1, 366, 7):
+            unit.set_clock(NOW + n * DAY + n * HOUR)
+            rooms.append(on_page(unit))
+        unit.set_clock(NOW)
+        assert on_page(unit) == rooms[0]
+    for room in (room for of_time in rooms for room in of_time):
+        assert room.temperature_c is not None
+        assert room.humidity_percent is not None
+        assert 10 < room.temperature_c < 35
+        assert 25 <= room.humidity_percent <= 85
+    assert len({room.temperature_c for of_time in rooms for room in of_time}) > 30

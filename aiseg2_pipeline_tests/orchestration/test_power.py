@@ -1,0 +1,623 @@
+"""The assets, checks and schedule in Dagster, with a device over HTTP, a store on disk and a real InfluxDB."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from dagster import (
+    AssetIn,
+    AssetKey,
+    DagsterEventType,
+    DagsterInstance,
+    Definitions,
+    ExecuteInProcessResult,
+    TableMetadataValue,
+    TimeWindowPartitionMapping,
+    asset,
+    build_schedule_context,
+    materialize,
+)
+from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+from filelock import FileLock
+
+from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S
+from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
+from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
+from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
+from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.simulator.server import running
+from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
+from aiseg2_pipeline_tests.support.device import (
+    FLOW,
+    FLOW_HTML,
+    PASSWORD,
+    USER,
+    Answer,
+    Device,
+    circuits_path,
+    empty_graph,
+    flow_json,
+    household,
+    serving,
+)
+from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.influxdb_proxy import Fault
+
+PROJECT = Path(__file__).parents[2]
+# The pages' own clock shows 23:15:53.
+NOW = datetime(2026, 7, 13, 23, 15, 20, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+HOME = [("ＬＤ<br />", " 224W"), ("a,b=c \\d🔌", " 80W"), ("ＩＨ<br />", ""), ("ＩＨ<br />", "")]
+POWER_READINGS, INFLUXDB_POWER = AssetKey("power_readings"), AssetKey("influxdb_power")
+
+
+class Pipeline:
+    """The definitions on a data directory, run in this process at a chosen time."""
+
+    def __init__(self, environment: dict[str, str], home: Path | None = None) -> None:
+        self.environment = environment
+        self.settings = Settings.from_environment(environment)
+        self.instance = DagsterInstance.local_temp(str(home)) if home else DagsterInstance.ephemeral()
+        self.now = NOW
+
+    @property
+    def definitions(self) -> Definitions:
+        return build_definitions(self.settings, lambda: self.now)
+
+    def minute(self, now: datetime = NOW, minute: datetime | None = None) -> ExecuteInProcessResult:
+        """Run what the schedule runs."""
+        self.now = now
+        minute = minute or now.replace(second=0)
+        return self._run(hour_key(minute), {MINUTE_TAG: minute.isoformat(timespec="minutes")})
+
+    def pending(self, now: datetime = NOW) -> ExecuteInProcessResult:
+        """Run what writes out in the background what is pending."""
+        self.now = now
+        job = self.definitions.resolve_job_def("power_pending")
+        return job.execute_in_process(
+            partition_key=hour_key(now), tags={PENDING_TAG: "1"}, instance=self.instance, raise_on_error=False
+        )
+
+    def by_hand(
+        self,
+        first: datetime,
+        last: datetime | None = None,
+        assets: Sequence[AssetKey] = (POWER_READINGS, INFLUXDB_POWER),
+    ) -> ExecuteInProcessResult:
+        """Run what a person's materialization of one hour, or of a range, runs."""
+        if last is None:
+            return self._run(hour_key(first), {}, assets)
+        keys = {"start": hour_key(first), "end": hour_key(last)}
+        return self._run(None, {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}, assets)
+
+    def _run(
+        self, key: str | None, tags: dict[str, str], assets: Sequence[AssetKey] = ()
+    ) -> ExecuteInProcessResult:
+        job = self.definitions.resolve_job_def("power_minute")
+        if assets:
+            job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(assets))
+        return job.execute_in_process(partition_key=key, tags=tags, instance=self.instance, raise_on_error=False)
+
+    def green(self, key: AssetKey) -> set[str]:
+        return self.instance.get_materialized_partitions(key)
+
+    def rows(self) -> pd.DataFrame:
+        with Store.open(self.settings.store_path) as store:
+            return store.read(NOW - timedelta(days=9), NOW + timedelta(days=9)).sort_values(KEY, ignore_index=True)
+
+    def checks(self) -> dict[str, tuple[bool, str]]:
+        keys = list(self.definitions.resolve_asset_graph().asset_check_keys)
+        records = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
+        found = {}
+        for key, record in records.items():
+            assert record.event is not None
+            evaluation = record.event.asset_check_evaluation
+            assert evaluation is not None
+            found[key.name] = (evaluation.passed, evaluation.description or "")
+        return found
+
+    def metadata(self, key: AssetKey) -> dict[str, Any]:
+        event = self.instance.get_latest_materialization_event(key)
+        assert event is not None
+        assert event.asset_materialization is not None
+        metadata = event.asset_materialization.metadata
+        return {
+            name: value.records if isinstance(value, TableMetadataValue) else value.value
+            for name, value in metadata.items()
+        }
+
+
+@pytest.fixture
+def device() -> Iterator[Device]:
+    with serving(household(HOME) | empty_graph(date(2026, 7, 14))) as served:
+        yield served
+
+
+@pytest.fixture
+def environment(device: Device, tmp_path: Path) -> dict[str, str]:
+    return {
+        "AISEG2_HOST": device.address.removeprefix("http://"),
+        "AISEG2_USER": USER,
+        "AISEG2_PASSWORD": PASSWORD,
+        "AISEG2_DATA_DIR": str(tmp_path / "data"),
+    }
+
+
+@pytest.fixture
+def alone(environment: dict[str, str]) -> Iterator[Pipeline]:
+    """A pipeline without an InfluxDB."""
+    pipeline = Pipeline(environment)
+    with pipeline.instance:
+        yield pipeline
+
+
+@pytest.fixture
+def pipeline(environment: dict[str, str], influx: Influx) -> Iterator[Pipeline]:
+    """A pipeline that writes to an empty bucket of the real server."""
+    with _writing_to(environment, influx) as writing:
+        yield writing
+
+
+@contextmanager
+def _writing_to(
+    environment: dict[str, str],
+    influx: Influx,
+    home: Path | None = None,
+) -> Iterator[Pipeline]:
+    pipeline = Pipeline(environment | influx.settings, home)
+    with pipeline.instance:
+        yield pipeline
+
+
+def failure(result: ExecuteInProcessResult) -> str:
+    """Return the sentence that a person sees for a failed step."""
+    events = [event for event in result.all_events if event.event_type == DagsterEventType.STEP_FAILURE]
+    error = events[-1].step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    assert error is not None
+    description = events[-1].step_failure_data.user_failure_data
+    return (description.description if description else None) or error.message
+
+
+def test_the_frame_that_the_device_gave_is_the_one_that_influxdb_gives_back(
+    pipeline: Pipeline, influx: Influx
+) -> None:
+    assert pipeline.minute().success
+    rows = pipeline.rows()
+    assert set(rows["time"]) == {pd.Timestamp(NOW)}
+    assert rows.set_index("name")["value"].to_dict() == {
+        "総発電電力": 2.1,
+        "総消費電力": 1.2,
+        "売買電力": 0.9,
+        "太陽光発電": 2130,
+        "ＬＤ": 224,
+        "a,b=c \\d🔌": 80,
+        "ＩＨ": 0,
+    }
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), rows)
+    assert pipeline.green(POWER_READINGS) == pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
+
+
+def test_several_readings_of_one_second_are_one(alone: Pipeline) -> None:
+    several = Pipeline(alone.environment | {"AISEG2_SAMPLES_PER_MINUTE": "3"})
+    assert several.minute(NOW.replace(second=49)).success
+    assert several.metadata(POWER_READINGS)["readings"] == 3
+    assert len(several.rows()) == several.metadata(POWER_READINGS)["series"]
+
+
+def test_a_materialization_tells_what_a_person_wants_to_know(pipeline: Pipeline) -> None:
+    pipeline.minute()
+    told = pipeline.metadata(POWER_READINGS)
+    assert told["rows"] == told["series"] == 7
+    assert told["readings"] == 1
+    assert told["generation_kw"] == 2.1
+    assert told["consumption_kw"] == 1.2
+    assert told["grid"] == "selling"
+    assert told["device_latency_s"] > 0
+    assert [record.data["circuit"] for record in told["circuits"]][:2] == [
+        "ＬＤ",
+        "a,b=c \\d🔌",
+    ]
+    assert pipeline.metadata(INFLUXDB_POWER)["rows"] == 7
+
+
+def test_the_checks_judge_each_reading(alone: Pipeline, device: Device) -> None:
+    alone.minute()
+    assert {name: passed for name, (passed, _) in alone.checks().items()} == {
+        "circuits_within_total": True,
+        "device_clock": True,
+        "every_circuit_present": True,
+        "no_rows_from_the_future": True,
+        "record_complete": True,
+    }
+    device.pages[FLOW] = flow_json(u_capacity="0.1")
+    device.pages[circuits_path(1)] = b"<html>busy</html>"
+    alone.minute(NOW + timedelta(minutes=5))
+    failed = {name: text for name, (passed, text) in alone.checks().items() if not passed}
+    assert set(failed) == {"every_circuit_present"}
+    assert "ＬＤ" in failed["every_circuit_present"]
+    device.pages |= {circuits_path(1): household(HOME)[circuits_path(1)]}
+    alone.minute(NOW + timedelta(minutes=6))
+    checks = alone.checks()
+    assert not checks["circuits_within_total"][0]
+    assert not checks["device_clock"][0]
+    assert "behind" in checks["device_clock"][1]
+
+
+def test_rows_from_the_future_are_named_with_the_command_that_removes_them(alone: Pipeline) -> None:
+    alone.minute(NOW - HOUR)
+    alone.minute(NOW + timedelta(days=1))
+    alone.minute(NOW)
+    passed, text = alone.checks()["no_rows_from_the_future"]
+    assert not passed
+    assert "aiseg2-pipeline remove --from 2026-07-15T08:15:20+09:00 --to 2026-07-15T08:15:20+09:00" in text
+    assert len(set(alone.rows()["time"])) == 3
+
+
+def test_a_person_can_run_the_checks(alone: Pipeline) -> None:
+    alone.minute()
+    definitions = alone.definitions
+    checks = definitions.resolve_asset_graph().asset_check_keys
+    result = (
+        definitions.resolve_implicit_global_asset_job_def()
+        .get_subset(asset_selection=set(), asset_check_selection=set(checks))
+        .execute_in_process(instance=alone.instance)
+    )
+    assert {evaluation.check_name: evaluation.passed for evaluation in result.get_asset_check_evaluations()} == {
+        key.name: True for key in checks
+    }
+
+
+def test_without_an_influxdb_the_write_out_is_skipped_and_stays_unmaterialized(alone: Pipeline) -> None:
+    result = alone.minute()
+    assert result.success
+    assert alone.green(POWER_READINGS) == {"2026-07-14-08:00"}
+    assert alone.green(INFLUXDB_POWER) == set()
+
+
+def test_a_run_that_starts_after_its_minute_takes_no_reading_and_ends_well(
+    alone: Pipeline, device: Device
+) -> None:
+    result = alone.minute(NOW + timedelta(minutes=1), minute=NOW.replace(second=0))
+    assert result.success
+    assert device.requests == 0
+    assert alone.green(POWER_READINGS) == set()
+
+
+def test_an_hour_without_rows_is_never_green_in_a_range_either(pipeline: Pipeline) -> None:
+    pipeline.minute(NOW - 3 * HOUR)
+    pipeline.minute(NOW - HOUR)
+    pipeline.now = NOW
+    hours = {"2026-07-14-05:00", "2026-07-14-07:00"}
+    assert pipeline.green(POWER_READINGS) == hours
+    assert pipeline.by_hand(NOW - 3 * HOUR, NOW - HOUR).success
+    assert pipeline.by_hand(NOW - 3 * HOUR, NOW - HOUR, [INFLUXDB_POWER]).success
+    assert pipeline.by_hand(NOW - 2 * HOUR).success
+    assert pipeline.green(POWER_READINGS) == pipeline.green(INFLUXDB_POWER) == hours
+
+
+def test_materializing_the_running_hour_by_hand_takes_a_reading(pipeline: Pipeline) -> None:
+    first_hour(pipeline.settings.data_dir, NOW - 2 * HOUR)
+    pipeline.now = NOW
+    assert pipeline.by_hand(NOW).success
+    assert len(set(pipeline.rows()["time"])) == 1
+    assert pipeline.by_hand(NOW - 2 * HOUR, NOW).success
+    assert pipeline.green(POWER_READINGS) == {"2026-07-14-08:00"}
+
+
+@pytest.mark.parametrize(
+    ("pages", "words"),
+    [
+        ({FLOW: b"<html>login</html>", FLOW_HTML: b"<html>login</html>"}, "electricflow/111"),
+        ({FLOW: Answer(b"", 404), FLOW_HTML: Answer(b"", 404)}, "AISEG2_HOST"),
+        ({FLOW: Answer(b"", 403)}, "AISEG2_PASSWORD"),
+        ({FLOW: flow_json(g_capacity=None)}, "g_capacity"),
+        ({FLOW: flow_json(measReg=0)}, "measuring unit"),
+    ],
+)
+def test_a_minute_without_a_reading_fails_with_one_sentence_and_no_point(
+    pipeline: Pipeline, device: Device, influx: Influx, pages: dict[str, Any], words: str
+) -> None:
+    device.pages |= pages
+    result = pipeline.minute()
+    assert not result.success
+    assert words in failure(result)
+    assert "Traceback" not in failure(result)
+    assert pipeline.green(POWER_READINGS) == pipeline.green(INFLUXDB_POWER) == set()
+    assert pipeline.rows().empty
+    assert influx.proxy.requests == []
+
+
+def test_what_influxdb_missed_while_it_was_away_is_there_afterwards_once(
+    pipeline: Pipeline, influx: Influx
+) -> None:
+    pipeline.minute(NOW - 2 * HOUR)
+    influx.server.stop()
+    for minutes in (59, 0):
+        result = pipeline.minute(NOW - timedelta(minutes=minutes))
+        assert not result.success
+        assert "kept" in failure(result)
+    assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-06:00"}
+    assert pipeline.green(POWER_READINGS) == {"2026-07-14-06:00", "2026-07-14-07:00", "2026-07-14-08:00"}
+    influx.server.start()
+    assert pipeline.minute(NOW + timedelta(minutes=1)).success
+    assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
+
+
+def test_the_write_out_is_tried_again_within_its_ten_seconds(pipeline: Pipeline, influx: Influx) -> None:
+    answers = [Fault(503), Fault(429, {"Retry-After": "1"})]
+    influx.proxy.fault = lambda _: answers.pop() if answers else None
+    result = pipeline.minute()
+    assert result.success
+    retried = [event for event in result.all_events if event.event_type == DagsterEventType.STEP_RESTARTED]
+    assert len(retried) == 2
+    assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
+
+
+def test_the_waits_of_a_write_out_end_before_its_time_does(
+    pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.resources.WRITE_OUT_S", 3.0)
+    influx.proxy.fault = lambda _: Fault(503)
+    result = pipeline.minute()
+    assert not result.success
+    waits_s = [
+        event.step_retry_data.seconds_to_wait or 0
+        for event in result.all_events
+        if event.event_type == DagsterEventType.STEP_UP_FOR_RETRY
+    ]
+    # The policy's own are 0.5, 1.5 and 3.5 s, more or less.
+    assert len(waits_s) >= 2
+    assert sum(waits_s) <= 3.0 - LEAST_REQUEST_S
+    assert "kept" in failure(result)
+
+
+def test_a_background_run_waits_as_long_as_the_server_asks_but_not_for_days(
+    pipeline: Pipeline, influx: Influx
+) -> None:
+    influx.proxy.token = "another"
+    pipeline.minute()
+    influx.proxy.token = None
+    answers = [Fault(503, {"Retry-After": "61"})]
+    influx.proxy.fault = lambda _: answers.pop() if answers else None
+    result = pipeline.pending()
+    assert not result.success
+    assert "kept" in failure(result)
+    answers = [Fault(503, {"Retry-After": "1"})]
+    assert pipeline.pending().success
+    assert pipeline.green(INFLUXDB_POWER) == {"2026-07-14-08:00"}
+
+
+def test_a_wrong_setting_is_not_tried_again_and_says_what_to_set(pipeline: Pipeline, influx: Influx) -> None:
+    influx.server.allow(influx.token, active=False)
+    result = pipeline.minute()
+    assert not result.success
+    assert "INFLUXDB_TOKEN" in failure(result)
+    assert influx.token not in failure(result)
+    assert len(influx.proxy.requests) == 1
+    influx.server.allow(influx.token, active=True)
+    assert pipeline.minute(NOW + timedelta(minutes=1)).success
+
+
+def test_a_refusal_is_told_though_the_store_is_held_by_another_process_as_well(
+    pipeline: Pipeline, influx: Influx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aiseg2_pipeline.store.database.BUSY_S", 0.05)
+    held = FileLock(f"{pipeline.settings.store_path}.lock", thread_local=False)
+
+    def hold() -> None:
+        held.acquire()
+
+    influx.proxy.token = "another"
+    influx.proxy.fault = lambda _: Fault(None, take=True, then=hold)
+    try:
+        result = pipeline.minute()
+    finally:
+        held.release(force=True)
+    assert not result.success
+    assert "INFLUXDB_TOKEN" in failure(result)
+
+
+def test_a_bucket_of_another_name_gets_everything_by_itself(
+    pipeline: Pipeline,
+    environment: dict[str, str],
+    influx: Influx,
+) -> None:
+    pipeline.minute(NOW - 2 * HOUR)
+    pipeline.minute(NOW - HOUR)
+    with Influx(influx.server, "another") as another, _writing_to(environment, another) as moved:
+        assert moved.minute().success
+        pd.testing.assert_frame_equal(another.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
+        # The first partition was noted with the first run, so every hour can turn green.
+        assert moved.green(INFLUXDB_POWER) == {"2026-07-14-06:00", "2026-07-14-07:00", "2026-07-14-08:00"}
+
+
+def test_nothing_of_the_demo_ever_reaches_a_configured_influxdb(pipeline: Pipeline, influx: Influx) -> None:
+    simulated = running(Household(), clock=lambda: NOW - timedelta(minutes=1))
+    with simulated as unit:
+        demo = Pipeline(
+            {
+                "AISEG2_SIMULATOR_PORT": unit.address.rpartition(":")[2],
+                "AISEG2_DATA_DIR": pipeline.environment["AISEG2_DATA_DIR"],
+            }
+        )
+        assert demo.minute(NOW - timedelta(minutes=1)).success
+    assert len(demo.rows()) > 0
+    assert pipeline.minute().success
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
+    assert set(pipeline.rows()["time"]) == {pd.Timestamp(NOW)}
+
+
+def test_materializing_an_hour_by_hand_writes_all_its_rows_again(pipeline: Pipeline, influx: Influx) -> None:
+    pipeline.minute(NOW - HOUR)
+    pipeline.minute()
+    influx.empty()
+    pipeline.minute(NOW + timedelta(minutes=1))
+    assert len(set(influx.readings()["time"])) == 1
+    assert pipeline.by_hand(NOW - HOUR, NOW, [INFLUXDB_POWER]).success
+    pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
+
+
+def test_rows_of_ended_hours_go_out_in_bounded_shares(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hours in (4, 3, 2):
+        pipeline.minute(NOW - hours * HOUR)
+    with Store.open(pipeline.settings.store_path) as store:
+        influx = pipeline.settings.influx
+        assert influx is not None
+        store.resend(None, None, Destination(influx.host, influx.org, influx.bucket))
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_ROWS_A_MINUTE", 14)
+    assert pipeline.minute().success
+    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 1
+    assert pipeline.minute(NOW + timedelta(minutes=1)).success
+    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 0
+
+
+def test_a_full_disk_is_one_sentence(alone: Pipeline, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)
+    (data / "readings.sqlite").mkdir()
+    result = alone.minute()
+    assert not result.success
+    assert str(data / "readings.sqlite") in failure(result)
+
+
+def test_secrets_are_nowhere_in_what_dagster_keeps(
+    environment: dict[str, str],
+    influx: Influx,
+    device: Device,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with _writing_to(environment, influx, home) as pipeline:
+        pipeline.minute()
+        influx.server.allow(influx.token, active=False)
+        pipeline.minute(NOW + timedelta(minutes=1))
+        influx.server.allow(influx.token, active=True)
+        device.pages[FLOW] = Answer(b"", 403)
+        pipeline.minute(NOW + timedelta(minutes=2))
+        shown = repr(pipeline.settings) + repr(pipeline.definitions.resources) + "".join(capfd.readouterr())
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(b"INFLUXDB_TOKEN" in path.read_bytes() for path in kept), (
+        "the failures' sentences are kept somewhere"
+    )
+    for secret in (PASSWORD, influx.token):
+        assert secret not in shown
+        for path in kept:
+            assert secret.encode() not in path.read_bytes(), path
+
+
+def test_each_service_logs_a_line_for_a_reading_and_a_write_out_and_an_error(
+    pipeline: Pipeline, device: Device, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.minute()
+    device.pages[FLOW] = Answer(b"", 403)
+    pipeline.minute(NOW + timedelta(minutes=1))
+    printed = [json.loads(line) for line in capfd.readouterr().out.splitlines() if line.startswith("{")]
+    by_event: dict[str, dict[str, Any]] = {line["event"]: line for line in printed}
+    assert by_event["reading"]["rows"] == 7
+    assert by_event["write_out"]["points"] == 7
+    assert "AISEG2_PASSWORD" in by_event["error"]["message"]
+
+
+def test_a_frame_is_loaded_by_partition_range(alone: Pipeline) -> None:
+    for hours in (2, 1, 0):
+        alone.minute(NOW - hours * HOUR)
+    hours_def = hourly(first_hour(alone.settings.data_dir, NOW))
+    loaded: list[pd.DataFrame] = []
+
+    @asset(
+        partitions_def=hours_def,
+        ins={"power_readings": AssetIn(partition_mapping=TimeWindowPartitionMapping(start_offset=-1))},
+    )
+    def seen(power_readings: pd.DataFrame) -> None:
+        loaded.append(power_readings)
+
+    source = next(iter(alone.definitions.assets or ()))
+    io_manager = (alone.definitions.resources or {})["readings_io"]
+    resources = {**(alone.definitions.resources or {}), "readings_io": io_manager}
+    materialize(
+        [source, seen],  # type: ignore[list-item]  # the first of the definitions' assets is an AssetsDefinition
+        selection=[seen],
+        partition_key=hour_key(NOW),
+        resources=resources,
+        instance=alone.instance,
+    )
+    assert set(loaded[0]["time"]) == {pd.Timestamp(NOW), pd.Timestamp(NOW - HOUR)}
+
+
+@pytest.mark.parametrize(
+    ("tick", "key"),
+    [
+        (datetime(2026, 7, 13, 23, 0, tzinfo=UTC), "2026-07-14-08:00"),
+        (datetime(2026, 7, 13, 22, 59, tzinfo=UTC), "2026-07-14-07:00"),
+        (datetime(2026, 7, 13, 15, 0, tzinfo=UTC), "2026-07-14-00:00"),
+    ],
+)
+def test_a_tick_belongs_to_the_hour_it_was_planned_in(alone: Pipeline, tick: datetime, key: str) -> None:
+    first_hour(alone.settings.data_dir, NOW - 24 * HOUR)
+    schedule = alone.definitions.resolve_schedule_def("every_minute")
+    assert schedule.cron_schedule == "* * * * *"
+    assert schedule.default_status.value == "RUNNING"
+    context = build_schedule_context(
+        scheduled_execution_time=tick,
+        repository_def=alone.definitions.get_repository_def(),
+        instance=alone.instance,
+    )
+    data = schedule.evaluate_tick(context)
+    (request,) = data.run_requests or ()
+    assert request.partition_key == key
+    assert datetime.fromisoformat(request.tags[MINUTE_TAG]) == tick
+
+
+def test_a_hung_minute_is_ended_by_dagster(alone: Pipeline) -> None:
+    job = alone.definitions.resolve_job_def("power_minute")
+    assert int(job.tags["dagster/max_runtime"]) == MINUTE_RUNTIME_S
+    written = yaml.safe_load((PROJECT / "dagster.yaml").read_text(encoding="utf-8"))
+    assert written["run_monitoring"] == {"enabled": True, "poll_interval_seconds": 10}
+
+
+def test_the_first_partition_stays_where_it_was(alone: Pipeline) -> None:
+    before = first_hour(alone.settings.data_dir, NOW)
+    assert first_hour(alone.settings.data_dir, NOW + timedelta(days=400)) == before
+    assert before == NOW.replace(minute=0, second=0)
+    # A note from a clock that was ahead is corrected, or no partition would exist.
+    assert first_hour(alone.settings.data_dir, NOW - 3 * HOUR) == before - 3 * HOUR
+
+
+def test_everything_loads_as_the_code_server_loads_it(alone: Pipeline) -> None:
+    # Names that are taken twice are found only here.
+    names = {job.name for job in alone.definitions.get_repository_def().get_all_jobs()}
+    assert {"power_minute", "power_fill", "close_the_day", "prune_history"} <= names
+
+
+def test_the_instance_and_the_workspace_are_what_dagster_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("AISEG2_CODE_SERVER", str(tmp_path / "code.sock"))
+    (tmp_path / "dagster.yaml").write_text(
+        (PROJECT / "dagster.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert not instance.telemetry_enabled
+        assert instance.run_monitoring_enabled
+        assert instance.get_concurrency_config().run_queue_config is not None
+        assert isinstance(instance.run_coordinator, MinuteFirstRunCoordinator)
+    (origin,) = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")]).create_origins()
+    assert isinstance(origin, GrpcServerCodeLocationOrigin)
+    assert origin.socket == str(tmp_path / "code.sock")
