@@ -1,4 +1,4 @@
-"""The two READMEs tell the same, and name every setting and command."""
+"""The documentation is the same in both languages (the architecture is in English alone), and what it names exists."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -11,66 +11,66 @@ from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 
-ENGLISH, JAPANESE = (
-    (Path(__file__).parents[1] / name).read_text(encoding="utf-8") for name in ("README.md", "README.ja.md")
-)
+ROOT = next(folder for folder in Path(__file__).parents if (folder / "pyproject.toml").is_file())
+FILES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in FILES}
+TESTS = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("aiseg2_pipeline_tests/**/test_*.py"))
+PAGES = {path.name for path in ROOT.glob("docs/*.md")}
+TRANSLATED = [*sorted(f"docs/{page}" for page in PAGES - {"architecture.md"}), "README.md"]
 CODE_BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-both = pytest.mark.parametrize("readme", [ENGLISH, JAPANESE], ids=["english", "japanese"])
 
 
-def heading_levels(readme: str) -> list[int]:
-    return [len(hashes) for hashes in re.findall(r"^(#+) ", CODE_BLOCK.sub("", readme), re.MULTILINE)]
+def headings(text: str) -> list[tuple[str, str]]:
+    return re.findall(r"^(#+) (.+)", CODE_BLOCK.sub("", text), re.MULTILINE)
 
 
-def code_blocks(readme: str) -> list[str]:
-    """Return the blocks without their comments, which are translated."""
-    return [re.sub(r" +# .*", "", block) for block in CODE_BLOCK.findall(readme)]
-
-
-def first_column(readme: str) -> list[list[str]]:
+def first_column(text: str) -> list[list[str]]:
     """Return the code in the first cell of each row of each table."""
-    cells = [re.split(r"(?<!\\)\|", line)[1] for line in readme.splitlines() if line.startswith("|")]
+    cells = [re.split(r"(?<!\\)\|", line)[1] for line in text.splitlines() if line.startswith("|")]
     return [re.findall(r"`([^`]+)`", cell) for cell in cells]
 
 
-def test_both_have_the_same_headings_level_by_level() -> None:
-    assert heading_levels(ENGLISH)
-    assert heading_levels(JAPANESE) == heading_levels(ENGLISH)
+def untranslated(text: str) -> object:
+    blocks = [re.sub(r" +# .*", "", block) for block in CODE_BLOCK.findall(text)]
+    return [level for level, _ in headings(text)], blocks, first_column(text)
 
 
-def test_both_have_the_same_code_blocks() -> None:
-    assert code_blocks(ENGLISH)
-    assert code_blocks(JAPANESE) == code_blocks(ENGLISH)
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_both_languages_have_the_same_headings_code_blocks_and_tables(page: str) -> None:
+    japanese = "README.ja.md" if page == "README.md" else page.replace("docs/", "docs/ja/")
+    assert untranslated(TEXTS[japanese]) == untranslated(TEXTS[page])
 
 
-def test_both_have_the_same_tables() -> None:
-    assert first_column(JAPANESE) == first_column(ENGLISH)
+@pytest.mark.parametrize("contents", ["README.md", "docs/README.md", "README.ja.md", "docs/ja/README.md"])
+def test_every_page_is_in_the_tables_of_contents(contents: str) -> None:
+    japanese = {path.name for path in ROOT.glob("docs/ja/*.md")}
+    assert japanese == PAGES <= {*re.findall(r"([\w-]+\.md)\)", TEXTS[contents]), "README.md"}
 
 
-def test_each_links_to_the_other() -> None:
-    assert "(README.ja.md)" in ENGLISH
-    assert "(README.md)" in JAPANESE
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_link_leads_to_a_file_and_every_named_test_exists(page: str) -> None:
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]+)#?([^)]*)\)", TEXTS[page]):
+        target = (ROOT / page).parent / link
+        assert target.exists(), link
+        titles = [title for _, title in headings(target.read_text(encoding="utf-8"))] if anchor else []
+        assert anchor in {"", *(re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles)}
+    assert [name for name in re.findall(r"`(test_\w+)`", TEXTS[page]) if f"def {name}(" not in TESTS] == []
 
 
 def test_the_example_in_python_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (code,) = re.findall(r"^```python\n(.*?)^```$", ENGLISH, re.MULTILINE | re.DOTALL)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", TEXTS["docs/data-access.md"], re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     now = datetime.now(UTC).replace(microsecond=0)
     with Store.open(Path("data/readings.sqlite")) as store:
         store.upsert(frame([Row(now - timedelta(minutes=1), "total", TOTAL_CONSUMPTION, 1.5, "kW", 0)]))
-    exec(code, {})  # noqa: S102 - the README's own
+    exec(code, {})  # noqa: S102 - the documentation's own
     assert "1.5" in capsys.readouterr().out
 
 
-@both
-def test_every_setting_is_in_a_table(readme: str) -> None:
-    named = {code for cell in first_column(readme) for code in cell}
-    assert {str(field.alias) for field in Settings.model_fields.values()} <= named
-
-
-@both
-def test_every_command_is_in_a_table(readme: str) -> None:
-    named = {code.split()[0] for cell in first_column(readme) for code in cell}
-    assert set(main.commands) <= named
+def test_the_settings_and_commands_are_those_of_the_tables() -> None:
+    settings = {code for cell in first_column(TEXTS["docs/configuration.md"]) for code in cell}
+    commands = {code.split()[0] for cell in first_column(TEXTS["docs/commands.md"]) for code in cell}
+    assert settings == {str(field.alias) for field in Settings.model_fields.values()}
+    assert commands == set(main.commands)
