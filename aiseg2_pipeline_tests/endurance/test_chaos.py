@@ -219,12 +219,6 @@ def test_a_damaged_file_is_put_aside_and_its_rows_come_back(bench: Bench) -> Non
     assert report.verdict.counts["minutes live"] >= 60 - MISSED
 
 
-def test_a_request_that_is_too_large_is_made_smaller(bench: Bench) -> None:
-    report = bench.whole(Event(5, 40, "influxdb only", "too_large"))
-    assert report.faults["influxdb: too_large"] > 0
-    assert report.verdict.counts["rows set aside"] == 0
-
-
 def test_of_what_is_refused_only_those_rows_are_set_aside(bench: Bench) -> None:
     scenario = bench.scenario(weather=Weather(unit=0, influx=0.1, kill=0))
     scenario.rain.kinds = ("refused",)
