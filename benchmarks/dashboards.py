@@ -1,7 +1,8 @@
-"""The Grafana dashboards on a year of minutes: how long each panel takes, and what memory InfluxDB takes for it.
+"""The Grafana dashboards on a year of minutes: time per panel, and InfluxDB's memory for it.
 
-The minutes of 34 series, and the hours of that time and the year before, are written to a real server. Each panel is asked for by
-itself, of a server that has just started, its queries one after the other, as the dashboards are when they are opened; memory is the server's peak above what it had before. A panel that shows nothing is marked: all have something to show.
+A real server gets the minutes of 34 series, and the hourly energy of the same time and of the year before. It is
+restarted before each panel, whose queries then run one after the other with the dashboard's default settings. Memory is
+the server's peak above its memory after the restart. A panel without any value is marked as empty; none should be.
 
     python -m benchmarks.dashboards [--days 365]
 """
@@ -37,7 +38,7 @@ LONGEST_S = 300
 
 
 def minutes(day: datetime) -> pd.DataFrame:
-    """Return a readings frame of a day of 34 series; an hour of it is filled, and ten minutes are missing."""
+    """Return a day's readings frame of 34 series; an hour is filled, and ten minutes are missing."""
     table = home.readings(day)
     table["time"] += timedelta(seconds=4)
     number = pd.to_numeric(table["name"].str.removeprefix("回路"), errors="coerce")
@@ -58,7 +59,7 @@ def minutes(day: datetime) -> pd.DataFrame:
 
 
 def hours(day: datetime) -> pd.DataFrame:
-    """Return an energy frame of a day: the hours of four totals and of the circuits, and the day's cost."""
+    """Return a day's energy frame: four totals and the circuits by the hour, and the day's cost."""
     random = np.random.default_rng(int(day.timestamp()))
     series = [(kind, kind) for kind in ("generation", "consumption", "bought", "sold")]
     series += [(energy.USAGE, str(n)) for n in range(1, CIRCUITS + 1)]
@@ -71,7 +72,7 @@ def hours(day: datetime) -> pd.DataFrame:
 
 
 def write(server: InfluxServer, days: int) -> int:
-    """Fill the bucket; return how many readings it was."""
+    """Fill the bucket and return the number of readings."""
     rows = 0
     for n in range(-365, days):
         day = START + n * DAY
@@ -93,7 +94,7 @@ def write(server: InfluxServer, days: int) -> int:
 
 
 def memory_mb(server: InfluxServer, what: str) -> float:
-    """Return the server's resident memory (`VmRSS`), or the most it had (`VmHWM`)."""
+    """Return the server's current (`VmRSS`) or peak (`VmHWM`) resident memory."""
     found = re.search(rf"{what}:\s*(\d+) kB", Path(f"/proc/{server.pid}/status").read_text(encoding="ascii"))
     if found is None:
         raise OSError(f"/proc has no {what}: measure on Linux")
@@ -102,11 +103,11 @@ def memory_mb(server: InfluxServer, what: str) -> float:
 
 def measured(server: InfluxServer, panel: Sequence[Query]) -> tuple[str, str]:
     """Return a panel's time and memory."""
-    # What was asked before leaves memory that Go keeps for itself.
+    # Go keeps the memory of earlier queries.
     server.stop()
     server.start()
     before = memory_mb(server, "VmRSS")
-    # The peak is counted from here on.
+    # Resets VmHWM.
     Path(f"/proc/{server.pid}/clear_refs").write_text("5", encoding="ascii")
     started = time.perf_counter()
     try:
@@ -146,8 +147,9 @@ def main() -> None:
         table: dict[str, list[str]] = {}
         for length in ranges:
             for name, panel in panels(View(end - length * DAY, end, end)):
-                say(f"{length} d: {name} …")
-                table.setdefault(name, [name]).extend(measured(server, panel))
+                took = measured(server, panel)
+                say(f"{length} d: {name}: {', '.join(took)}")
+                table.setdefault(name, [name]).extend(took)
     head = ("panel", *(text for length in ranges for text in (f"{length} d", "memory")))
     print(markdown(head, table.values()))
 
