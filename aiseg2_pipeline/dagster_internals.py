@@ -62,14 +62,6 @@ class Tables(NamedTuple):
     ticks: "db.Table"
 
 
-class Connections(NamedTuple):
-    """How each of Dagster's storages is connected to."""
-
-    events: Callable[[], AbstractContextManager["db.Connection"]]
-    runs: Callable[[], AbstractContextManager["db.Connection"]]
-    schedules: Callable[[], AbstractContextManager["db.Connection"]]
-
-
 def serve_code() -> None:
     """Be the code server of `dagster api grpc`, by sys.argv. Without the name: no code server, and `run` ends."""
     _private("dagster._cli.api", "grpc_command")()
@@ -134,16 +126,14 @@ def tables() -> Tables:
     )
 
 
-def connections(instance: "DagsterInstance") -> Connections:
-    """Return the connections of an instance's storages. Raise TypeError where they are not in an SQL database."""
-    found: list[Any] = [
-        getattr(instance.event_log_storage, "index_connection", None),
-        getattr(instance.run_storage, "connect", None),
-        getattr(instance.schedule_storage, "connect", None),
-    ]
-    if None in found:
+def connection(storage: object) -> AbstractContextManager["db.Connection"]:
+    """Connect to the database of one of an instance's storages. Raise TypeError where that is not an SQL database."""
+    # An event log has a database of its own for what all runs share.
+    connect = getattr(storage, "index_connection", None) or getattr(storage, "connect", None)
+    if connect is None:
         raise TypeError(NO_SQL)
-    return Connections(*found)
+    connected: AbstractContextManager[db.Connection] = connect()
+    return connected
 
 
 def has_a_file_for_each_run(instance: "DagsterInstance") -> bool:

@@ -6,21 +6,18 @@ What is kept how long is decided in `prune`.
 """
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as db
 from dagster import AssetKey, DagsterEventType, DagsterInstance
 
-from aiseg2_pipeline.dagster_internals import connections, tables
+from aiseg2_pipeline.dagster_internals import connection, tables
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import give_back
 
 BITE_ROWS = 500
 _MATERIALIZATION = DagsterEventType.ASSET_MATERIALIZATION.value
-
-_Connect = Callable[[], AbstractContextManager[db.Connection]]
 
 
 def last_materialized_by(instance: DagsterInstance, asset: AssetKey, step: str) -> set[str]:
@@ -35,8 +32,8 @@ def last_materialized_by(instance: DagsterInstance, asset: AssetKey, step: str) 
         )
         .group_by(log.partition)
     )
-    with connections(instance).events() as connection:
-        rows = connection.execute(db.select(log.partition).where(log.id.in_(last), log.step_key == step))
+    with connection(instance.event_log_storage) as connected:
+        rows = connected.execute(db.select(log.partition).where(log.id.in_(last), log.step_key == step))
         return {partition for (partition,) in rows}
 
 
@@ -58,8 +55,8 @@ def holding(instance: DagsterInstance, run_ids: Collection[str]) -> set[str]:
         .where(event.run_id.in_(run_ids), event.dagster_event_type == _MATERIALIZATION, db.not_(superseded))
         .distinct()
     )
-    with connections(instance).events() as connection:
-        return {run_id for (run_id,) in connection.execute(query)}
+    with connection(instance.event_log_storage) as connected:
+        return {run_id for (run_id,) in connected.execute(query)}
 
 
 def drop_evaluations(instance: DagsterInstance, before: datetime) -> Iterator[int]:
@@ -67,7 +64,7 @@ def drop_evaluations(instance: DagsterInstance, before: datetime) -> Iterator[in
     table = tables().evaluations
     by_check = [table.c.asset_key, table.c.check_name, table.c.partition]
     return _drop(
-        connections(instance).events, table, table.c.create_timestamp < before.replace(tzinfo=None), by_check
+        instance.event_log_storage, table, table.c.create_timestamp < before.replace(tzinfo=None), by_check
     )
 
 
@@ -75,31 +72,29 @@ def drop_ticks(instance: DagsterInstance, before: datetime) -> Iterator[int]:
     """Delete the ticks of schedules and sensors before a time (UTC), bite by bite, but the newest of each; yield how many."""
     table = tables().ticks
     by_instigator = [table.c.job_origin_id, table.c.selector_id]
-    return _drop(
-        connections(instance).schedules, table, table.c.timestamp < before.replace(tzinfo=None), by_instigator
-    )
+    return _drop(instance.schedule_storage, table, table.c.timestamp < before.replace(tzinfo=None), by_instigator)
 
 
 def give_back_space(instance: DagsterInstance) -> Iterator[None]:
     """Give unused pages back to the disk, where the storage is SQLite; yield after each bite."""
-    for connect in connections(instance):
+    for storage in (instance.event_log_storage, instance.run_storage, instance.schedule_storage):
         while True:
-            with connect() as connection:
-                raw = connection.connection.dbapi_connection
+            with connection(storage) as connected:
+                raw = connected.connection.dbapi_connection
                 if not isinstance(raw, sqlite3.Connection) or not give_back(raw):
                     break
             yield
 
 
 def _drop(
-    connect: _Connect, table: db.Table, old: db.ColumnElement[bool], group: Sequence[db.ColumnElement[Any]]
+    storage: object, table: db.Table, old: db.ColumnElement[bool], group: Sequence[db.ColumnElement[Any]]
 ) -> Iterator[int]:
-    with connect() as connection:
-        newest = [row_id for (row_id,) in connection.execute(db.select(db.func.max(table.c.id)).group_by(*group))]
+    with connection(storage) as connected:
+        newest = [row_id for (row_id,) in connected.execute(db.select(db.func.max(table.c.id)).group_by(*group))]
     bite = db.select(table.c.id).where(old, table.c.id.not_in(newest)).order_by(table.c.id).limit(BITE_ROWS)
     while True:
-        with connect() as connection:
-            deleted = connection.execute(table.delete().where(table.c.id.in_(bite))).rowcount
+        with connection(storage) as connected:
+            deleted = connected.execute(table.delete().where(table.c.id.in_(bite))).rowcount
         if not deleted:
             return
         yield deleted
