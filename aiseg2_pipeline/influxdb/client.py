@@ -55,7 +55,7 @@ _OWN_PROBLEM = HTTPStatus.INTERNAL_SERVER_ERROR
 class InfluxError(Exception):
     """Anything that keeps points from being stored; the message is one sentence.
 
-    `delivery` is what `outbox` had delivered until then (its Delivery), None where it was not at work.
+    `delivery` is what the module `delivery` had delivered until then (its Delivery), None where it was not at work.
     """
 
     delivery: Any = None
