@@ -1,7 +1,7 @@
-"""Every query of the Grafana dashboards, executed on a real InfluxDB that the pipeline filled.
+"""Executes every query of the Grafana dashboards on a real InfluxDB, and compares the results with the stores.
 
-What a panel must show is computed by pandas from the stores, as its title and description promise. Grafana's own types
-check the JSON.
+The pipeline's own delivery fills the bucket; pandas computes each panel's expected values from the stores. The JSON is
+checked with Grafana's own types.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.orchestration.assets import energy_history
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline_tests.support import dashboards_home as past
+from aiseg2_pipeline_tests.support import dashboards_home as data
 from aiseg2_pipeline_tests.support.dashboards import DASHBOARDS, GRAFANA, Query, View, execute, panels, queries
 from aiseg2_pipeline_tests.support.dashboards_home import DAY, MINUTE, NOW, at
 from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from aiseg2_pipeline_tests.support.missing import missing
 
 TOOLS = GRAFANA.parent / ".venv" / "dashboard-checks" / "node_modules"
-# Days end as Grafana's do; the year ends in the evening, when power is bought.
+# Days end as in Grafana; the year ends in the evening, when power is bought.
 EVENING = at("2024-07-13 20:30:30")
 VIEWS = {
     "today": View(at("2024-07-14"), at("2024-07-14 23:59:59.999"), NOW),
@@ -43,7 +43,7 @@ Values = Any  # a Series or a DataFrame over time
 
 
 class Home(NamedTuple):
-    """A bucket, and the values it was filled from over time, a column for each kind and name; `fills`: the intervals of filled ones."""
+    """A bucket and the stores' values over time, a column for each kind and name; `fills` has the filled rows' `interval_s`."""
 
     server: InfluxServer
     bucket: str
@@ -61,23 +61,23 @@ def home(influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory) 
         EnergyStore.open(folder / "energy.sqlite") as energies,
         InfluxWriter(server.url, server.token, server.org, bucket) as writer,
     ):
-        past.fill(store, energies, folder)
+        data.fill(store, energies, folder)
         send = partial(deliver, writer=writer, destination=Destination(server.url, server.org, bucket), now=NOW)
         send = partial(send, running_hour=NOW, max_older_rows=10**9, batch_rows=50_000)
         for done in (send(store), send(energies, lines=partial(energy_history.lines, store))):
             assert (done.set_aside, done.left_hours, done.stopped) == (0, 0, None)
-        power, energy = store.read(past.HOURS_FROM, NOW), energies.read(past.HOURS_FROM, NOW)
-        for time in (past.MINUTES_FROM, past.RENAMED_AT):
+        power, energy = store.read(data.HOURS_FROM, NOW), energies.read(data.HOURS_FROM, NOW)
+        for time in (data.MINUTES_FROM, data.RENAMED_AT):
             names = {each.circuit_id: shown_name(each.name) for each in store.circuits_at(time)}
-            of_time = (energy["time"] >= past.RENAMED_AT) == (time == past.RENAMED_AT)
+            of_time = (energy["time"] >= data.RENAMED_AT) == (time == data.RENAMED_AT)
             energy["name"] = energy["name"].mask(of_time, energy["name"].replace(names))
     filled = power[power["interval_s"] > 0].assign(value=power["interval_s"].astype("float64"))
-    # Circuits of one name are added up.
+    # Circuits with the same name are added up.
     tables = (rows.rename(columns={"time": "_time"}) for rows in (power, filled, energy))
     return Home(server, bucket, *(rows.pivot_table("value", "_time", ["kind", "name"], "sum") for rows in tables))
 
 
-# --- What each panel must show
+# --- Expected values
 
 GENERATED, CONSUMED, EXCHANGED = (("total", name) for name in ("総発電電力", "総消費電力", "売買電力"))
 GENERATION, CONSUMPTION, BOUGHT, SOLD = ((name, name) for name in ("generation", "consumption", "bought", "sold"))
@@ -87,27 +87,27 @@ Key = tuple[str, str]
 MONTH = pd.offsets.MonthBegin()
 
 
-class Shown:
-    """A home in a range, as panels show it; `every` is the length of a window."""
+class Expected:
+    """Computes what panels must show of a range; `every` is the length of a window."""
 
     def __init__(self, home: Home, view: View, every: str) -> None:
         self.home, self.view, self.every = home, view, every
         ranges = [(table.index >= view.start) & (table.index < view.stop) for table in home[2:]]
         self.power, self.fills, self.energy = (table[rows] for table, rows in zip(home[2:], ranges, strict=True))
 
-    def lately(self, age: pd.Timedelta) -> "Shown":
-        return Shown(self.home, View(self.view.now - age, self.view.now, self.view.now), self.every)
+    def recent(self, age: pd.Timedelta) -> "Expected":
+        return Expected(self.home, View(self.view.now - age, self.view.now, self.view.now), self.every)
 
     def windowed(self, values: Values, fn: str, *, empty: bool = False) -> Values:
-        """Return the value of each window, by its start; windows with no value only if `empty`, and none without any."""
+        """Aggregate by window; include windows without a value if `empty`, but nothing for a range without any value."""
         values = values.dropna(how="all")
-        # Grafana's own windows know no time zone, days and months are Japan's.
+        # `v.windowPeriod` counts from 1970 UTC; days and months are Japan's.
         zone = "Asia/Tokyo" if self.every in ("1d", "1mo") else "UTC"
         start, stop = (pd.Timestamp(time).tz_convert(zone) for time in (self.view.start, self.view.stop))
         step: Any = MONTH if self.every == "1mo" else pd.Timedelta(self.every.replace("d", "D"))
         first = start.normalize().replace(day=1) if step == MONTH else start.floor(step)
         starts = pd.date_range(first, stop, freq=step, inclusive="left").tz_convert("UTC")
-        # The first window begins where the range does.
+        # Flux clips the first window to the range.
         starts = starts.where(starts >= start, start.tz_convert("UTC")).rename("_time")
         grouped = values.groupby(starts[np.searchsorted(starts, values.index, side="right") - 1])
         table = grouped.sum(min_count=1) if fn == "sum" else grouped.agg(fn)
@@ -116,55 +116,55 @@ class Shown:
         return table.rename_axis("_time")
 
     def last(self, key: Key, sign: int = 1) -> Values:
-        """Return the last value within five minutes without its sign, if it has this one."""
-        value = self.lately(5 * MINUTE).power[key].dropna().iloc[-1:]
+        """Return the absolute last value within five minutes, if it has this sign."""
+        value = self.recent(5 * MINUTE).power[key].dropna().iloc[-1:]
         return value[(value < 0) == (sign < 0)].abs()
 
     def last_time(self, table: str, key: Key) -> Values:
         """Return the time of the last value within 30 days, in milliseconds."""
-        times = getattr(self.lately(30 * DAY), table)[key].dropna().index[-1:]
+        times = getattr(self.recent(30 * DAY), table)[key].dropna().index[-1:]
         return pd.Series([time.timestamp() * 1000 for time in times], times)
 
     def mean(self, table: str, key: Key) -> Values:
         return self.windowed(getattr(self, table)[key], "mean", empty=True)
 
-    def total(self, key: Key, divisor: float = 1000) -> Values:
+    def range_total(self, key: Key, divisor: float = 1000) -> Values:
         return pd.Series([self.energy[key].sum(min_count=1) / divisor]).dropna()
 
-    def totals(self, key: Key, divisor: float = 1000) -> Values:
+    def window_totals(self, key: Key, divisor: float = 1000) -> Values:
         return self.windowed(self.energy[key], "sum") / divisor
 
-    def year_before(self, key: Key) -> Values:
+    def previous_year(self, key: Key) -> Values:
         start, stop = (pd.Timestamp(time) - pd.DateOffset(years=1) for time in self.view[:2])
-        values = Shown(self.home, View(start, stop, self.view.now), self.every).totals(key)
+        values = Expected(self.home, View(start, stop, self.view.now), self.every).window_totals(key)
         return values.set_axis((values.index.tz_convert("Asia/Tokyo") + pd.DateOffset(years=1)).tz_convert("UTC"))
 
-    def own(self, whole: Key, part: Key) -> Values:
-        """Return what of the whole is not the part, of the hours of which both are known."""
+    def minus(self, whole: Key, part: Key) -> Values:
+        """Return the sums of `whole` minus `part`, over hours that have both."""
         return self.windowed(self.energy[whole] - self.energy[part], "sum") / 1000
 
-    def share(self, whole: Key, part: Key, *, windows: bool = False) -> Values:
-        """Return the same in percent of the whole."""
+    def percent(self, whole: Key, part: Key, *, windows: bool = False) -> Values:
+        """Return `whole` minus `part` in percent of `whole`, over hours that have both."""
         table = self.energy[[whole, part]].dropna()
         sums: Values = self.windowed(table, "sum") if windows else table.sum().to_frame().T
         sums = sums[sums[whole] > 0]
         return 100 * (sums[whole] - sums[part]) / sums[whole]
 
-    def shares(self, whole: Key, part: Key) -> Values:
-        return self.share(whole, part, windows=True)
+    def percent_by_window(self, whole: Key, part: Key) -> Values:
+        return self.percent(whole, part, windows=True)
 
     def circuits(self, table: str) -> Values:
         return pd.DataFrame(getattr(self, table)["usage"]).dropna(axis="columns", how="all")
 
-    def circuits_now(self) -> Values:
-        return self.lately(5 * MINUTE).circuits("power").ffill().iloc[-1]
+    def latest_by_circuit(self) -> Values:
+        return self.recent(5 * MINUTE).circuits("power").ffill().iloc[-1]
 
-    def circuits_of_minutes(self) -> Values:
-        """Return each circuit's kWh: the means of its minutes, added up."""
+    def kwh_by_circuit_from_power(self) -> Values:
+        """Return each circuit's kWh as the sum of its minutes' mean power."""
         table = self.circuits("power")
         return table.groupby(table.index.floor("min")).mean().sum() / 60_000
 
-    def circuits_of_hours(self) -> Values:
+    def kwh_by_circuit(self) -> Values:
         return self.circuits("energy").sum() / 1000
 
     def stacked(self, table: str, part: str) -> Values:
@@ -176,29 +176,31 @@ class Shown:
         curves = values[largest].unstack() if part == "largest" else rest  # noqa: PD010 - no pivot
         return curves if fn == "mean" else curves.dropna()
 
-    def covered(self) -> pd.DatetimeIndex:
-        """Return the minutes that were read or filled."""
+    def covered_minutes(self) -> pd.DatetimeIndex:
+        """Return the minutes with a live or filled row."""
         return pd.DatetimeIndex(self.power[EXCHANGED].dropna().index).floor("min").unique()
 
-    def read(self) -> Values:
-        return self.windowed(pd.Series(~self.covered().isin(self.fills.index), self.covered()).astype(int), "sum")
+    def live_minutes(self) -> Values:
+        return self.windowed(
+            pd.Series(~self.covered_minutes().isin(self.fills.index), self.covered_minutes()).astype(int), "sum"
+        )
 
-    def filled(self) -> Values:
+    def filled_minutes(self) -> Values:
         return self.windowed(self.fills[EXCHANGED], "count")
 
-    def lacking(self) -> Values:
-        """Return the minutes without a value since the first one, until two minutes ago."""
-        begin = Shown(self.home, View(past.HOURS_FROM, NOW, NOW), "1m").covered()[0]
+    def missing_minutes(self) -> Values:
+        """Count the minutes without a row, from the first row of all until two minutes ago."""
+        begin = Expected(self.home, View(data.HOURS_FROM, NOW, NOW), "1m").covered_minutes()[0]
         start = max(pd.Timestamp(self.view.start).tz_convert("UTC").ceil("min"), begin)
         stop = min(pd.Timestamp(self.view.stop), pd.Timestamp(self.view.now).floor("min") - 2 * MINUTE)
         every = pd.date_range(start, stop.tz_convert("UTC"), freq="min", inclusive="left")
-        return self.windowed(pd.Series(1, every.difference(self.covered())), "sum")
+        return self.windowed(pd.Series(1, every.difference(self.covered_minutes())), "sum")
 
     def known_hours(self) -> Values:
-        return Shown(self.home, self.view, "1d").windowed(self.energy[CONSUMPTION], "count", empty=True)
+        return Expected(self.home, self.view, "1d").windowed(self.energy[CONSUMPTION], "count", empty=True)
 
 
-# By title: for each query of the panel what of `Shown` it must answer.
+# By title, for each of the panel's queries: the method of `Expected` and its arguments.
 PANELS: dict[str, list[tuple[Any, ...]]] = {
     "発電": [("last", GENERATED)],
     "消費": [("last", CONSUMED)],
@@ -208,33 +210,33 @@ PANELS: dict[str, list[tuple[Any, ...]]] = {
     "きょうの発電と消費": [("mean", "power", GENERATED), ("mean", "power", CONSUMED), ("mean", "fills", CONSUMED)],
     "きょうの売買": [("mean", "power", EXCHANGED), ("mean", "fills", CONSUMED)],
     "きょうの充電率": [("mean", "power", CHARGE)],
-    "いまの電力(多い順)": [("circuits_now",)],
-    "期間の使用量(多い順)": [("circuits_of_minutes",)],
+    "いまの電力(多い順)": [("latest_by_circuit",)],
+    "期間の使用量(多い順)": [("kwh_by_circuit_from_power",)],
     "回路別の電力(積み上げ)": [
         ("stacked", "power", "largest"),
         ("stacked", "power", "rest"),
         ("mean", "fills", CONSUMED),
     ],
-    "発電量": [("total", GENERATION)],
-    "消費量": [("total", CONSUMPTION)],
-    "買電量": [("total", BOUGHT)],
-    "売電量": [("total", SOLD)],
-    "自家消費率": [("share", GENERATION, SOLD)],
-    "自給率": [("share", CONSUMPTION, BOUGHT)],
-    "買電の料金": [("total", BOUGHT_YEN, 1)],
-    "売電の金額": [("total", SOLD_YEN, 1)],
-    "消費の内訳": [("own", CONSUMPTION, BOUGHT), ("totals", BOUGHT)],
-    "発電の内訳": [("own", GENERATION, SOLD), ("totals", SOLD)],
-    "消費を前年と比べる": [("year_before", CONSUMPTION), ("totals", CONSUMPTION)],
-    "発電を前年と比べる": [("year_before", GENERATION), ("totals", GENERATION)],
-    "自家消費率と自給率": [("shares", GENERATION, SOLD), ("shares", CONSUMPTION, BOUGHT)],
-    "料金": [("totals", BOUGHT_YEN, 1), ("totals", SOLD_YEN, 1)],
+    "発電量": [("range_total", GENERATION)],
+    "消費量": [("range_total", CONSUMPTION)],
+    "買電量": [("range_total", BOUGHT)],
+    "売電量": [("range_total", SOLD)],
+    "自家消費率": [("percent", GENERATION, SOLD)],
+    "自給率": [("percent", CONSUMPTION, BOUGHT)],
+    "買電の料金": [("range_total", BOUGHT_YEN, 1)],
+    "売電の金額": [("range_total", SOLD_YEN, 1)],
+    "消費の内訳": [("minus", CONSUMPTION, BOUGHT), ("window_totals", BOUGHT)],
+    "発電の内訳": [("minus", GENERATION, SOLD), ("window_totals", SOLD)],
+    "消費を前年と比べる": [("previous_year", CONSUMPTION), ("window_totals", CONSUMPTION)],
+    "発電を前年と比べる": [("previous_year", GENERATION), ("window_totals", GENERATION)],
+    "自家消費率と自給率": [("percent_by_window", GENERATION, SOLD), ("percent_by_window", CONSUMPTION, BOUGHT)],
+    "料金": [("window_totals", BOUGHT_YEN, 1), ("window_totals", SOLD_YEN, 1)],
     "回路別の使用量(積み上げ)": [("stacked", "energy", "largest"), ("stacked", "energy", "rest")],
-    "回路別の使用量(多い順)": [("circuits_of_hours",)],
+    "回路別の使用量(多い順)": [("kwh_by_circuit",)],
     "最後の電力量": [("last_time", "energy", CONSUMPTION)],
-    "期間に補完した分": [("filled",)],
-    "期間に欠けている分": [("lacking",)],
-    "計測・補完・欠測": [("read",), ("filled",), ("lacking",)],
+    "期間に補完した分": [("filled_minutes",)],
+    "期間に欠けている分": [("missing_minutes",)],
+    "計測・補完・欠測": [("live_minutes",), ("filled_minutes",), ("missing_minutes",)],
     "電力量が分かっている時間(1日24時間のうち)": [("known_hours",)],
 }
 
@@ -242,11 +244,11 @@ PANELS: dict[str, list[tuple[Any, ...]]] = {
 def expected_of(query: Query, view: View, home: Home) -> Values:
     refs = [target["refId"] for target in query.panel["targets"]]
     what, *given = PANELS[query.panel["title"]][refs.index(query.ref)]
-    return getattr(Shown(home, view, query.every), what)(*given).sort_index()
+    return getattr(Expected(home, view, query.every), what)(*given).sort_index()
 
 
 def difference(query: Query, expected: Values, home: Home) -> str:
-    """Return how InfluxDB's answer differs from what is expected by time, name, or both; nothing where it does not."""
+    """Describe how a query's result differs from the expected values; empty if it does not."""
     where = f"{query.dashboard}, {query.panel['title']}, {query.ref} {query.every}"
     rows = execute(home.server, query.flux)
     by = [column for column in ("name", "_time") if column in rows]
@@ -256,7 +258,7 @@ def difference(query: Query, expected: Values, home: Home) -> str:
     wrong = ~np.isclose(expected, got, rtol=1e-6, atol=1e-9, equal_nan=True)
     if wrong.any():
         return f"{where}: not {got[wrong]}, but {expected[wrong]}"
-    # Grafana draws points in the order in which they come, and leaves out what is too many.
+    # Grafana draws points in the given order, and drops those above its limit.
     curves = rows.assign(order=-rows["_value"] if by == ["name"] else rows.get("_time", 0)).groupby("table")
     if not curves["order"].is_monotonic_increasing.all() or curves.size().max() > query.most_rows:
         return f"{where}: out of order, or more than {query.most_rows} points"
@@ -271,12 +273,12 @@ def test_each_panel_shows_what_the_store_holds(home: Home, name: str) -> None:
         wrong.append(difference(query, expected, home))
         shown |= {query.panel["title"]} if expected.notna().any() else set()
     assert not any(wrong), "\n".join(filter(None, wrong))
-    # What a day costs is known at its end.
+    # A day's cost is stored when the day has ended.
     assert PANELS.keys() - shown == ({"買電の料金", "売電の金額", "料金"} if name == "today" else set())
 
 
-def test_another_name_in_any_query_is_noticed(home: Home) -> None:
-    """So no name is there in vain, and nothing is compared with nothing."""
+def test_a_wrong_name_in_any_query_is_detected(home: Home) -> None:
+    """The comparison must fail when any name in a filter is changed."""
     view, changed = VIEWS["24 hours"], 0
     for query in queries(view, home.bucket):
         expected = expected_of(query, view, home)
@@ -284,7 +286,7 @@ def test_another_name_in_any_query_is_noticed(home: Home) -> None:
             continue
         for name in re.finditer(r'(?<=== ")[^"]+', query.flux):
             flux = f"{query.flux[: name.end()]}x{query.flux[name.end() :]}"
-            with contextlib.suppress(ValueError):  # the server refuses it
+            with contextlib.suppress(ValueError):  # InfluxDB rejects the query
                 assert difference(query._replace(flux=flux), expected, home), flux
             changed += 1
     assert changed > 3 * len(PANELS)
@@ -332,7 +334,7 @@ def test_the_dashboards_are_of_grafanas_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_a_dashboard_is_in_japans_time_and_its_panels_have_names_and_make_nothing_up(name: str) -> None:
+def test_a_dashboard_uses_japans_time_and_its_panels_fill_no_gap(name: str) -> None:
     dashboard, source = DASHBOARDS[name], {"type": "influxdb", "uid": "${datasource}"}
     assert (dashboard["timezone"], dashboard["refresh"], dashboard.get("id")) == ("Asia/Tokyo", "1m", None)
     every = panels(dashboard)
@@ -343,7 +345,7 @@ def test_a_dashboard_is_in_japans_time_and_its_panels_have_names_and_make_nothin
         assert len(set(refs)) == len(refs)
         named = {each["matcher"]["options"] for each in panel["fieldConfig"]["overrides"]}
         assert named == set(refs) if panel["type"] == "timeseries" else named <= set(refs), panel["title"]
-        # A gap is a gap: nothing is drawn over it, nothing filled in.
+        # Gaps stay visible: neither bridged by a line nor filled.
         assert panel["fieldConfig"]["defaults"].get("custom", {}).get("spanNulls", False) is False
         for target in panel["targets"]:
             assert panel["datasource"] == target["datasource"] == source
@@ -351,7 +353,7 @@ def test_a_dashboard_is_in_japans_time_and_its_panels_have_names_and_make_nothin
             assert not re.search(r"\b(fill|interpolate\.\w+)\(", target["query"])
 
 
-def test_dashboards_are_told_apart_and_links_between_them_lead_somewhere() -> None:
+def test_dashboards_are_unique_and_their_links_lead_to_one_of_them() -> None:
     uids = {dashboard["uid"] for dashboard in DASHBOARDS.values()}
     assert len(uids) == len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == len(DASHBOARDS) == 4
     for dashboard in DASHBOARDS.values():

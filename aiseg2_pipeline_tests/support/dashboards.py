@@ -1,6 +1,6 @@
-"""The Grafana dashboards' queries as Grafana 12 sends them, and their execution by a real InfluxDB.
+"""Interpolates the dashboards' queries as Grafana 12 does, and executes them on a real InfluxDB.
 
-What a panel must show belongs in the tests.
+A panel's expected values belong in the tests.
 """
 
 import io
@@ -21,12 +21,12 @@ GRAFANA = Path(__file__).parents[2] / "grafana"
 FILES = sorted(GRAFANA.glob("dashboards/*.json"))
 DASHBOARDS: dict[str, Node] = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
 SCREEN_PX = 1920
-# What Grafana rounds an interval to, for ranges of an hour to a year.
+# Grafana rounds `v.windowPeriod` to one of these, for ranges up to a year.
 INTERVALS = ("1m", "2m", "5m", "10m", "15m", "20m", "30m", "1h", "2h", "3h", "6h")
 
 
 class View(NamedTuple):
-    """The range that is chosen in Grafana, and the time at which the page is looked at (aware)."""
+    """The selected time range and the current time (all aware)."""
 
     start: datetime
     stop: datetime
@@ -40,9 +40,9 @@ class Query(NamedTuple):
     panel: Node
     ref: str
     every: str
-    # Whether that variable has this value when the dashboard is opened.
+    # Whether this is the variable's default value.
     as_opened: bool
-    # How many points of a curve Grafana draws; those after them are left out, with an error.
+    # Grafana truncates a longer series and shows an error.
     most_rows: float
     flux: str
 
@@ -70,7 +70,7 @@ def queries(view: View, bucket: str) -> Iterator[Query]:
             flux = target["query"]
             for text, value in given.items():
                 flux = flux.replace(text, value)
-            # Not Grafana's: without it the time would be that of the test.
+            # Not part of Grafana's interpolation: it fixes the current time.
             flux = re.sub(r'\A((?:import "\w+"\n)*)', rf"\1option now = () => {_rfc3339(view.now)}\n", flux)
             most_rows = 1.5 * panel.get("maxDataPoints", width_px)
             name = next((name for name in variables if f"${{{name}}}" in flux), "")
@@ -85,7 +85,7 @@ def _rfc3339(time: datetime) -> str:
 
 
 def execute(server: InfluxServer, flux: str, timeout_s: float = 60) -> pd.DataFrame:
-    """Return the rows of the tables that InfluxDB answers, in order. Raise ValueError where it answers with an error."""
+    """Return the rows of a query's result, in order. Raise ValueError if InfluxDB reports an error."""
     answer = requests.post(
         f"{server.url}/api/v2/query",
         params={"org": server.org},
@@ -93,10 +93,10 @@ def execute(server: InfluxServer, flux: str, timeout_s: float = 60) -> pd.DataFr
         json={"query": flux, "type": "flux", "dialect": {"annotations": [], "header": True}},
         timeout=timeout_s,
     )
-    # One that is found on the way follows the tables.
+    # An error during execution follows the tables, with status 200.
     if not answer.ok or re.search(r"^,?error,reference\b", answer.text, re.MULTILINE):
         raise ValueError(f"{answer.text[-500:]}\n{flux}")
-    # A head for each kind of table.
+    # Tables with other columns have a header of their own.
     parts = [pd.read_csv(io.StringIO(part)) for part in answer.text.split("\r\n\r\n") if part.strip()]
     rows = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["table", "_value"])
     if "_time" in rows:

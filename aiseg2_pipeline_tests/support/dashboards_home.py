@@ -1,7 +1,7 @@
-"""A home's past as the pipeline keeps it, for the dashboards: a month of minutes, and the hours of eighteen months.
+"""Fills the stores with a simulated home's data for the dashboards: a month of minutes, eighteen months of hours.
 
-Most is computed from the simulated household; the last minutes and two gaps that are filled come by way of a simulated
-device. There are minutes that nobody read, and hours that nobody knows.
+Most rows are computed from the simulated household. The last minutes are read from a simulated device, and two gaps
+are filled from its SD card. Other minutes and hours are missing.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ from aiseg2_pipeline_tests.support.simulator_client import simulated
 
 SECOND, MINUTE, DAY = pd.Timedelta("1s"), pd.Timedelta("1min"), pd.Timedelta("1D")
 at = partial(pd.Timestamp, tz="Asia/Tokyo")
-# The year has a 29th of February, and the year before it is compared with.
+# The year has a 29th of February; the dashboards compare it with the year before.
 NOW = at("2024-07-14 12:10:30")
 HOURS_FROM, CIRCUITS_FROM, MINUTES_FROM = at("2023-01-10"), at("2023-07-13"), at("2024-06-14 10:25")
 BATTERY_FROM, DEVICE_FROM = at("2024-07-05"), at("2024-07-14 12:02")
-# Two circuits have one name; one gets another name.
+# Two circuits share a name; another circuit is renamed.
 KEPT = (10, 11, 12, 18, 20, 26, 30, 33, 35, 38)
 RENAMED_AT = at("2024-07-01 09:30")
 FILLED = [
@@ -50,14 +50,14 @@ NO_ENERGY = [(at("2023-11-01"), at("2023-12-01")), (at("2024-07-03"), at("2024-0
 
 
 def fill(store: Store, energies: EnergyStore, folder: Path) -> None:
-    """Fill the stores."""
+    """Store all rows; the energy store gets the SD card's rows first."""
     unregistered = [(HOURS_FROM, each.circuit_id, None) for each in CIRCUITS if each.circuit_id not in KEPT]
     household = Household(renames=[*unregistered, (RENAMED_AT, 30, "書斎・エアコン")], battery=True)
     times = sorted({MINUTES_FROM, RENAMED_AT, DEVICE_FROM, *(time for gap in UNREAD for time in gap)})
     for start, end in pairwise(times):
         if not any(gap_start <= start < gap_end for gap_start, gap_end in UNREAD):
             store.upsert(_minutes(household, start, end))
-    # An hour with two readings a minute.
+    # Two readings a minute for an hour.
     store.upsert(_minutes(household, at("2024-07-13 10:00:30"), at("2024-07-13 11:00")))
     for time in (MINUTES_FROM, RENAMED_AT):
         store.record_circuits([Circuit(str(key), name) for key, name in household.names(time).items()], time)
@@ -84,7 +84,7 @@ def fill(store: Store, energies: EnergyStore, folder: Path) -> None:
 
 
 def _minutes(household: Household, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-    """Return a readings frame of live minutes, each read four seconds after `start`."""
+    """Return a readings frame with a live reading a minute, the first four seconds after `start`."""
     power = _watts(
         household, pd.date_range(start + 4 * SECOND, end, freq="min", inclusive="left").tz_convert("UTC")
     )
@@ -107,13 +107,13 @@ def _minutes(household: Household, start: pd.Timestamp, end: pd.Timestamp) -> pd
 
 
 def _hours(household: Household) -> pd.DataFrame:
-    """Return an energy frame of the hours that have ended, and of what the days cost that have."""
+    """Return an energy frame of all ended hours, and the cost of all ended days."""
     times = pd.date_range(HOURS_FROM, NOW.floor("h"), freq="10min", inclusive="left").tz_convert("UTC")
     wh = _watts(household, times).resample("h").mean().round()
     for start, end in NO_ENERGY:
         wh = wh[(wh.index < start) | (wh.index >= end)]
     wh.loc[wh.index < CIRCUITS_FROM, wh.columns[4:]] = np.nan
-    # Now and then one of the totals is not known.
+    # Some hours lack one of the totals.
     wh.loc[wh.index[5::50], "sold"] = np.nan
     wh.loc[wh.index[7::50], "bought"] = np.nan
     yen = (wh * 0.031).tz_convert("Asia/Tokyo").resample("D").sum(min_count=1).tz_convert("UTC")[:-1]
@@ -131,7 +131,7 @@ def _watts(household: Household, times: pd.DatetimeIndex) -> pd.DataFrame:
 
 
 def _rows(columns: Mapping[tuple[str, str, str], Any], interval_s: int) -> pd.DataFrame:
-    """Return values over time, in columns by kind, name and unit, as the frame of a store."""
+    """Return a store's frame of values over time in columns by kind, name and unit."""
     wide = pd.DataFrame(columns).rename_axis("time").rename_axis(["kind", "name", "unit"], axis="columns")
     table: Any = wide.melt(ignore_index=False).dropna().reset_index().assign(interval_s=interval_s)
     return pd.DataFrame(table[list(DTYPES)].astype(DTYPES))
