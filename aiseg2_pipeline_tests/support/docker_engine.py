@@ -31,7 +31,6 @@ from aiseg2_pipeline_tests.support.influxdb import influxd_path
 
 SUITE = "trixie"
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates", "curl")
-DEBIAN_MIRROR = "http://deb.debian.org/debian"
 BASE = "aiseg2-test-base"
 PIPELINE = "aiseg2-test-pipeline"
 START_S = 60
@@ -174,16 +173,14 @@ class DockerEngine:
         self.docker("image", "prune", "--force")
 
     def _debian(self) -> str:
-        recipe = json.dumps([SUITE, PACKAGES, DEBIAN_MIRROR])
+        recipe = json.dumps([SUITE, PACKAGES])
         name = f"aiseg2-test-debian:{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
         if not self.docker("image", "ls", "--quiet", name):
             # On the engine's own disk: /tmp may forbid device files.
             with tempfile.TemporaryDirectory(dir=self.folder) as folder:
                 root = Path(folder) / "root"
                 include = f"--include={','.join(PACKAGES)}"
-                self._run(
-                    *("debootstrap", "--variant=minbase", include, SUITE, root, DEBIAN_MIRROR), timeout=BUILD_S
-                )
+                self._run(*("debootstrap", "--variant=minbase", include, SUITE, root), timeout=BUILD_S)
                 archive = Path(folder) / "root.tar"
                 self._run("tar", "-C", root, "-cf", archive, ".", timeout=BUILD_S)
                 self.docker("import", str(archive), name, timeout=BUILD_S)
