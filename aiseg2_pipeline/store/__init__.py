@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
 
-# Imported on first use, so that whoever uses another module of this package does not import pandas.
+# Imported on first use, so that an import of another module of this package does not import pandas.
 _MODULES = {
     "ClimateStore": "energy",
     "Destination": "outbox",

@@ -1,10 +1,10 @@
-"""The circuits that the device had at each time, as they were noted: a past reading has the name of its time."""
+"""The circuit lists and when each was in force, so that a past reading gets the name that its circuit had then."""
 
 from collections.abc import Collection
 from datetime import datetime
 
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.store.transactions import Execute, Transactions, again, unix_s
+from aiseg2_pipeline.store.transactions import Execute, Transactions, repeated, unix_s
 
 CIRCUITS_AT = """
 SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time) ORDER BY rowid
@@ -12,13 +12,13 @@ SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS
 
 
 class CircuitLists(Transactions):
-    """The circuits in force, from when to when."""
+    """The circuits and the times in which they were in force."""
 
-    @again
+    @repeated
     def record_circuits(self, circuits: Collection[Circuit], at: datetime) -> None:
-        """Note that `circuits` is the list in force at `at`; nothing is written where it is so already.
+        """Store that `circuits` is the list in force at `at`; write nothing if that is stored already.
 
-        What had been noted for times after `at` is dropped: the clock was wrong then.
+        Entries later than `at` are deleted, because the clock was wrong when they were stored.
         """
         at_s = int(unix_s(at))
         with self._changing() as execute:
@@ -35,18 +35,18 @@ class CircuitLists(Transactions):
                     )
 
     def circuits_at(self, time: datetime) -> list[Circuit]:
-        """Return the circuits in force at a time, in the order they were noted; the first ones before that."""
+        """Return the circuits in force at a time, in the order of storing; before the first list, those of the first list."""
         with self._reading() as execute:
             first = execute("SELECT min(valid_from) FROM circuits").fetchone()[0]
             if first is None:
                 return []
             return [Circuit(*row) for row in execute(CIRCUITS_AT, {"time": max(first, unix_s(time))})]
 
-    @again
+    @repeated
     def add_circuits(self, past: Collection[tuple[str, str, int, int | None]]) -> None:
-        """Add a past of circuits (id, name, valid from, valid to; unix s) before the first list noted here.
+        """Add older circuits (id, name, valid from, valid to; unix s) before the first list of this store.
 
-        What was in force until then ends with that list.
+        Those still in force end where that list begins.
         """
         with self._changing() as execute:
             (first,) = execute("SELECT min(valid_from) FROM circuits").fetchone()

@@ -1,12 +1,11 @@
-"""The files of a damaged store: kept aside under a name that says since when, while readings go on in a new one.
+"""The damaged files of a store: their names, the replacement by a new file, and the note beside each of them.
 
-What counts as damage, and who may put a file aside, says `database`; what can still be read of one comes back by
-`recovery`.
+`database` decides what damage is and when a file is replaced; `recovery` restores the rows that can be read.
 
-Nothing is renamed: SQLite removes a journal by its name when a file is closed, and a process that still has the damaged
-file open would remove the new one's. So the new file has a name that was never in use, the path of the old one becomes a
-link to it in one step, and the old one gets another name, its journal too. Killed before that step, the damaged file
-is still the store; killed after it, the new one is.
+No file is renamed: SQLite deletes a journal by its name when a file is closed, so a process that still has the damaged
+file open would delete the journal of the new one. Instead, the new file gets an unused name, the path becomes a link to it
+in one step, and the damaged file and its journal get other names. A process killed before that step leaves the damaged file
+as the store, one killed after it the new file.
 """
 
 import contextlib
@@ -23,9 +22,9 @@ _JOURNALS = ("-wal", "-shm")
 
 @dataclass(frozen=True)
 class DamagedFile:
-    """A damaged store that is kept, and why.
+    """A damaged file and what is wrong with it.
 
-    `salvaged` says in a sentence what came back of it, None while nobody has looked.
+    `salvaged` is a message about the restored rows, None before the first recovery.
     """
 
     path: Path
@@ -34,35 +33,31 @@ class DamagedFile:
 
 
 def journals(path: Path) -> list[Path]:
-    """Return the names of SQLite's files beside a file."""
+    """Return the names of SQLite's journal files of a file."""
     return [Path(f"{path}{ending}") for ending in _JOURNALS]
 
 
 def damaged_files(path: Path) -> list[DamagedFile]:
-    """Return the damaged files that are kept of the store at `path`, oldest first."""
-    kept = [one for one in _candidates(path) if not _is_store(one, path)]
-    notes = [_read_note(one) for one in kept]
-    return [
-        DamagedFile(one, str(note.get("reason", "")), note.get("salvaged"))
-        for one, note in zip(kept, notes, strict=True)
-    ]
+    """Return the damaged files of the store at `path`, oldest first."""
+    kept = {file: _read_note(file) for file in _candidates(path) if not _is_store(file, path)}
+    return [DamagedFile(file, str(note.get("reason", "")), note.get("salvaged")) for file, note in kept.items()]
 
 
 def unsalvaged(*paths: Path) -> list[DamagedFile]:
-    """Return the damaged files of these stores that nobody has tried to bring rows back from, the newest of each first.
+    """Return the damaged files of these stores that need a recovery, the newest of each first.
 
-    In that order they are to be salvaged: circuits come back before the first list that is known.
+    They are recovered in that order, because older circuits are added before the first list that is stored.
     """
-    return [one for path in paths for one in reversed(damaged_files(path)) if one.salvaged is None]
+    return [file for path in paths for file in reversed(damaged_files(path)) if file.salvaged is None]
 
 
 def note_salvaged(damaged: DamagedFile, sentence: str) -> None:
-    """Note beside the file what came back of it. Raise OSError."""
-    _write_note(damaged.path, {"reason": damaged.reason, "salvaged": sentence})
+    """Write the note about the restored rows beside the file. Raise OSError."""
+    write_json(_note(damaged.path), {"reason": damaged.reason, "salvaged": sentence})
 
 
 def new_names(path: Path, now: datetime) -> tuple[Path, Path]:
-    """Return two names that are not in use: for a new file of the store at `path`, and for the damaged one."""
+    """Return two unused names: for a new file of the store at `path`, and for the damaged one."""
     folder = path.resolve().parent
     stamp = now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     for number in count(1):
@@ -74,65 +69,69 @@ def new_names(path: Path, now: datetime) -> tuple[Path, Path]:
 
 
 def put_aside(path: Path, new: Path, aside: Path, reason: str) -> None:
-    """Make the file `new` the store at `path`, and keep the one that is it as `aside`.
+    """Make the file `new` the store at `path`, and keep the present one as `aside`.
 
-    Nobody else may open the store meanwhile. Raise OSError; the store is then as it was.
+    The caller holds the lock of the store. Raise OSError, which leaves the store as it was.
     """
     old = path.resolve()
-    # One that was killed on its way here has left its names.
-    for one in _candidates(path):
-        if _is_store(one, path):
-            for left in (one, *journals(one), one.with_suffix(".json")):
-                left.unlink(missing_ok=True)
+    # A process that was killed at this point has left other names of the present file.
+    for file in _candidates(path):
+        if _is_store(file, path):
+            for leftover in (file, *journals(file), _note(file)):
+                leftover.unlink(missing_ok=True)
     for name, new_name in zip((old, *journals(old)), (aside, *journals(aside)), strict=True):
         with contextlib.suppress(FileNotFoundError):
             os.link(name, new_name)
-    _write_note(aside, {"reason": reason, "salvaged": None})
-    _on_disk(old.parent)
+    write_json(_note(aside), {"reason": reason, "salvaged": None})
+    _flush(old.parent)
     point(path, new)
     for name in (old, *journals(old)):
-        # The link to the new file stays, where it has taken the old one's name.
+        # Where the path was the old file itself, it is the link to the new one by now.
         if name != path.parent.resolve() / path.name:
             name.unlink(missing_ok=True)
-    _on_disk(old.parent)
+    _flush(old.parent)
 
 
 def point(path: Path, new: Path) -> None:
-    """Make `path` a link to `new` in one step, whatever was there."""
+    """Make `path` a link to `new` in one step."""
     link = path.with_name(f"{path.name}.link")
     link.unlink(missing_ok=True)
     link.symlink_to(new.name if new.parent == path.parent.resolve() else new)
     link.replace(path)
-    _on_disk(path.parent)
+    _flush(path.parent)
 
 
 def _candidates(path: Path) -> list[Path]:
-    # By the stem, so that the second one of a second comes after the first.
-    return sorted(path.resolve().parent.glob(f"{path.stem}-damaged-*{path.suffix}"), key=lambda one: one.stem)
+    # Sorted by the stem, so that the second file of a second comes after the first.
+    return sorted(path.resolve().parent.glob(f"{path.stem}-damaged-*{path.suffix}"), key=lambda file: file.stem)
 
 
-def _is_store(one: Path, path: Path) -> bool:
-    return path.exists() and one.samefile(path)
+def _is_store(file: Path, path: Path) -> bool:
+    return path.exists() and file.samefile(path)
+
+
+def _note(aside: Path) -> Path:
+    return aside.with_suffix(".json")
 
 
 def _read_note(aside: Path) -> dict[str, Any]:
     try:
-        note = json.loads(aside.with_suffix(".json").read_text(encoding="utf-8"))
+        note = json.loads(_note(aside).read_text(encoding="utf-8"))
         return note if isinstance(note, dict) else {}
     except (OSError, ValueError):
         return {}
 
 
-def _write_note(aside: Path, note: dict[str, Any]) -> None:
-    path = aside.with_suffix(".json")
-    new = path.with_suffix(".tmp")
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Replace a file that only its owner may read. Raise OSError."""
+    new = path.with_suffix(f".{os.getpid()}.tmp")
     new.touch(mode=0o600)
-    new.write_text(json.dumps(note, ensure_ascii=False), encoding="utf-8")
+    new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     new.replace(path)
 
 
-def _on_disk(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
+def _flush(folder: Path) -> None:
+    """Flush the names in a folder to the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,11 +1,11 @@
-"""The store's file: how it is opened, replaced when it is damaged, and SQLite's errors as sentences that a person can act on.
+"""The store's file: opening, replacing a damaged file, and SQLite's errors as messages that say what to do.
 
-What is asked of the tables belongs in `readings.py` and its rooms, the tables in `schema.py`, the names of a damaged file in
-`damage.py`. Everything here is about the file: that it is ours, that only its owner may read it, that several
-processes can use it at once, that a commit is on disk when it returns, and that all of them use the same file.
+Queries belong in `readings` and the modules that it consists of, the tables in `schema`, the names of damaged files in
+`damage`. This module makes sure that the file is a store, that only its owner may read it, that several processes can
+use it at the same time, that a commit is on disk when it returns, and that all processes use the same file.
 
-Damaged is what SQLite calls so, and only where it was a store: a full disk, a fault in reading or writing, a lock
-and a missing right never put a file aside, for the file behind them may be whole.
+A file is damaged when SQLite says so and it was a store before. A full disk, an I/O error, a lock and a missing
+permission never replace a file, because its content may be whole.
 """
 
 import contextlib
@@ -25,35 +25,50 @@ from aiseg2_pipeline.store.damage import damaged_files, journals, new_names, poi
 BUSY_S = 10.0
 FULL_BELOW_BYTES = 1 << 20
 MOST_DAMAGED = 20
-MB = 1e6
+OTHER_FOLDER = "or set AISEG2_DATA_DIR to another folder"
+FULL = f"cannot grow because its disk is full: free some space on it, {OTHER_FOLDER}"
+HELD = f"was held by another process for {BUSY_S:.0f} s: end the process that hangs, and try again"
+NO_STORE = f"is not a store of aiseg2-pipeline: move it away, {OTHER_FOLDER}"
+READ_ONLY = f"is read-only for this user: let the user write to it and to its folder, {OTHER_FOLDER}"
+PROBLEMS = {
+    sqlite3.SQLITE_FULL: FULL,
+    sqlite3.SQLITE_IOERR: FULL,
+    sqlite3.SQLITE_BUSY: HELD,
+    sqlite3.SQLITE_LOCKED: HELD,
+    sqlite3.SQLITE_READONLY: READ_ONLY,
+    sqlite3.SQLITE_PERM: READ_ONLY,
+    sqlite3.SQLITE_CANTOPEN: f"cannot be opened: see that it is a file and that this user may write to it, {OTHER_FOLDER}",
+    sqlite3.SQLITE_NOTADB: NO_STORE,
+    sqlite3.SQLITE_CORRUPT: f"is damaged: move it away and put a copy of it back, {OTHER_FOLDER}",
+}
 
 Say = Callable[[str], object]
 
 
 class StoreError(Exception):
-    """The store cannot be used; one sentence that names the file and says what to do."""
+    """The store cannot be used; the message names the file and says what to do."""
 
 
 class ReplacedError(StoreError):
-    """The file was damaged; another one, which has none of its rows, is in its place and works."""
+    """The file was damaged and has been replaced by a new one, which can be used and has none of its rows."""
 
 
 class DamageFoundError(sqlite3.DatabaseError):
-    """The file holds what SQLite would not have written, though it did not say so itself."""
+    """The file has content that no store writes, though SQLite raised no error."""
 
 
 @contextlib.contextmanager
-def sentences(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the file system raise inside into a StoreError."""
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite and of the file system into a StoreError."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreError(_sentence(error, path)) from error
+        raise StoreError(f"{path} {_problem(error, path)}.") from error
     except Timeout as error:
-        raise StoreError(_busy(path)) from error
+        raise StoreError(f"{path} {HELD}.") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise StoreError(_full(path)) from error
+            raise StoreError(f"{path} {FULL}.") from error
         raise StoreError(
             f"{path} cannot be opened ({error.strerror}): let this user write to its folder, "
             "or set AISEG2_DATA_DIR to another one."
@@ -61,134 +76,127 @@ def sentences(path: Path) -> Iterator[None]:
 
 
 class StoreFile:
-    """A file with the store's tables, open by one connection.
+    """A store's file, open on one connection.
 
-    `say` gets a sentence when the file is put aside as damaged, and when bringing it up to date takes long.
+    `say` gets a message when the file is replaced because of damage.
     """
 
     def __init__(self, path: Path, say: Say | None = None) -> None:
-        """Open it, made with its folder where absent; raise StoreError where it cannot be used."""
+        """Open the file, and create it and its folder where they are missing; raise StoreError where it cannot be used."""
         self.path = path
-        # Where nobody has set up logging, as in the commands, that is stderr.
+        # Without a logging configuration, as in the commands, this writes to stderr.
         self._say = say or logging.getLogger("aiseg2_pipeline").warning
-        with sentences(path):
+        with store_errors(path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._alone():
-                self.connection = self._opened()
+            with self._lock():
+                self.connection = self._open()
                 self._identity = _identity(path)
 
     def close(self) -> None:
-        """Close it."""
-        with sentences(self.path):
+        """Close the connection."""
+        with store_errors(self.path):
             self.connection.close()
 
     def follow(self) -> None:
-        """Raise ReplacedError where the file at the path is another one than this; the next transaction is on that one."""
-        with sentences(self.path):
+        """Raise ReplacedError if the path leads to another file by now; the next transaction uses that one."""
+        with store_errors(self.path):
             if _identity(self.path) != self._identity:
-                raise ReplacedError(self._open_again(None))
+                raise ReplacedError(self._reopen(None))
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
-        """Turn errors into a StoreError; where they say that the file is damaged, it is replaced before."""
-        with sentences(self.path):
+        """Turn errors into a StoreError; replace the file first if the error means damage."""
+        with store_errors(self.path):
             try:
                 yield
             except sqlite3.Error as error:
                 if not is_damage(error):
                     raise
-                raise ReplacedError(self._open_again(str(error))) from error
+                raise ReplacedError(self._reopen(str(error))) from error
 
-    def _open_again(self, damage: str | None) -> str:
-        """Open the file that is the store now, which is a new one where this one is damaged; return what became of it."""
-        with self._alone():
-            told = f"{self.path} was replaced by another process: try again."
+    def _reopen(self, damage: str | None) -> str:
+        """Open the present file, after replacing it if it is the damaged one; return a message about it."""
+        with self._lock():
+            message = f"{self.path} was replaced by another process: try again."
             if damage is not None and _identity(self.path) == self._identity:
-                told = self._put_aside(damage)
-            # Not before: the last one to close a file removes its journal, which is put aside with it.
+                message = self._replace(damage)
+            # Only now: the last connection that is closed removes the journal, which is kept with the damaged file.
             self.connection.close()
-            self.connection = self._opened()
+            self.connection = self._open()
             self._identity = _identity(self.path)
-        return told
+        return message
 
-    def _alone(self) -> FileLock:
-        """One process at a time opens the file or puts it aside; SQLite's switch to WAL does not wait for others either."""
+    def _lock(self) -> FileLock:
+        """Return the lock under which one process opens or replaces the file; SQLite's switch to WAL does not wait."""
         return FileLock(f"{self.path}.lock", timeout=BUSY_S, mode=0o600)
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         if not self.path.exists():
-            self._make_room()
+            self._create()
         try:
-            connection = self._connected(self.path.resolve())
+            connection = self._connect(self.path.resolve())
         except sqlite3.Error as error:
-            # A file that never was a store is refused, whatever is wrong with it.
+            # A file that never was a store is refused instead.
             if not (is_damage(error) and self._is_known(self.path)):
                 raise
-            self._put_aside(str(error))
-            connection = self._connected(self.path.resolve())
-        self._remember()
+            self._replace(str(error))
+            connection = self._connect(self.path.resolve())
+        if not self._is_known(self.path):
+            with contextlib.suppress(OSError):
+                self._note.touch(mode=0o600)
+                self._note.write_text(str(self.path.stat().st_ino))
         return connection
 
-    def _make_room(self) -> None:
-        """Make an empty file, for this user alone."""
+    def _create(self) -> None:
+        """Create an empty file that only its owner may read."""
         self._note.unlink(missing_ok=True)
+        # A file in use must not be opened here: closing it would drop SQLite's locks.
         real = self.path.resolve()
-        if any(journal.exists() for journal in journals(real)):
-            # Somebody has removed the file, and another process still has it open: its journal keeps its name.
-            real = new_names(self.path, datetime.now(UTC))[0]
+        if not any(journal.exists() for journal in journals(real)):
             real.touch(mode=0o600)
-            point(self.path, real)
-        else:
-            # A file in use must not be opened here: closing it would drop SQLite's locks.
-            real.touch(mode=0o600)
+            return
+        # The file was deleted while another process has it open, whose journal keeps the name.
+        new, _ = new_names(self.path, datetime.now(UTC))
+        new.touch(mode=0o600)
+        point(self.path, new)
 
-    def _connected(self, real: Path) -> sqlite3.Connection:
-        """Return a connection to the file, its tables made or brought up to date; refuse what is not ours."""
+    def _connect(self, real: Path) -> sqlite3.Connection:
+        """Return a connection to the file, after creating or upgrading its tables; refuse a file that is no store."""
         if real.stat().st_size == 0 and self._is_known(real):
             raise DamageFoundError("the file is empty")
         connection = sqlite3.connect(real, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            version, is_new = self._looked_at(connection, real)
+            version = self._version(connection, real)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            if is_new:
+            if version is None:
                 schema.make_tables(connection)
             elif version < schema.VERSION:
-                self._upgrade(connection, version, real)
+                schema.upgrade(connection, version)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _looked_at(self, connection: sqlite3.Connection, real: Path) -> tuple[int, bool]:
-        """Return the version of the tables, and whether there are none yet; raise StoreError where they are not ours to use."""
+    def _version(self, connection: sqlite3.Connection, real: Path) -> int | None:
+        """Return the version of the tables, None for an empty file; raise StoreError if this program cannot use them."""
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > schema.VERSION:
             raise StoreError(
-                f"{self.path} is from a newer aiseg2-pipeline (store version {version}, this one knows "
-                f"{schema.VERSION}): install the newer one again, or set AISEG2_DATA_DIR to another folder."
+                f"{self.path} is from a newer aiseg2-pipeline (store version {version}, this program supports "
+                f"{schema.VERSION}): install the newer one again, {OTHER_FOLDER}."
             )
         names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-        is_new = not (version or names)
-        if not is_new and not (version and {"series", "readings", "meta"} <= names):
+        if not (version or names):
+            return None
+        if not (version and {"series", "readings", "meta"} <= names):
             if self._is_known(real):
-                raise DamageFoundError("tables are gone")
-            raise StoreError(_foreign(self.path))
-        return version, is_new
+                raise DamageFoundError("tables are missing")
+            raise StoreError(f"{self.path} {NO_STORE}.")
+        return int(version)
 
-    def _upgrade(self, connection: sqlite3.Connection, version: int, real: Path) -> None:
-        growth = schema.growth_bytes(version, real.stat().st_size)
-        if growth + FULL_BELOW_BYTES > shutil.disk_usage(real.parent).free:
-            raise StoreError(
-                f"{self.path} cannot be brought up to date, which takes {growth / MB + 1:.0f} MB on its disk: free that much, or "
-                "install the older aiseg2-pipeline again."
-            )
-        if growth:
-            self._say(f"{self.path} is being brought up to date (store version {version} to {schema.VERSION}).")
-        schema.upgrade(connection, version)
-
-    def _put_aside(self, damage: str) -> str:
-        """Put a new file in the place of this one; return the sentence that says so."""
+    def _replace(self, damage: str) -> str:
+        """Move the damaged file aside and put a new one in its place; return the message about it."""
         if len(damaged_files(self.path)) >= MOST_DAMAGED:
             raise StoreError(
                 f"{self.path} is damaged again, after {MOST_DAMAGED} damaged files, so its disk is failing: set AISEG2_DATA_DIR to a folder on "
@@ -197,32 +205,26 @@ class StoreFile:
         new, aside = new_names(self.path, datetime.now(UTC))
         try:
             new.touch(mode=0o600)
-            self._connected(new).close()
+            self._connect(new).close()
             put_aside(self.path, new, aside, damage)
         except BaseException:
             if self.path.resolve() != new:
                 for file in (new, *journals(new)):
                     file.unlink(missing_ok=True)
             raise
-        told = (
-            f"{self.path} was damaged ({damage}) and is kept as {aside.name}; readings go on in a new file. What can still be read of it comes "
-            f"back by itself while the pipeline runs, or with `aiseg2-pipeline salvage`."
+        message = (
+            f"{self.path} was damaged ({damage}) and is kept as {aside.name}; readings continue in a new file. "
+            "Its readable rows are restored while the pipeline runs, or by `aiseg2-pipeline salvage`."
         )
-        self._say(told)
-        return told
+        self._say(message)
+        return message
 
-    # Which file was a store, so that damage to it is told from a file that somebody has put there.
+    # The inode of the file that was a store: damage to it is repaired, any other file that is no store is refused.
 
     def _is_known(self, path: Path) -> bool:
         with contextlib.suppress(OSError):
             return self._note.read_text() == str(path.stat().st_ino)
         return False
-
-    def _remember(self) -> None:
-        if not self._is_known(self.path):
-            with contextlib.suppress(OSError):
-                self._note.touch(mode=0o600)
-                self._note.write_text(str(self.path.stat().st_ino))
 
     @property
     def _note(self) -> Path:
@@ -230,62 +232,34 @@ class StoreFile:
 
 
 def is_damage(error: sqlite3.Error) -> bool:
-    """Return whether the error says that the file holds what a store cannot hold."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    # That one is Python's own, and has no code.
-    undecodable = str(error).startswith("Could not decode to UTF-8")
+    """Return whether the error means that the file has content that no store writes."""
+    # Python raises the error about UTF-8 itself, without a code.
     return (
         isinstance(error, DamageFoundError)
-        or undecodable
-        or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        or str(error).startswith("Could not decode to UTF-8")
+        or _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     )
 
 
+def _code(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code, 0 for an error that Python raised itself."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at a path from any other that is there, None where there is none."""
+    """Return device and inode of the file at a path, None where there is none."""
     with contextlib.suppress(FileNotFoundError):
-        found = path.stat()
-        return found.st_dev, found.st_ino
+        status = path.stat()
+        return status.st_dev, status.st_ino
     return None
 
 
-def _sentence(error: sqlite3.Error, path: Path) -> str:
-    other_folder = "or set AISEG2_DATA_DIR to another folder"
-    # Python's own errors (a closed store, say) carry no code.
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
-        case sqlite3.SQLITE_IOERR if shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
-            what = f"could not be read or written ({error.sqlite_errorname})"
-            remedy = "see that its disk has no fault, no quota and free space"
-        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
-            return _full(path)
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return _busy(path)
-        case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-            what, remedy = (
-                "is read-only for this user",
-                f"let the user write to it and to its folder, {other_folder}",
-            )
-        case sqlite3.SQLITE_CANTOPEN:
-            what, remedy = (
-                "cannot be opened",
-                f"see that it is a file and that this user may write to it, {other_folder}",
-            )
-        case sqlite3.SQLITE_NOTADB:
-            return _foreign(path)
-        case sqlite3.SQLITE_CORRUPT:
-            what, remedy = "is damaged", f"move it away and put a copy of it back, {other_folder}"
-        case _:
-            what, remedy = f"cannot be used ({error})", f"start again, {other_folder}"
-    return f"{path} {what}: {remedy}."
-
-
-def _full(path: Path) -> str:
-    return f"{path} cannot grow because its disk is full: free some space on it, or set AISEG2_DATA_DIR to another folder."
-
-
-def _busy(path: Path) -> str:
-    return f"{path} was held by another process for {BUSY_S:.0f} s: end the process that hangs, and try again."
-
-
-def _foreign(path: Path) -> str:
-    return f"{path} is not a store of aiseg2-pipeline: move it away, or set AISEG2_DATA_DIR to another folder."
+def _problem(error: sqlite3.Error, path: Path) -> str:
+    """Return what is wrong and what to do, as it follows the path in a message."""
+    code = _code(error)
+    if code == sqlite3.SQLITE_IOERR and shutil.disk_usage(path.parent).free >= FULL_BELOW_BYTES:
+        return (
+            f"could not be read or written ({error.sqlite_errorname}): "
+            "see that its disk has no fault, no quota and free space"
+        )
+    return PROBLEMS.get(code, f"cannot be used ({error}): start again, {OTHER_FOLDER}")

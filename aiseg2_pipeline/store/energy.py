@@ -1,4 +1,4 @@
-"""The stores of the device's energy and of the climate of the rooms: the file format and the guarantees of the store of readings."""
+"""The stores of the device's energy and of the rooms' climate, with the file format and guarantees of `readings`."""
 
 from datetime import datetime
 
@@ -14,18 +14,18 @@ OLDEST_ENERGY = (
 
 
 class EnergyStore(Store):
-    """An open store of the device's energy: the same file format and the same promises for energy frames."""
+    """An open store of energy frames."""
 
     shape = ENERGY
 
     def oldest(self) -> datetime | None:
-        """Return the first hour whose consumption the device has told, None where there is none."""
+        """Return the first hour that has a consumption, None if there is none."""
         with self._reading() as execute:
             times = [time for (time,) in of_both(execute, OLDEST_ENERGY) if time is not None]
             return datetime_of(min(times)) if times else None
 
 
 class ClimateStore(Store):
-    """An open store of the rooms' climate: the same file format and the same promises for climate frames."""
+    """An open store of climate frames."""
 
     shape = CLIMATE

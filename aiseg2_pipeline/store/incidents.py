@@ -1,24 +1,24 @@
-"""What keeps readings from being taken or written out, noted beside the store for as long as it lasts.
+"""Notes beside the store about a device or an InfluxDB that does not work, for as long as that lasts.
 
-The run that meets an error notes it, and the run that works again removes the note: so since when and why is known
-at the cost of reading a small file, whatever becomes of the history of runs. What follows from it, says `alerts/rules`.
+A run that fails writes the note, and a run that succeeds deletes it. So the start and the reason of a failure can be read
+from a small file, independently of the run history. The alerts that follow are decided in `alerts/rules`.
 """
 
 import contextlib
 import json
-import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.errors import Refused
+from aiseg2_pipeline.store.damage import write_json
 
 DEVICE, INFLUXDB = "device", "influxdb"
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Since when it has not worked, the newest error's sentence, and whether that was a refused login."""
+    """The start of the failure, the newest error message, and whether that was a refused login."""
 
     since: datetime
     sentence: str
@@ -26,29 +26,26 @@ class Trouble:
 
 
 def note(folder: Path, what: str, error: Exception, now: datetime) -> None:
-    """Note that `what` (DEVICE, INFLUXDB) does not work; it never fails, for the run has an error of its own to tell."""
+    """Note that `what` (DEVICE, INFLUXDB) fails; raise nothing, because the run reports an error of its own."""
     before = read(folder, what)
-    # A clock that was ahead must not put off for years what is to be told.
+    # A note of a clock that was ahead must not delay the alert.
     since = min(before.since, now) if before else now
-    told = {"since": since.isoformat(), "sentence": str(error), "refused": isinstance(error, Refused)}
-    new = _path(folder, what).with_suffix(f".{os.getpid()}.tmp")
+    content = {"since": since.isoformat(), "sentence": str(error), "refused": isinstance(error, Refused)}
     with contextlib.suppress(OSError):
-        new.touch(mode=0o600)
-        new.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
-        new.replace(_path(folder, what))
+        write_json(_path(folder, what), content)
 
 
 def clear(folder: Path, what: str) -> None:
-    """Note that `what` works."""
+    """Delete the note, because `what` works."""
     with contextlib.suppress(OSError):
         _path(folder, what).unlink(missing_ok=True)
 
 
 def read(folder: Path, what: str) -> Trouble | None:
-    """Return what is noted, None where there is no note, or none that can be read."""
+    """Return the note, None if there is none that can be read."""
     try:
-        told = json.loads(_path(folder, what).read_text(encoding="utf-8"))
-        return Trouble(datetime.fromisoformat(told["since"]), str(told["sentence"]), bool(told["refused"]))
+        note = json.loads(_path(folder, what).read_text(encoding="utf-8"))
+        return Trouble(datetime.fromisoformat(note["since"]), str(note["sentence"]), bool(note["refused"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -1,8 +1,7 @@
-"""The rows of a store as SQLite keeps them, and which of them are pending for a destination or set aside.
+"""The rows of a store, and which of them are pending for a destination or set aside.
 
-A destination acknowledges an hour up to a version; nothing else is stored for it, so for a new destination every row is
-pending at no cost. The rows of one hour are in the table `recent`, all others in `by_series`; `schema` says why.
-Delivery belongs in `influxdb/delivery`.
+A destination acknowledges an hour up to a version; nothing else is stored for it. For a new destination every row is
+pending; this needs no extra storage. `schema` explains the tables. Delivery belongs in `influxdb/delivery`.
 """
 
 from collections.abc import Sequence
@@ -22,10 +21,10 @@ from aiseg2_pipeline.store.transactions import (
     HOUR_S,
     Execute,
     Transactions,
-    again,
     datetime_of,
     hour_of,
     meta,
+    repeated,
     unix_s,
 )
 
@@ -58,10 +57,10 @@ ORDER BY hour, version LIMIT ?
 """
 NS_PER_S = 1_000_000_000
 
-# How the columns of a result become arrays.
+# The array types of a result's columns.
 ROW = [("series_id", "i8"), ("time", "i8"), ("value", "f8"), ("interval_s", "i4")]
 
-# Where rows are, which is put in the place of {table}, and of {all_rows} where all series are meant. CROSS JOIN keeps SQLite to this order:
+# The values of {table} in a query, and of {all_rows} in one for all series. CROSS JOIN fixes the order of the join, so that
 # each series is one seek and one contiguous read.
 BY_SERIES = {"table": "by_series", "all_rows": "series CROSS JOIN by_series ON series_id = id"}
 RECENT = {"table": "recent", "all_rows": "recent"}
@@ -79,7 +78,7 @@ WHERE time >= :hour AND time < :hour + 3600
 
 @dataclass(frozen=True)
 class Destination:
-    """Where rows are sent; what is pending is counted for each of these apart."""
+    """A bucket that rows are written to; each has pending rows of its own."""
 
     host: str
     org: str
@@ -90,7 +89,7 @@ class Destination:
 class PendingBatch:
     """Pending rows: a readings frame ordered by hour, then version, with each row's version and hour (unix s).
 
-    `resends` is how often rows had been marked for resending when the batch was made.
+    `resends` is the store's counter of resends when the batch was made.
     """
 
     frame: pd.DataFrame
@@ -100,7 +99,7 @@ class PendingBatch:
 
 
 class Outbox(Transactions):
-    """What is pending, for each destination apart."""
+    """The pending rows and those set aside, by destination."""
 
     def pending_hours(
         self,
@@ -109,12 +108,11 @@ class Outbox(Transactions):
         end: datetime | None = None,
         limit: int | None = None,
     ) -> list[datetime]:
-        """Return the hours (UTC starts) that the range touches and that have pending rows, oldest first."""
-        start_s = BEGINNING_S if start is None else hour_of(unix_s(start))
-        end_s = END_S if end is None else unix_s(end)
+        """Return the hours (UTC starts) within or overlapping the range that have pending rows, oldest first."""
         with self._reading() as execute:
             destination_id = _destination_id(execute, destination)
-            rows = execute(PENDING_HOURS, (destination_id, start_s, end_s, NO_LIMIT if limit is None else limit))
+            sql_limit = NO_LIMIT if limit is None else limit
+            rows = execute(PENDING_HOURS, (destination_id, *_hour_range(start, end), sql_limit))
             return [datetime_of(hour) for (hour,) in rows]
 
     def pending_count(self, destination: Destination) -> int:
@@ -137,14 +135,14 @@ class Outbox(Transactions):
                 frame_of(series, table), table["version"], table["time"] // HOUR_S * HOUR_S, resends
             )
 
-    @again
+    @repeated
     def acknowledge(self, destination: Destination, batch: PendingBatch, upto: int) -> None:
-        """Take the first `upto` rows of the batch as settled: written, or set aside.
+        """Acknowledge the first `upto` rows of the batch, which were written or set aside.
 
-        Nothing happens when rows were marked for resending after the batch was made: it may have been written
-        before the bucket was emptied, so all of it is sent again.
+        If `resend` was called after the batch was made, this does nothing: the batch may have been written
+        before the bucket was emptied, so all of it stays pending.
         """
-        # Versions rise within an hour, so the last one seen of it stands.
+        # Versions rise within an hour, so its last one counts.
         last = dict(zip(batch.hours[:upto].tolist(), batch.versions[:upto].tolist(), strict=True))
         with self._changing() as execute:
             if batch.resends != meta(execute, "resends"):
@@ -153,13 +151,13 @@ class Outbox(Transactions):
             for hour, version in last.items():
                 execute(ACKNOWLEDGE, (destination_id, hour, version))
 
-    @again
+    @repeated
     def set_aside(
         self, destination: Destination, batch: PendingBatch, start: int, stop: int, reason: str, at: datetime
     ) -> None:
-        """Note that the server will never take rows [start, stop) of the batch, and why; `acknowledge` follows.
+        """Store that the server refuses rows [start, stop) of the batch for good, and why; `acknowledge` follows.
 
-        A row that changes afterwards is no longer set aside. As in `acknowledge`, resending comes first.
+        A row that changes afterwards is no longer set aside. After a `resend` this does nothing, as in `acknowledge`.
         """
         hours, versions = batch.hours[start:stop], batch.versions[start:stop]
         with self._changing() as execute:
@@ -167,11 +165,11 @@ class Outbox(Transactions):
                 return
             destination_id = _registered(execute, destination)
             for hour in np.unique(hours).tolist():
-                of_hour = versions[hours == hour].tolist()
-                key = (destination_id, hour, of_hour[0])
-                # What a run that was cut off noted about these rows is replaced.
-                execute(DROP_SET_ASIDE, (*key, of_hour[-1]))
-                values = (*key, of_hour[-1], reason, int(unix_s(at)))
+                changed = versions[hours == hour].tolist()
+                first, last = changed[0], changed[-1]
+                # Entries of a run that was killed before it acknowledged these rows are replaced.
+                execute(DROP_SET_ASIDE, (destination_id, hour, first, last))
+                values = (destination_id, hour, first, last, reason, int(unix_s(at)))
                 execute("INSERT INTO set_aside VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def set_aside_rows(self, destination: Destination, limit: int = 10_000) -> pd.DataFrame:
@@ -181,7 +179,7 @@ class Outbox(Transactions):
         """
         with self._reading() as execute:
             rows = of_both(execute, SET_ASIDE_ROWS, (_destination_id(execute, destination), limit))
-            # By hour again; within one the order is right, because its rows are all of one place.
+            # The rows of an hour are all in one table and ordered already.
             rows = sorted(rows, key=lambda row: hour_of(row[1]))[:limit]
             table = table_of(rows, [*ROW, ("reason", "O"), ("at", "i8")])
             frame = frame_of(all_series(execute), table)
@@ -189,32 +187,36 @@ class Outbox(Transactions):
         frame["at"] = times_of(table["at"])
         return frame
 
-    @again
+    @repeated
     def resend(
         self, start: datetime | None = None, end: datetime | None = None, destination: Destination | None = None
     ) -> int:
-        """Mark all rows of the hours that the range touches as pending, rows set aside included.
+        """Make all rows of the hours within or overlapping the range pending, including rows set aside.
 
-        For one destination, or for all. Returns the number of these hours that have rows.
+        This applies to one destination or to all. Returns the number of these hours that have rows.
         """
-        start_s = BEGINNING_S if start is None else hour_of(unix_s(start))
-        end_s = END_S if end is None else unix_s(end)
+        start_s, end_s = _hour_range(start, end)
         with self._changing() as execute:
             if destination is None:
                 destination_ids = [row[0] for row in execute("SELECT id FROM destinations")]
             else:
                 destination_ids = [_destination_id(execute, destination)]
             for destination_id in destination_ids:
-                of_range = (destination_id, start_s, end_s)
-                execute("DELETE FROM acknowledged WHERE destination_id = ? AND hour >= ? AND hour < ?", of_range)
-                execute("DELETE FROM set_aside WHERE destination_id = ? AND hour >= ? AND hour < ?", of_range)
+                hours = (destination_id, start_s, end_s)
+                execute("DELETE FROM acknowledged WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
+                execute("DELETE FROM set_aside WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
             execute("UPDATE meta SET value = value + 1 WHERE key = 'resends'")
-            hours = execute("SELECT count(*) FROM hours WHERE hour >= ? AND hour < ?", (start_s, end_s))
-            return int(hours.fetchone()[0])
+            counted = execute("SELECT count(*) FROM hours WHERE hour >= ? AND hour < ?", (start_s, end_s))
+            return int(counted.fetchone()[0])
+
+
+def _hour_range(start: datetime | None, end: datetime | None) -> tuple[float, float]:
+    """Return a range from the start of its first hour (unix s); None leaves a side open."""
+    return BEGINNING_S if start is None else hour_of(unix_s(start)), END_S if end is None else unix_s(end)
 
 
 def _destination_id(execute: Execute, destination: Destination) -> int | None:
-    """Return the id, None where the destination has never acknowledged anything."""
+    """Return the id, None if the destination has acknowledged nothing yet."""
     sql = "SELECT id FROM destinations WHERE host = ? AND org = ? AND bucket = ?"
     row = execute(sql, astuple(destination)).fetchone()
     return None if row is None else int(row[0])
@@ -235,12 +237,12 @@ class Series(NamedTuple):
 
 
 def of_both(execute: Execute, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-    """Return the rows that a question has of both places, those of `recent` last."""
-    return [row for place in (BY_SERIES, RECENT) for row in execute(sql.format_map(place), parameters)]
+    """Return the result rows of a query from both tables, those of `recent` last."""
+    return [row for table in (BY_SERIES, RECENT) for row in execute(sql.format_map(table), parameters)]
 
 
 def recent_hour(execute: Execute, times: Sequence[int], intervals: Sequence[int]) -> int | None:
-    """Return the hour that `recent` has the rows of; it becomes that of these rows where they are live ones of one hour."""
+    """Return the hour whose rows are in `recent`, after making it the hour of these rows if they are live rows of one hour."""
     (first,) = execute("SELECT min(time) FROM recent").fetchone()
     recent = None if first is None else hour_of(first)
     hours = {hour_of(time) for time in times}
@@ -250,20 +252,23 @@ def recent_hour(execute: Execute, times: Sequence[int], intervals: Sequence[int]
     execute(FROM_RECENT)
     execute("DELETE FROM recent")
     execute(TO_RECENT, {"hour": hour})
-    for one in all_series(execute):
-        execute(
-            "DELETE FROM by_series WHERE series_id = ? AND time >= ? AND time < ?", (one.id, hour, hour + HOUR_S)
-        )
+    delete_by_series(execute, hour, hour + HOUR_S)
     return hour
 
 
+def delete_by_series(execute: Execute, start_s: float, end_s: float) -> int:
+    """Delete the rows of a range from `by_series`; return their number."""
+    sql = "DELETE FROM by_series WHERE series_id = ? AND time >= ? AND time < ?"
+    return sum(execute(sql, (one.id, start_s, end_s)).rowcount for one in all_series(execute))
+
+
 def all_series(execute: Execute) -> list[Series]:
-    """Return all series in order of first sight."""
+    """Return all series in order of first appearance."""
     return [Series(*row) for row in execute("SELECT id, kind, name, unit FROM series ORDER BY id")]
 
 
 def register(execute: Execute, labels: Sequence[tuple[str, str, str]]) -> list[int]:
-    """Return the series id of each (kind, name, unit), making those that are new."""
+    """Return the series id of each (kind, name, unit), adding new series."""
     known = {(one.kind, one.name): one for one in all_series(execute)}
     for kind, name, unit in labels:
         if (kind, name) not in known:
@@ -276,7 +281,7 @@ def register(execute: Execute, labels: Sequence[tuple[str, str, str]]) -> list[i
 
 
 def table_of(rows: list[tuple[Any, ...]], dtype: list[tuple[str, str]]) -> npt.NDArray[Any]:
-    """Return a result's rows as an array."""
+    """Return the rows of a result as an array; raise DamageFoundError for values of another type."""
     try:
         return np.array(rows, dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
@@ -284,19 +289,13 @@ def table_of(rows: list[tuple[Any, ...]], dtype: list[tuple[str, str]]) -> npt.N
 
 
 def frame_of(series: Sequence[Series], table: npt.NDArray[Any]) -> pd.DataFrame:
-    """Return a result's rows as a readings frame, in their order."""
+    """Return the rows of a result as a readings frame, in their order."""
     try:
         labels = pd.DataFrame(series, columns=Series._fields).set_index("id").loc[table["series_id"]]
     except KeyError as error:
         raise DamageFoundError(f"rows of an unknown series, {error}") from error
-    columns = {
-        "time": times_of(table["time"]),
-        "kind": labels["kind"].array,
-        "name": labels["name"].array,
-        "value": table["value"],
-        "unit": labels["unit"].array,
-        "interval_s": table["interval_s"],
-    }
+    columns = {label: labels[label].array for label in ("kind", "name", "unit")}
+    columns |= {"time": times_of(table["time"]), "value": table["value"], "interval_s": table["interval_s"]}
     return pd.DataFrame(columns, columns=COLUMNS).astype(DTYPES)
 
 

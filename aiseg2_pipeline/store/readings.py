@@ -1,17 +1,16 @@
-"""The store: every reading on disk, and for each destination what it has not acknowledged yet.
+"""The store of readings on disk, with the pending rows of each destination.
 
 It is archive and outbox in one. Each change of a row gives it a new version, in commit order, and a destination
-acknowledges an hour up to a version: a row changed meanwhile has a larger one and stays pending, and a destination
-never seen before owes everything at no cost. Here are the readings; what is owed is in `outbox.py`, the circuits'
-names in `circuits.py`. The file itself is `database.py`'s matter; how a row becomes a point, and talking to a
-server, belong elsewhere. The clock is never read here.
+acknowledges an hour up to a version, so a row that changes meanwhile stays pending. For a new destination every row is
+pending; this needs no extra storage. This module has the readings, `outbox` the pending rows, `circuits` the circuit lists
+and `database` the file. InfluxDB's format and requests belong in `influxdb`. The clock is never read here.
 
-Every change is one transaction that is on disk when the call returns; any number of processes may work at once.
-Ranges of time are half open, [start, end). Every method raises StoreError where the file cannot be used, and
-ValueError for a time without a zone. A Store must not be carried over a fork.
+Every change is one transaction that is on disk when the call returns; any number of processes may use the store at the
+same time. Time ranges are half open, [start, end). Every method raises StoreError if the file cannot be used, and
+ValueError for a time without a zone. A Store must not be used after a fork.
 
-Where the file is found damaged, it is replaced by a new one: what changes the store does its work in that, what reads
-raises ReplacedError, because what was read before was of another file.
+A damaged file is replaced by a new one. A method that changes the store is then repeated in the new file; one that only
+reads raises ReplacedError, because the caller may have read from the old file before.
 """
 
 from collections.abc import Collection
@@ -31,13 +30,14 @@ from aiseg2_pipeline.store.outbox import (
     ROW,
     Outbox,
     all_series,
+    delete_by_series,
     frame_of,
     of_both,
     recent_hour,
     register,
     table_of,
 )
-from aiseg2_pipeline.store.transactions import again, datetime_of, hour_of, meta, unix_s
+from aiseg2_pipeline.store.transactions import datetime_of, hour_of, meta, repeated, unix_s
 
 RECENT_ROWS = "SELECT series_id, time, value, interval_s FROM recent WHERE time >= ? AND time < ?"
 READ_SERIES = """
@@ -73,22 +73,19 @@ SELECT time FROM {table} WHERE series_id = (SELECT id FROM series WHERE kind = '
 AND interval_s = 0 AND time > ? ORDER BY time LIMIT 1
 """
 MINUTES = """
-SELECT time / 60 * 60 AS minute, min(interval_s) FROM {table}
+SELECT time / 60 * 60 AS minute, min(interval_s) AS interval_s FROM {table}
 WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
 GROUP BY minute
 """
 COVERAGE = """
-SELECT minute / 3600 * 3600 AS hour, sum(interval_s = 0), sum(interval_s > 0), sum(interval_s = 3600) FROM (
-    SELECT time / 60 * 60 AS minute, min(interval_s) AS interval_s FROM {table}
-    WHERE series_id = (SELECT id FROM series WHERE kind = 'total' AND name = ?) AND time >= ? AND time < ?
-    GROUP BY minute
-) GROUP BY hour
-"""
+SELECT minute / 3600 * 3600 AS hour, sum(interval_s = 0), sum(interval_s > 0), sum(interval_s = 3600)
+FROM ({minutes}) GROUP BY hour
+""".replace("{minutes}", MINUTES)
 
 
 @dataclass(frozen=True)
 class UpsertResult:
-    """How many rows were given, and how many of them were new or had another value or interval."""
+    """The number of given rows, and of those that were new or had another value or interval."""
 
     rows: int
     changed: int
@@ -99,18 +96,18 @@ class Store(Outbox, CircuitLists):
 
     shape: ClassVar[Shape] = READINGS
 
-    @again
+    @repeated
     def upsert(self, frame: pd.DataFrame) -> UpsertResult:
-        """Store a readings frame; on return its rows are on disk.
+        """Store a readings frame; its rows are on disk on return.
 
-        A row whose value and interval are stored already keeps its version, so it does not become pending.
-        Raises ValueError for what is no readings frame, holds a part of a second, or gives a series a new unit.
+        A row that is stored with the same value and interval keeps its version, so it does not become pending.
+        Raises ValueError if it is no readings frame, has a fraction of a second, or gives a series another unit.
         """
         return self._store(frame, UPSERT_ROW)
 
-    @again
+    @repeated
     def add(self, frame: pd.DataFrame) -> UpsertResult:
-        """Do as `upsert`, but a row that is there stays as it is."""
+        """Store a readings frame as `upsert` does, but leave existing rows as they are."""
         return self._store(frame, ADD_ROW)
 
     def _store(self, frame: pd.DataFrame, sql: str) -> UpsertResult:
@@ -144,9 +141,9 @@ class Store(Outbox, CircuitLists):
         kinds: Collection[str] | None = None,
         names: Collection[str] | None = None,
     ) -> pd.DataFrame:
-        """Return the readings frame of a range, by time, kind (as in its shape), and order of first sight of the name.
+        """Return the readings frame of a range, by time, kind (as in its shape), then first appearance of the name.
 
-        `kinds` and `names` keep the series that are of one of them.
+        `kinds` and `names` limit it to the series of one of them.
         """
         start_s, end_s = unix_s(start), unix_s(end)
         with self._reading() as execute:
@@ -160,12 +157,12 @@ class Store(Outbox, CircuitLists):
             for series_id in place:
                 rows += execute(READ_SERIES, (series_id, start_s, end_s)).fetchall()
             recent = [row for row in execute(RECENT_ROWS, (start_s, end_s)) if row[0] in place]
-            # All rows of a time are of one of the two, so that each may be in the order of the series.
+            # All rows of a time are in one of the tables, so the order within each is enough.
             table = table_of(rows + sorted(recent, key=lambda row: place[row[0]]), ROW)
             return frame_of(series, table[np.argsort(table["time"], kind="stable")])
 
     def count(self, start: datetime, end: datetime) -> int:
-        """Return how many rows a range has, none of which is taken into memory."""
+        """Return the number of rows in a range, without loading them."""
         range_s = unix_s(start), unix_s(end)
         with self._reading() as execute:
             (rows,) = execute("SELECT count(*) FROM recent WHERE time >= ? AND time < ?", range_s).fetchone()
@@ -174,17 +171,14 @@ class Store(Outbox, CircuitLists):
                 rows += execute(sql, (one.id, *range_s)).fetchone()[0]
         return int(rows)
 
-    @again
+    @repeated
     def delete(self, start: datetime, end: datetime) -> int:
-        """Remove the rows of a range; return how many there were. What InfluxDB holds of them stays there."""
+        """Delete the rows of a range and return their number; points in InfluxDB stay."""
         start_s, end_s = unix_s(start), unix_s(end)
         with self._changing() as execute:
-            deleted = 0
-            for one in all_series(execute):
-                sql = "DELETE FROM by_series WHERE series_id = ? AND time >= ? AND time < ?"
-                deleted += execute(sql, (one.id, start_s, end_s)).rowcount
+            deleted = delete_by_series(execute, start_s, end_s)
             deleted += execute("DELETE FROM recent WHERE time >= ? AND time < ?", (start_s, end_s)).rowcount
-            # Only the hours at the two ends can have rows left.
+            # Only the first and the last hour can have rows left.
             for hour in {hour_of(start_s), hour_of(end_s)}:
                 execute("DELETE FROM hours WHERE hour = ?", (hour,))
                 for rows in (BY_SERIES, RECENT):
@@ -193,20 +187,20 @@ class Store(Outbox, CircuitLists):
         return deleted
 
     def series(self) -> list[tuple[str, str, str]]:
-        """Return kind, name and unit of each series, in order of first sight."""
+        """Return kind, name and unit of each series, in order of first appearance."""
         with self._reading() as execute:
             return [(one.kind, one.name, one.unit) for one in all_series(execute)]
 
-    @again
+    @repeated
     def last_time(self) -> datetime | None:
-        """Return when the latest live total (or temperature) was read, None where there is none."""
+        """Return the time of the latest live total (or temperature), None if there is none."""
         with self._reading() as execute:
             first = [one.id for one in all_series(execute) if one.kind == self.shape.kinds[0]]
             times = [row[0] for series_id in first for row in of_both(execute, LAST_LIVE, (series_id,))]
         return datetime_of(max(times)) if times else None
 
     def live_near(self, moment: datetime) -> datetime | None:
-        """Return the time of the last live reading with all totals until then, else of the first one after it."""
+        """Return the time of the last live reading with all totals up to a time, or of the first one after it."""
         with self._reading() as execute:
             for sql, nearest in ((LIVE_BEFORE, max), (LIVE_AFTER, min)):
                 if rows := of_both(execute, sql, (TOTAL_EXCHANGE, unix_s(moment))):
@@ -214,25 +208,25 @@ class Store(Outbox, CircuitLists):
         return None
 
     def times_after(self, moment: datetime, limit: int = 1000) -> list[datetime]:
-        """Return the first `limit` different times of rows later than `moment`, in order."""
+        """Return the first `limit` distinct times of rows later than `moment`, in order."""
         with self._reading() as execute:
             rows = of_both(execute, TIMES_AFTER, (unix_s(moment), limit))
             return [datetime_of(time) for (time,) in sorted(rows)[:limit]]
 
     def hours_with_rows(self, start: datetime, end: datetime) -> list[datetime]:
-        """Return the hours (UTC starts) that the range touches and that have rows, in order."""
+        """Return the hours (UTC starts) within or overlapping the range that have rows, in order."""
         sql = "SELECT hour FROM hours WHERE hour >= ? AND hour < ? ORDER BY hour"
         with self._reading() as execute:
             return [datetime_of(hour) for (hour,) in execute(sql, (hour_of(unix_s(start)), unix_s(end)))]
 
     def minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
-        """Return the covered minutes of the range, each with the interval (s) it is known by: 0 for a live reading."""
+        """Return the covered minutes of the range, each with its shortest interval (s): 0 for a live reading."""
         with self._reading() as execute:
             rows = of_both(execute, MINUTES, (TOTAL_EXCHANGE, unix_s(start), unix_s(end)))
             return {datetime_of(minute): interval_s for minute, interval_s in rows}
 
     def coverage(self, start: datetime, end: datetime) -> dict[datetime, tuple[int, int, int]]:
-        """Return by hour (UTC start) how many minutes were read live, were filled, and of those with an hour's mean."""
+        """Return for each hour (UTC start) the number of live minutes, filled ones, and those filled by an hour's mean."""
         with self._reading() as execute:
             rows = of_both(execute, COVERAGE, (TOTAL_EXCHANGE, unix_s(start), unix_s(end)))
             return {datetime_of(hour): (live, filled, by_hour) for hour, live, filled, by_hour in rows}

@@ -1,21 +1,20 @@
-"""The store's tables, and how those of an older version become these.
+"""The store's tables, and their upgrade from older versions.
 
-Each version of the tables has a number, kept in the file. A newer version than the program's is refused where the file is
-opened; an older one is brought up to date there, in one transaction: killed in the middle, it is the old one still.
+The file contains the version number of its tables. When it is opened, a newer version than the program's is refused, and
+an older one is upgraded in one transaction, so that a killed upgrade leaves the old version.
 """
 
 import sqlite3
-from typing import NamedTuple
 
 VERSION = 2
 
-# Rows of one hour, the one that is being read, are in `recent`, by time: a minute's rows are one page to write, not one
-# for each series. All others are in `by_series`, where a series' range is one contiguous read. An hour is wholly in one of them.
-# `readings` is both with their names, for whoever reads the file with SQL.
-# A row is pending for a destination while its version is above what is acknowledged for its hour (nothing: 0).
-# A row is set aside while its version is within a range set aside for its hour: a refused hour is one entry.
-# What came with a later version stands last, as in a file that was upgraded: salvaging relies on it.
-# `resends` begins anywhere, so that a batch of rows of another file is never taken for one of this.
+# `recent` has the rows of the running hour by time, so that a minute writes one page instead of one for each series.
+# `by_series` has all others, so that a range of a series is one contiguous read. An hour is wholly in one of them.
+# The view `readings` has the rows of both with their names, for people who read the file with SQL.
+# A row is pending for a destination while its version is above the acknowledged one of its hour (0 if there is none).
+# A row is set aside while its version is within a range set aside for its hour, so that a refused hour is one entry.
+# Tables of a later version are created last, in the order of an upgraded file: recovery relies on it.
+# `resends` begins at a random number, so that no batch of another file is acknowledged in this one.
 RECENT = """
 CREATE TABLE recent (
     time INTEGER NOT NULL, series_id INTEGER NOT NULL, value REAL NOT NULL, interval_s INTEGER NOT NULL,
@@ -55,31 +54,18 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 FIRST_ROWS = "INSERT INTO meta VALUES ('version', 0), ('resends', abs(random() / 2));"
 
 
-class Upgrade(NamedTuple):
-    """How a version becomes the next one; `copies` is how much of the file it writes anew, 1 for all of it."""
-
-    sql: str
-    copies: float = 0.0
-
-
-UPGRADES = {
-    1: Upgrade(f"ALTER TABLE readings RENAME TO by_series; {RECENT}"),
-}
+# The steps from each version to the next.
+UPGRADES = {1: f"ALTER TABLE readings RENAME TO by_series; {RECENT}"}
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
-    """Make the tables in an empty file."""
+    """Create the tables in an empty file."""
     connection.executescript(
         f"BEGIN IMMEDIATE; {TABLES} {RECENT} {FIRST_ROWS} PRAGMA user_version = {VERSION}; COMMIT;"
     )
 
 
-def growth_bytes(version: int, file_bytes: int) -> int:
-    """Return how much room upgrading a file of that version takes: what is written anew is in the journal as well."""
-    return int(sum(2 * UPGRADES[step].copies * file_bytes for step in range(version, VERSION)))
-
-
 def upgrade(connection: sqlite3.Connection, version: int) -> None:
-    """Bring the tables of an older version up to date, all or nothing."""
-    script = "".join(UPGRADES[step].sql for step in range(version, VERSION))
+    """Upgrade the tables of an older version in one transaction."""
+    script = "".join(UPGRADES[step] for step in range(version, VERSION))
     connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION}; COMMIT;")

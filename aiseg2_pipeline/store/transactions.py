@@ -1,6 +1,6 @@
-"""What every change of the store and every look at it goes through: one transaction on the file that is the store now.
+"""The transactions of a store, each on the file that is the store at the time.
 
-What is asked of which tables belongs in `readings.py` and the rooms that it is made of; the file itself, in `database.py`.
+Queries belong in `readings` and the modules that it consists of, the file itself in `database`.
 """
 
 import contextlib
@@ -24,34 +24,34 @@ _R = TypeVar("_R")
 _T = TypeVar("_T", bound="Transactions")
 
 
-def again(method: Callable[Concatenate[_T, _P], _R]) -> Callable[Concatenate[_T, _P], _R]:
-    """Let a method, one transaction, do its work in the file that has replaced a damaged one."""
+def repeated(method: Callable[Concatenate[_T, _P], _R]) -> Callable[Concatenate[_T, _P], _R]:
+    """Repeat a method, which is one transaction, in the file that has replaced a damaged one."""
 
     @functools.wraps(method)
-    def done(self: _T, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def repeat(self: _T, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         # Once for a file that another process has replaced, once for one that is damaged.
         for _ in range(2):
             with contextlib.suppress(ReplacedError):
                 return method(self, *args, **kwargs)
         return method(self, *args, **kwargs)
 
-    return done
+    return repeat
 
 
 class Transactions:
-    """An open file of the store; a context manager that closes it."""
+    """An open store; a context manager that closes it."""
 
     def __init__(self, file: StoreFile) -> None:
-        """Take over an open file; use `Store.open`."""
+        """Use an open file; callers use `Store.open`."""
         self.path = file.path
         self._file = file
         self._lock = threading.RLock()
 
     @classmethod
     def open(cls, path: Path, say: Say | None = None) -> Self:
-        """Open the store at `path`; a new file, and a new folder for it, are for this user alone.
+        """Open the store at `path`; a new file and its folder get permissions for this user only.
 
-        `say` gets a sentence when the file is damaged and a new one takes its place (default: it is logged as a warning).
+        `say` gets a message when the file is damaged and is replaced (default: a warning is logged).
         """
         return cls(StoreFile(path, say))
 
@@ -68,32 +68,32 @@ class Transactions:
         """Close the store."""
         self.close()
 
-    @again
+    @repeated
     def check(self) -> None:
         """Raise StoreError unless the store can be read and written now."""
         with self._changing() as execute:
             execute("UPDATE meta SET value = value")
 
     def look_over(self) -> None:
-        """Read the whole file for damage; raise ReplacedError where there is any.
+        """Check the whole file for damage; raise ReplacedError if it is damaged.
 
-        It takes as long as reading the file does, seconds for a year; others go on meanwhile.
+        It reads the whole file, which takes seconds for a year; other processes can use the store meanwhile.
         """
         with self._reading() as execute:
-            (found,) = execute("PRAGMA quick_check(1)").fetchone()
-            if found != "ok":
-                raise DamageFoundError(found)
+            (result,) = execute("PRAGMA quick_check(1)").fetchone()
+            if result != "ok":
+                raise DamageFoundError(result)
 
     def _reading(self) -> contextlib.AbstractContextManager[Execute]:
-        """One state of the file for everything read inside."""
+        """Begin a transaction whose queries all read the same state."""
         return self._transaction("BEGIN")
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[Execute]:
-        """All or nothing of what is written inside, and nobody else writes meanwhile."""
+        """Begin a transaction that writes all or nothing, while no other process writes."""
         with self._transaction("BEGIN IMMEDIATE") as execute:
             yield execute
-        # Written to a file that was put aside meanwhile, it is not in the record.
+        # Rows that were committed to a file that was replaced meanwhile are not in the store.
         self._file.follow()
 
     @contextlib.contextmanager
@@ -107,7 +107,7 @@ class Transactions:
                     yield connection.execute
                     connection.execute("COMMIT")
                 except BaseException:
-                    # SQLite has rolled back by itself after some errors; and that this fails too, tells less than the error.
+                    # SQLite rolls back by itself after some errors; an error of the rollback would hide the first one.
                     if connection.in_transaction:
                         with contextlib.suppress(sqlite3.Error):
                             connection.execute("ROLLBACK")
@@ -115,22 +115,22 @@ class Transactions:
 
 
 def meta(execute: Execute, key: str) -> int:
-    """Return what the file counts under that name."""
+    """Return a counter of the table `meta`."""
     return int(execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
 
 def hour_of(unix_s: float) -> int:
-    """Return the start of the hour; Tokyo's hours start when UTC's do."""
+    """Return the start of the hour (unix s); the hours of Tokyo and UTC are the same."""
     return int(unix_s // HOUR_S) * HOUR_S
 
 
 def unix_s(moment: datetime) -> float:
-    """Return a time as the tables have it; raise ValueError where it has no zone."""
+    """Return a time as unix seconds; raise ValueError if it has no zone."""
     if moment.tzinfo is None:
         raise ValueError(f"the store needs a time with its zone, not {moment}")
     return moment.timestamp()
 
 
 def datetime_of(unix_s: int) -> datetime:
-    """Return a time of the tables in UTC."""
+    """Return unix seconds as a time in UTC."""
     return datetime.fromtimestamp(unix_s, UTC)

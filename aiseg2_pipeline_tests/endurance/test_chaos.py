@@ -215,7 +215,7 @@ def test_a_file_held_by_another_process_is_a_sentence_and_no_loss(bench: Bench, 
 
 def test_a_damaged_file_is_put_aside_and_its_rows_come_back(bench: Bench) -> None:
     report = bench.whole(Event(20, 1, "all killed"), Event(20, 1, "file damaged"))
-    assert any("rows came back of it" in sentence for sentence in report.sentences)
+    assert any("rows were restored" in sentence for sentence in report.sentences)
     assert report.verdict.counts["minutes live"] >= 60 - MISSED
 
 

@@ -1,4 +1,4 @@
-"""Whatever happens in whatever order, each destination ends up with exactly the store's rows."""
+"""In any order of events, each destination gets exactly the rows of the store."""
 
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -31,12 +31,16 @@ rows = st.builds(
 frames = st.lists(rows, min_size=1, max_size=12, unique_by=lambda row: (row.time, row.name)).map(frame)
 
 
+def hour_of(time: datetime) -> datetime:
+    return time.replace(minute=0)
+
+
 def by_key(table: pd.DataFrame) -> dict[Key, Row]:
     return {(row.time, row.kind, row.name): row for row in map(Row._make, table[COLUMNS].itertuples(index=False))}
 
 
 class Outbox(RuleBasedStateMachine):
-    """A store, what it should hold, and a server that keeps what it is sent."""
+    """A store, a model of its rows, and a server that keeps the rows that it gets."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,25 +80,38 @@ class Outbox(RuleBasedStateMachine):
     @rule(deleted=ranges)
     def delete(self, deleted: tuple[datetime, datetime]) -> None:
         gone = [key for key in self.stored if deleted[0] <= key[0] < deleted[1]]
-        assert self.store.delete(*deleted) == len(gone)
+        assert self.store.count(*deleted) == self.store.delete(*deleted) == len(gone)
         for key in gone:
             del self.stored[key], self.changes[key]
 
     @precondition(lambda self: self.batch is None)
-    @rule(limit=st.integers(1, 10), hours=st.integers(1, 3))
-    def send(self, limit: int, hours: int) -> None:
-        """Send a batch; its answer comes later, and anything may happen before."""
-        pending = self.store.pending_hours(self.destination, limit=hours)
-        self.batch = self.store.pending_rows(self.destination, pending, limit)
+    @rule(limit=st.integers(1, 10), hours=st.integers(1, 3), limits=ranges)
+    def send(self, limit: int, hours: int, limits: tuple[datetime, datetime]) -> None:
+        """Send a batch; the answer follows later, after any other events."""
+        pending = self.store.pending_hours(self.destination)
+        assert pending == sorted(pending)
+        first, end = hour_of(limits[0]), limits[1]
+        assert self.store.pending_hours(self.destination, *limits) == [
+            hour for hour in pending if first <= hour < end
+        ]
+        pending = pending[:hours]
+        assert self.store.pending_hours(self.destination, limit=hours) == pending
+        batch = self.batch = self.store.pending_rows(self.destination, pending[::-1], limit)
+        order = list(zip(batch.hours.tolist(), batch.versions.tolist(), strict=True))
+        assert order == sorted(set(order))
+        assert len(order) <= limit
+        assert {hour_of(row.time) for row in by_key(batch.frame).values()} <= set(pending)
         self.changes_sent = dict(self.changes)
 
     @precondition(lambda self: self.batch is not None)
-    @rule(taken=st.integers(0, 6), refused=st.integers(0, 6), taken_then=st.integers(0, 6))
-    def answer(self, taken: int, refused: int, taken_then: int) -> None:
-        """Take the first rows of the batch, refuse some for good, take some again, leave the rest unanswered."""
+    @rule(accepted=st.integers(0, 6), refused=st.integers(0, 6), accepted_then=st.integers(0, 6))
+    def answer(self, accepted: int, refused: int, accepted_then: int) -> None:
+        """Accept the first rows of the batch, refuse some for good, accept some more, leave the rest unanswered."""
         assert self.batch is not None
         batch, self.batch = self.batch, None
-        start, stop, upto = (min(n, len(batch.frame)) for n in np.cumsum([taken, refused, taken_then]).tolist())
+        start, stop, upto = (
+            min(n, len(batch.frame)) for n in np.cumsum([accepted, refused, accepted_then]).tolist()
+        )
         self.server |= by_key(pd.concat([batch.frame[:start], batch.frame[stop:upto]]))
         self.refused |= {key: self.changes_sent[key] for key in by_key(batch.frame[start:stop])}
         self.store.set_aside(self.destination, batch, start, stop, "refused", START)
@@ -102,36 +119,36 @@ class Outbox(RuleBasedStateMachine):
 
     @precondition(lambda self: self.batch is not None)
     @rule()
-    def lose_the_answer(self) -> None:
-        """Have a batch written, and die before that is noted."""
+    def be_killed_before_acknowledging(self) -> None:
+        """Write a batch, and be killed before it is acknowledged."""
         assert self.batch is not None
         self.server |= by_key(self.batch.frame)
         self.batch = None
 
     @rule(emptied=ranges)
     def empty_the_bucket_and_resend(self, emptied: tuple[datetime, datetime]) -> None:
-        """Empty hours of the bucket, what is under way included, whose answer then comes too late to count."""
-        first, last = emptied[0].replace(minute=0), emptied[1]
-        keys = {key for key in self.stored if first <= key[0].replace(minute=0) < last}
+        """Empty hours of the bucket and resend them; the answer to a batch that is on its way is ignored."""
+        first, last = hour_of(emptied[0]), emptied[1]
+        keys = {key for key in self.stored if first <= hour_of(key[0]) < last}
         if self.batch is not None:
             self.server |= by_key(self.batch.frame)
-        assert self.store.resend(*emptied) == len({time.replace(minute=0) for time, _, _ in keys})
+        assert self.store.resend(*emptied) == len({hour_of(time) for time, _, _ in keys})
         for key in keys:
             self.server.pop(key, None)
             self.refused.pop(key, None)
         if self.batch is not None:
-            self.store.set_aside(self.destination, self.batch, 0, len(self.batch.frame), "too late", START)
+            self.store.set_aside(self.destination, self.batch, 0, len(self.batch.frame), "late", START)
             self.store.acknowledge(self.destination, self.batch, len(self.batch.frame))
             self.batch = None
 
     @rule()
-    def take_another_bucket(self) -> None:
+    def change_the_bucket(self) -> None:
         self.buckets += 1
         self.server, self.refused, self.batch = {}, {}, None
 
     @rule(limit=st.integers(1, 10))
     def drain(self, limit: int) -> None:
-        """Send until nothing is pending: the server then has every row, except those that it refused as they are."""
+        """Send until nothing is pending: the server then has every row except those that it refused."""
         batches = 0
         while hours := self.store.pending_hours(self.destination):
             batches += 1
@@ -141,6 +158,7 @@ class Outbox(RuleBasedStateMachine):
             self.store.acknowledge(self.destination, batch, len(batch.frame))
         self.batch = None
         assert by_key(self.store.read(START, END)) == self.stored
+        assert self.store.hours_with_rows(START, END) == sorted({hour_of(time) for time, _, _ in self.stored})
         aside = {key: row for key, row in self.stored.items() if self.refused.get(key) == self.changes[key]}
         assert by_key(self.store.set_aside_rows(self.destination)) == aside
         for key in self.stored.keys() - aside.keys():

@@ -7,10 +7,10 @@ from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.influxdb.delivery import Delivery, deliver, delivery_lock
 from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.influxdb.test_client import https_server
-from aiseg2_pipeline_tests.store.test_readings import readings
 from aiseg2_pipeline_tests.support.error_messages import Sentence
 from aiseg2_pipeline_tests.support.error_stage import HOUR, NOW, Stage, told_by
 from aiseg2_pipeline_tests.support.errors_of_device import from_socket
+from aiseg2_pipeline_tests.support.store import readings
 
 URL = "http://127.0.0.1:"
 HOST, HTTPS = "INFLUXDB_HOST", "INFLUXDB_USE_HTTPS"

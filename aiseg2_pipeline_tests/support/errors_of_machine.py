@@ -26,10 +26,10 @@ from aiseg2_pipeline.store import EnergyStore, Store, StoreError
 from aiseg2_pipeline.store.damage import damaged_files
 from aiseg2_pipeline.store.database import StoreFile
 from aiseg2_pipeline.store.recovery import salvage
-from aiseg2_pipeline_tests.store.test_damage import empty, garble_all_but_the_beginning, overwrite
-from aiseg2_pipeline_tests.store.test_readings import readings
+from aiseg2_pipeline_tests.support.damage import empty, overwrite, scramble_all_but_first_page
 from aiseg2_pipeline_tests.support.error_messages import Sentence
 from aiseg2_pipeline_tests.support.error_stage import DAY, HOUR, NOW, Stage, told_by
+from aiseg2_pipeline_tests.support.store import readings
 
 PROJECT = Path(__file__).parents[2]
 
@@ -193,22 +193,13 @@ def _damaged_again(stage: Stage) -> str:
 def _store_replaced(stage: Stage) -> str:
     path = _store_to_be_damaged(stage)
     file = StoreFile(path)
-    garble_all_but_the_beginning(path)
+    scramble_all_but_first_page(path)
     with suppress(StoreError), Store.open(path, lambda _: None) as other:
         other.read(NOW, NOW + DAY)
     try:
         return told_by(file.follow)
     finally:
         file.close()
-
-
-def _no_room_for_an_upgrade(stage: Stage) -> str:
-    path = _store_to_be_damaged(stage)
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    stage.patch.setattr(shutil, "disk_usage", lambda _: DiskUsage(0))
-    return told_by(lambda: Store.open(path))
 
 
 class DiskUsage(NamedTuple):
@@ -219,7 +210,7 @@ class DiskUsage(NamedTuple):
 
 def _salvage(stage: Stage, *, held: bool = False, free: int = 10**12) -> str:
     """Bring back what can be read of a damaged store, in one way that does not work."""
-    _store_damaged(garble_all_but_the_beginning)(stage)
+    _store_damaged(scramble_all_but_first_page)(stage)
     (damaged,) = damaged_files(stage.folder / FILE)
     stage.patch.setattr(shutil, "disk_usage", lambda _: DiskUsage(free))
     with stage.store() as store, ExitStack() as stack:
@@ -230,7 +221,7 @@ def _salvage(stage: Stage, *, held: bool = False, free: int = 10**12) -> str:
 
 def _after_damage(stage: Stage, tell: Callable[[], str]) -> str:
     """Return what is told while nobody has looked at a damaged store."""
-    _store_damaged(garble_all_but_the_beginning)(stage)
+    _store_damaged(scramble_all_but_first_page)(stage)
     return tell()
 
 
@@ -304,13 +295,12 @@ STORE = [
     Sentence("store: read-only", _store_with("PRAGMA query_only = ON"), (FILE, "read-only"), "AISEG2_DATA_DIR"),
     Sentence("store: quota", _store_on_a_disk_with_a_quota, (FILE, "quota")),
     Sentence("store: held", _store_held, (FILE, "another process")),
-    Sentence("store: damaged", _store_damaged(garble_all_but_the_beginning), (FILE, "malformed", "aiseg2-pipeline salvage")),
+    Sentence("store: damaged", _store_damaged(scramble_all_but_first_page), (FILE, "malformed", "aiseg2-pipeline salvage")),
     Sentence("store: a damaged copy", _copy_damaged, (FILE, "damaged"), "AISEG2_DATA_DIR"),
-    Sentence("store: without a table", _store_damaged(_without_a_table), (FILE, "tables are gone", "aiseg2-pipeline salvage")),
+    Sentence("store: without a table", _store_damaged(_without_a_table), (FILE, "tables are missing", "aiseg2-pipeline salvage")),
     Sentence("store: emptied", _store_damaged(empty), (FILE, "empty", "aiseg2-pipeline salvage")),
     Sentence("store: damaged again", _damaged_again, (FILE, "disk is failing"), "AISEG2_DATA_DIR"),
     Sentence("store: replaced", _store_replaced, (FILE, "another process")),
-    Sentence("store: no room for an upgrade", _no_room_for_an_upgrade, (FILE, "MB")),
     Sentence("salvage: no room", lambda stage: _salvage(stage, free=10**6), (FILE, "MB", "aiseg2-pipeline salvage")),
     Sentence("salvage: two at once", lambda stage: _salvage(stage, held=True), ("-damaged-", "another process")),
     Sentence("salvage: no damaged store", _not_damaged, (FILE, "-damaged-")),

@@ -40,10 +40,10 @@ from aiseg2_pipeline.runtime.dagster_tuning import CalmLogger
 from aiseg2_pipeline.runtime.webserver import Door
 from aiseg2_pipeline_tests.aiseg2.test_climate import rooms_page
 from aiseg2_pipeline_tests.orchestration.test_power import failure
-from aiseg2_pipeline_tests.store.test_readings import readings
 from aiseg2_pipeline_tests.support.device import FLOW, LIST, circuit_list, circuit_page, circuits_path, flow_json
 from aiseg2_pipeline_tests.support.error_messages import Sentence
 from aiseg2_pipeline_tests.support.error_stage import DAY, HOUR, MINUTE, NOW, Stage, said_in
+from aiseg2_pipeline_tests.support.store import readings
 
 CLIMATE = "GET /page/airenvironment/41?page=1"
 HOUR_START = NOW.replace(minute=0, second=0)

@@ -1,7 +1,7 @@
-"""The run that brings back what can still be read of a damaged store. How that is done is in `store/recovery`.
+"""The job that restores the readable rows of a damaged store; `store/recovery` does it.
 
-The healing sensor starts it where a damaged file is kept that nobody has looked at. Nothing is filled and no energy goes out
-before: minutes that are about to come back would be filled, and circuits have names that they did not have then.
+The sensor `heal_the_record` starts it for a damaged file that was not recovered yet. Until then nothing is filled and no
+energy is written to InfluxDB: a fill would store minutes that are about to be restored, and circuits may have had other names.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from aiseg2_pipeline.store.recovery import salvage
 def salvage_job() -> JobDefinition:
     """Return the job."""
 
-    @op(name="bring_back", out=Out(Nothing), description="Copies the rows that can be read into the store.")
+    @op(name="bring_back", out=Out(Nothing), description="Copies the readable rows into the store.")
     def bring_back(context: OpExecutionContext, store: ReadingsStore) -> None:
         opens: list[Callable[[], Store]] = [store.open, store.open_energy, store.open_climate]
         try:
             for path, open_store in zip(store.paths, opens, strict=True):
                 for damaged in unsalvaged(path):
                     with open_store() as opened:
-                        told = salvage(damaged, opened, context.log.info)
-                    context.log.warning(f"{damaged.path.name}: {told}")
-                    log_line("salvage", file=damaged.path.name, told=told)
+                        result = salvage(damaged, opened, context.log.info)
+                    context.log.warning(f"{damaged.path.name}: {result}")
+                    log_line("salvage", file=damaged.path.name, told=result)
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
 
@@ -37,7 +37,7 @@ def salvage_job() -> JobDefinition:
         name="salvage_the_record",
         tags=BACKGROUND,
         config=LOGGED,
-        description="Brings the rows that can still be read of a damaged store into the one that has taken its place. Rows that are there stay.",
+        description="Restores the readable rows of a damaged store into the store that replaced it. Stored rows are not changed.",
     )
     def salvage_the_record() -> None:
         bring_back()

@@ -1,0 +1,64 @@
+"""Damage to a store's file, as failing disks and power cuts leave it."""
+
+import os
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+PAGE = 4096
+
+
+def overwrite(path: Path, start: int, content: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(content)
+
+
+def _random_bytes(seed: int, length: int) -> bytes:
+    return random.Random(seed).randbytes(length)  # noqa: S311 - the same in each run
+
+
+def zero_second_half(path: Path) -> None:
+    half = path.stat().st_size // PAGE // 2 * PAGE
+    overwrite(path, half, bytes(path.stat().st_size - half))
+
+
+def scramble_all_but_first_page(path: Path) -> None:
+    overwrite(path, PAGE, _random_bytes(1, path.stat().st_size - PAGE))
+
+
+def zero_five_pages(path: Path) -> None:
+    pages = path.stat().st_size // PAGE
+    for page in range(20, pages, (pages - 20) // 4 - 1)[:5]:
+        overwrite(path, page * PAGE, bytes(PAGE))
+
+
+def cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2 // PAGE * PAGE + 100)
+
+
+def scramble_header(path: Path) -> None:
+    overwrite(path, 0, _random_bytes(2, 100))
+
+
+def empty_table_list(path: Path) -> None:
+    overwrite(path, 103, bytes(2))
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def execute_in(path: Path, *statements: str) -> None:
+    """Change a file by SQL, past the store."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for sql in statements:
+            connection.execute(sql)
+
+
+def zero_table(path: Path, table: str) -> None:
+    """Overwrite the first page of a table."""
+    with closing(sqlite3.connect(path.resolve())) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    overwrite(path, (page - 1) * PAGE, bytes(PAGE))
