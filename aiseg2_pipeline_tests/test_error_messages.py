@@ -1,150 +1,123 @@
-"""Whatever goes wrong, a person reads one sentence that names the thing, the setting and the next step; and none is missing here."""
+"""All error messages of the source, compared with `error_messages.txt`, and the rules that hold for each of them.
 
+The scan collects every text of several words that a person may read: it excludes docstrings, help, progress, SQL and
+the modules that consist of texts. A message that is put together from parts appears as its parts.
+After a change of messages, rewrite the file and review its diff:
+
+    UPDATE_ERROR_MESSAGES=1 python -m pytest aiseg2_pipeline_tests/test_error_messages.py
+"""
+
+import ast
+import os
 import re
-import unicodedata
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from dotenv import dotenv_values
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.settings import Settings
 
-from aiseg2_pipeline_tests.support import error_messages_in_japanese as sentences_in_japanese
-from aiseg2_pipeline_tests.support.error_messages import BY_ITSELF, LEFT_OUT, STEP, Sentence
-from aiseg2_pipeline_tests.support.error_sites import Site, sites
-from aiseg2_pipeline_tests.support.error_stage import stages
-from aiseg2_pipeline_tests.support.errors_of_device import OF_DEVICE
-from aiseg2_pipeline_tests.support.errors_of_influxdb import OF_INFLUXDB
-from aiseg2_pipeline_tests.support.errors_of_machine import OF_MACHINE
-from aiseg2_pipeline_tests.support.errors_of_runs import OF_RUNS
-
-ALL = [*OF_DEVICE, *OF_INFLUXDB, *OF_MACHINE, *OF_RUNS]
-EXAMPLE = Path(__file__).parents[1] / ".env.example"
-SETTING = re.compile(r"\b(?:AISEG2|INFLUXDB)_[A-Z0-9_]*[A-Z0-9]\b")
-# A second sentence only goes on where the first one ended: how it is with the rows, what the demo needs, what to do.
-ENDS = re.compile(r"[.:]\)?(?= [A-Z])")
-MOST_SENTENCES, MOST_CHARS = 2, 300
-# A command to be copied stands at the end, without a full stop behind it.
-COMMAND_AT_THE_END = re.compile(r": aiseg2-pipeline [^.]*$")
-OF_A_PROGRAM = re.compile(
-    r"Traceback|\b\w*(?:Error|Exception)\b|<[\w.]+ object|0x[0-9a-f]{6}|\[Errno|None\b(?! is)"
+PROJECT = Path(__file__).parents[1]
+PACKAGE = PROJECT / "aiseg2_pipeline"
+SNAPSHOT = Path(__file__).with_name("error_messages.txt")
+VALUE = "{…}"
+# Calls whose texts are progress, help, tables, SQL or patterns.
+NO_ERRORS_IN = {
+    *("info", "say", "log_line", "print", "option", "Field", "Table", "add_column"),
+    *("execute", "executescript", "compile", "fullmatch", "sub", "search", "xpath"),
+}
+# A check's description is an error message; every other description is not.
+CHECK_RESULT = "AssetCheckResult"
+SQL_FLUX_OR_SHELL = re.compile(
+    r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN|from\(bucket|until \[|trap )|.* (CROSS JOIN|WHERE) "
 )
-SECRETS = ("correct horse", "CORRECT HORSE", "t0ken", "top-secret")
-
-Told = Callable[[Sentence], str]
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """Bring a sentence about, once."""
-    known: dict[str, str] = {}
-    with stages(tmp_path_factory.mktemp("stages")) as stage:
-
-        def bring(sentence: Sentence) -> str:
-            if sentence.id not in known:
-                with stage() as own:
-                    known[sentence.id] = sentence.said(own).replace(str(own.folder), "/data")
-            return known[sentence.id]
-
-        yield bring
+# Here only what is raised counts.
+MADE_OF_TEXTS = ("simulator.", "report.picture", "cli.output", "orchestration.jobs", "orchestration.schedules")
+# Their texts are parts of a line that ends elsewhere.
+PARTS = ("cli.doctor", "settings", "simulator.server")
+MOST_SENTENCES = {"alerts.rules": 4}
+INTERNAL_WORDS = re.compile(r"Traceback|\b\w+(?:Error|Exception)\b|0x[0-9a-f]{6}|\bNone\b(?! is)|[\n\r\t]")
+SENTENCE_END = re.compile(r"[.。:](?= ?[A-Z\u3040-\u9fff])")
+SETTING = re.compile(r"\b(?:AISEG2|INFLUXDB)_[A-Z0-9_]*[A-Z0-9]\b")
 
 
-@pytest.mark.parametrize("sentence", ALL, ids=lambda sentence: sentence.id)
-def test_an_error_is_one_sentence_that_names_the_thing_the_setting_and_the_next_step(
-    sentence: Sentence, told: Told
-) -> None:
-    said = told(sentence)
-    assert_for_people(said)
-    assert len(said) <= MOST_CHARS
-    if not sentence.line:
-        first = said.split()[0]
-        assert not first[0].islower() or re.search("[/:.]|aiseg2-pipeline", first), "it begins like a sentence"
-        assert said.endswith(".") or COMMAND_AT_THE_END.search(said), "it ends like a sentence"
-        assert len(ENDS.split(said)) <= MOST_SENTENCES
-    for name in (*sentence.names, sentence.setting):
-        assert name in said
-    assert STEP.search(said) or any(words in said for words in BY_ITSELF), "it says what to do"
-    assert set(SETTING.findall(said)) <= settings() | {"AISEG2_HOTS"}
+def name_of(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def assert_for_people(said: str) -> None:
-    """It is text on one line, in no program's words, and tells no secret."""
-    assert said
-    assert not [char for char in said if unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp")]
-    assert not OF_A_PROGRAM.search(said)
-    assert not [secret for secret in SECRETS if secret in said]
+def literals(node: ast.AST, *, raised: bool = False) -> Iterator[tuple[str, bool]]:
+    """Yield the texts below a node, values as `{…}`, each with whether it is raised."""
+    raised = raised or isinstance(node, ast.Raise)
+    if isinstance(node, ast.JoinedStr):
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else VALUE for part in node.values), raised
+        for part in node.values:
+            if isinstance(part, ast.FormattedValue):
+                yield from literals(part.value, raised=raised)
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value, raised
+    skipped: set[str] = set()
+    if isinstance(node, ast.Call):
+        name = name_of(node.func)
+        if name in NO_ERRORS_IN or (name == "echo" and all(keyword.arg != "err" for keyword in node.keywords)):
+            return
+        skipped = {"help", "title"} | (set() if name == CHECK_RESULT else {"description"})
+    for child in ast.iter_child_nodes(node):
+        is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
+        if not is_docstring and not (isinstance(child, ast.keyword) and child.arg in skipped):
+            yield from literals(child, raised=raised)
 
 
-def settings() -> set[str]:
-    """Return the settings' names as .env.example spells them."""
-    text = EXAMPLE.read_text(encoding="utf-8")
-    return {*dotenv_values(EXAMPLE), *re.findall(r"^#([A-Z0-9_]+)=", text, re.MULTILINE)}
+def is_message(text: str, *, raised: bool) -> bool:
+    words = [word for word in text.split() if re.search(r"[^\W\d_]|…", word)]
+    enough = len(words) >= (2 if raised else 3) and re.search(r"[^\W\d_]", text.replace(VALUE, ""))
+    return bool(enough or "。" in text) and not SQL_FLUX_OR_SHELL.match(text)
 
 
-def test_the_ids_are_unique() -> None:
-    assert len({sentence.id for sentence in ALL}) == len(ALL)
+def scan() -> dict[tuple[str, str], bool]:
+    """Return module and text of each message, with whether it is raised."""
+    found: dict[tuple[str, str], bool] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for text, raised in literals(ast.parse(path.read_text(encoding="utf-8"))):
+            if is_message(text, raised=raised) and (raised or not module.startswith(MADE_OF_TEXTS)):
+                found[module, text] = raised or found.get((module, text), False)
+    return found
 
 
-# The list is whole
+MESSAGES = scan()
 
 
-def test_every_error_in_the_source_is_in_the_list(told: Told) -> None:
-    said = [told(sentence) for sentence in ALL]
-    said += [f"{message.title}\n{message.body}" for message, _ in sentences_in_japanese.wrong().values()]
-    said += [f"{message.title}\n{message.body}" for message in sentences_in_japanese.over()]
-    missing = [site for site in sites() if not is_left_out(site) and not any(site.is_in(one) for one in said)]
-    assert not missing, (
-        "These texts are in no sentence of the list. Add a Sentence for each error to sentences_of_….py, and what is none to "
-        "LEFT_OUT in sentences.py:\n"
-        + "\n".join(f"{site.module}, line {site.line}: {site.text}" for site in missing)
+def test_the_error_messages_are_those_that_were_reviewed() -> None:
+    current = sorted(f"{module}: {text!r}" for module, text in MESSAGES)
+    if os.environ.get("UPDATE_ERROR_MESSAGES"):
+        SNAPSHOT.write_text("\n".join(current) + "\n", encoding="utf-8")
+    assert current == SNAPSHOT.read_text(encoding="utf-8").splitlines(), (
+        "Rewrite the snapshot with UPDATE_ERROR_MESSAGES=1 and review its diff."
     )
 
 
-def is_left_out(site: Site) -> bool:
-    return any(site.text.startswith(begins) for begins, _ in LEFT_OUT.get(site.module, ()))
+def test_a_message_is_one_line_of_at_most_two_sentences_without_internal_words() -> None:
+    assert not [text for _, text in MESSAGES if INTERNAL_WORDS.search(text)]
+    assert not [text for _, text in MESSAGES if len(text) > 300]
+    assert not [text for module, text in MESSAGES if len(SENTENCE_END.split(text)) > MOST_SENTENCES.get(module, 2)]
 
 
-def test_what_is_left_out_is_still_there() -> None:
-    there = [(site.module, site.text) for site in sites()]
-    gone = [
-        (module, begins)
-        for module, texts in LEFT_OUT.items()
-        for begins, _ in texts
-        if not any(where == module and text.startswith(begins) for where, text in there)
-    ]
-    assert not gone, "Take out of LEFT_OUT what is no longer in the source."
+def test_a_sentence_ends_with_punctuation_and_a_raised_one_names_the_next_step() -> None:
+    sentences = {
+        text: raised
+        for (module, text), raised in MESSAGES.items()
+        if re.match(r"[A-Z]", text) and re.search(r"[:.;] |\.$", text) and not module.startswith(PARTS)
+    }
+    assert not [text for text in sentences if not re.search(rf"(?:[.)]|{VALUE})$", text)]
+    assert not [text for text, raised in sentences.items() if raised and not re.search(r"[:;.] \S", text)]
 
 
-def test_a_new_error_anywhere_is_noticed() -> None:
-    texts = {site.text for site in sites()}
-    # Raised, put together from pieces, noted as a problem, given as a constant, returned.
-    for known in (
-        "--to is earlier than --from: write the earlier one as --from.",
-        "is read-only for this user",
-        "The circuits are missing. …",
-        "nothing listens there",
-        "must be at least …",
-        "ends in the middle",
-    ):
-        assert known in texts
-
-
-# What a household reads
-
-
-@pytest.mark.parametrize("name", sentences_in_japanese.WRONG)
-def test_a_message_says_in_japanese_what_to_do_and_tells_the_error_beside(name: str) -> None:
-    message, error = sentences_in_japanese.wrong()[name]
-    body, *beside = message.body.split("\n")
-    assert beside == ([error] if error else [])
-    for text in (message.title, body):
-        assert_for_people(text)
-    assert body.endswith("。")
-    assert any(step in body for step in sentences_in_japanese.STEPS)
-
-
-def test_a_message_that_it_is_over_is_japanese_too() -> None:
-    for message in sentences_in_japanese.over():
-        for text in (message.title, message.body):
-            assert_for_people(text)
-            assert re.search("[ぁ-ん]", text)
-        assert message.body.endswith("。")
+def test_the_settings_commands_options_and_extras_that_a_message_names_exist() -> None:
+    text = "\n".join(text for _, text in MESSAGES)
+    assert set(SETTING.findall(text)) <= {str(field.alias) for field in Settings.model_fields.values()}
+    assert set(re.findall(r"`aiseg2-pipeline ([a-z]+)", text)) <= main.commands.keys()
+    options = {name for command in main.commands.values() for option in command.params for name in option.opts}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) <= options
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert set(re.findall(r"aiseg2-pipeline\[(\w+)\]", text)) <= project["optional-dependencies"].keys()
