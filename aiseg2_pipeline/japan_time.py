@@ -1,6 +1,6 @@
-"""Asia/Tokyo, the zone of the device and its household, and where days and hours start in it.
+"""Asia/Tokyo, the time zone of the device, and the starts of its days and hours.
 
-Times are UTC everywhere inside. Partition keys belong in `orchestration/partitions`. Nothing here reads the clock.
+All times in the package are UTC. Partition keys belong in `orchestration/partitions`. Nothing here reads the clock.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -18,10 +18,10 @@ def day_start(day: date) -> datetime:
 
 
 def day_of(moment: datetime) -> date:
-    """Return the day in Japan that `moment` lies in."""
+    """Return the date of `moment` in Japan."""
     return moment.astimezone(TOKYO).date()
 
 
 def hour_of(moment: datetime) -> datetime:
-    """Return the UTC start of the hour that `moment` lies in; hours in Japan start at the same times."""
+    """Return the UTC start of the hour of `moment`; UTC and Japan have the same hours."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

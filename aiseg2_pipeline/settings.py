@@ -1,7 +1,7 @@
-"""The settings: environment and `.env` to one validated object.
+"""The settings: the environment and `.env` as one validated object.
 
-Every setting is named here once, with its default; `.env.example` says the same to people. Nothing is opened or
-created here. The first nine are those of the forwarder that this program replaces, with the same meaning.
+Every setting is named here once, with its default; `.env.example` describes them for people. No file is created here.
+Nine of them have the name and meaning that they had in the program that this one replaces.
 """
 
 import os
@@ -24,18 +24,17 @@ from pydantic import (
 )
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
-_UI_HOST = re.compile(r"[A-Za-z0-9.:_-]+")
 _UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
 _MAX_PORT = 65535
-# The simulated device's login. `simulator` imports nothing of ours, so it has these too; a test compares the two.
+# The simulated device's login. `simulator` may not import this module and has its own copy; a test compares them.
 DEMO_USER, DEMO_PASSWORD = "aiseg", "simulator"
-# Before the first AiSEG was sold.
+# Earlier than the first AiSEG.
 EARLIEST = date(2010, 1, 1)
 _ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
-# Taken as they stand: a space in quotes belongs to the password.
+# Not stripped: a quoted space belongs to the password.
 _SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
-# Pydantic's own words for what can be wrong with a value, as a person would say them.
+# Replacements for pydantic's messages, by its error type.
 _WORDS = {
     "bool_parsing": "must be 0 or 1",
     "int_parsing": "must be a whole number",
@@ -47,7 +46,7 @@ _WORDS = {
 
 
 class SettingsError(Exception):
-    """A setting that is missing or wrong, in one sentence that names it."""
+    """A setting is missing or wrong. The message names it."""
 
 
 def _host(value: str) -> str:
@@ -59,10 +58,13 @@ def _host(value: str) -> str:
     return value
 
 
-def _ui_host(value: str) -> str:
-    if not _UI_HOST.fullmatch(value):
-        raise ValueError("must be a name or an address of this machine, without http:// and without a port")
-    return value
+def _matching(pattern: str, problem: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(problem)
+        return value
+
+    return AfterValidator(check)
 
 
 def _ui_names(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -76,34 +78,35 @@ def _expanded(value: Path) -> Path:
     try:
         return value.expanduser()
     except RuntimeError:
-        raise ValueError("starts with ~ and the name of a user that this machine does not know") from None
-
-
-def _header_text(value: str) -> str:
-    if not value.isascii() or not value.isprintable() or '"' in value:
-        raise ValueError("must be plain ASCII without quotes")
-    return value
+        raise ValueError("starts with ~ and the name of an unknown user") from None
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
     address = value.get_secret_value().strip()
     parts = _POSTGRES_URL.fullmatch(address)
-    # Who connects would take all after the first @ for the host, and say so with half of the password.
+    # With a second @, libpq would take a part of the password for the host and print it.
     login, _, server = parts[1].rpartition("@") if parts else ("", "", "")
     if not parts or "@" in login or not _HOST.fullmatch(server.partition("/")[0]):
         raise ValueError(
-            "must be an address like postgresql://user:password@host:5432/database, with @ and % of the password as %40 and %25"
+            "must be like postgresql://user:password@host:5432/database, with @ and % in the password written as %40 and %25"
         )
-    # Dagster's own driver; another SQLAlchemy would choose another one.
+    # The driver that dagster-postgres installs; SQLAlchemy's default depends on its version.
     return SecretStr(f"postgresql+psycopg2://{parts[1]}")
 
 
 def _alert_urls(value: SecretStr) -> SecretStr:
     if not _ALERT_URLS.match(value.get_secret_value().strip()):
-        raise ValueError("must be addresses as Apprise takes them, like discord://…, separated by spaces")
+        raise ValueError("must be Apprise addresses, like discord://…, separated by spaces")
     return value
 
 
+UiHost = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9.:_-]+", "must be a name or an address of this machine, without http:// and without a port"
+    ),
+]
+HeaderText = Annotated[str, _matching(r"[ !#-~]*", "must be plain ASCII without quotes")]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
@@ -112,7 +115,7 @@ LocalPath = Annotated[Path, AfterValidator(_expanded)]
 
 
 class InfluxSettings(BaseModel):
-    """Where rows are written: an InfluxDB 2."""
+    """The InfluxDB 2 that rows are written to."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -125,15 +128,15 @@ class InfluxSettings(BaseModel):
 
 
 class Settings(BaseModel):
-    """Everything that can be set, each field under its environment name.
+    """All settings; each field's alias is its name in the environment.
 
-    `data_dir` is absolute; in the demo it is a folder of its own, so that simulated rows never meet real ones.
+    `data_dir` is absolute. The demo has its own, so that simulated and real rows are never mixed.
     """
 
     model_config = ConfigDict(frozen=True, populate_by_name=False)
 
     aiseg2_host: Annotated[Host | None, Field(alias="AISEG2_HOST")] = None
-    aiseg2_user: Annotated[str, AfterValidator(_header_text), Field(alias="AISEG2_USER")] = "aiseg"
+    aiseg2_user: Annotated[HeaderText, Field(alias="AISEG2_USER")] = "aiseg"
     aiseg2_password: Annotated[SecretStr | None, Field(alias="AISEG2_PASSWORD")] = None
     aiseg2_use_https: Annotated[bool, Field(alias="AISEG2_USE_HTTPS")] = False
     aiseg2_ca_file: Annotated[LocalPath | None, Field(alias="AISEG2_CA_FILE")] = None
@@ -154,52 +157,46 @@ class Settings(BaseModel):
     alert_urls: Annotated[AlertUrls | None, Field(alias="AISEG2_ALERT_URLS")] = None
     alert_after_minutes: Annotated[int, Field(alias="AISEG2_ALERT_AFTER_MINUTES", ge=2, le=1440)] = 10
     ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
-    ui_host: Annotated[str, AfterValidator(_ui_host), Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
+    ui_host: Annotated[UiHost, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """Return the settings of an environment; an empty value is as good as none. Raise SettingsError."""
-        known = {field.alias for field in cls.model_fields.values()}
+        """Return the settings of an environment; an empty value counts as unset. Raise SettingsError."""
         given = {
             name: value if name in _SECRETS else value.strip()
             for name, value in environment.items()
-            if name in known and value.strip()
+            if name in _names() and value.strip()
         }
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            # The value itself is left out: it may be a password in the wrong line.
+            # Without the value, which may be a password on the wrong line.
             first = error.errors(include_input=False, include_url=False)[0]
-            what = (
-                _WORDS.get(first["type"], first["msg"])
-                .format(**first.get("ctx", {}))
-                .removeprefix("Value error, ")
-            )
+            words = _WORDS.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
+            problem = words.removeprefix("Value error, ")
             if not first["loc"]:
-                raise SettingsError(f"{what}.") from None
-            raise SettingsError(f"{first['loc'][0]} {what}: correct it in .env or in the environment.") from None
+                raise SettingsError(f"{problem}.") from None
+            raise SettingsError(
+                f"{first['loc'][0]} {problem}: correct it in .env or in the environment."
+            ) from None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if self.influxdb_host and not self.aiseg2_host:
             raise ValueError(
                 "INFLUXDB_HOST is set but AISEG2_HOST is not: set AISEG2_HOST to the device's address (or remove "
-                "INFLUXDB_HOST for the demo, whose simulated readings never go to an InfluxDB)"
+                "INFLUXDB_HOST for the demo, whose readings are never written to an InfluxDB)"
             )
         if self.aiseg2_host and not self.aiseg2_password:
             raise ValueError("AISEG2_PASSWORD is not set: set it to the password of the AiSEG2's web pages")
         if self.influxdb_host:
-            for name, value in (
-                ("INFLUXDB_TOKEN", self.influxdb_token),
-                ("INFLUXDB_ORG", self.influxdb_org),
-                ("INFLUXDB_BUCKET", self.influxdb_bucket),
-            ):
-                if not value:
+            for part in ("token", "org", "bucket"):
+                if not getattr(self, f"influxdb_{part}"):
                     raise ValueError(
-                        f"{name} is not set: set it, or leave INFLUXDB_HOST empty to keep readings on this machine"
+                        f"INFLUXDB_{part.upper()} is not set: set it, or leave INFLUXDB_HOST empty to keep readings on this machine only"
                     )
         for name, path in (("AISEG2_CA_FILE", self.aiseg2_ca_file), ("INFLUXDB_CA_FILE", self.influxdb_ca_file)):
             if path is not None and not path.is_file():
@@ -212,12 +209,12 @@ class Settings(BaseModel):
 
     @property
     def demo(self) -> bool:
-        """Whether the device is the simulator."""
+        """Whether the device is simulated."""
         return self.aiseg2_host is None
 
     @property
     def data_dir(self) -> Path:
-        """The folder of everything kept; the demo's lies apart."""
+        """The data directory; the demo's is a folder in it."""
         base = self.base_data_dir.absolute()
         return base / "demo" if self.demo else base
 
@@ -238,22 +235,22 @@ class Settings(BaseModel):
 
     @property
     def device_state_dir(self) -> Path:
-        """What the client keeps between readings, and its locks."""
+        """The folder of the client's state and locks."""
         return self.data_dir / "device"
 
     @property
     def dagster_home(self) -> Path:
-        """Dagster's own folder: run history and schedules."""
+        """Dagster's folder: run history and schedules."""
         return self.data_dir / "dagster"
 
     @property
     def run_history(self) -> SecretStr | None:
-        """The PostgreSQL of Dagster's run history; None: SQLite, as always in the demo, which never meets what is real."""
+        """The PostgreSQL of Dagster's run history; None for SQLite, which the demo always uses."""
         return None if self.demo else self.postgres_url
 
     @property
     def code_server_socket(self) -> Path:
-        """Where the code server listens: in this folder, so that only its owner reaches it."""
+        """The code server's socket, in the data directory so that only its owner can connect."""
         return self.data_dir / "code.sock"
 
     @property
@@ -274,12 +271,12 @@ class Settings(BaseModel):
 
     @property
     def device_verify(self) -> bool | str:
-        """How the device's certificate is checked: a CA file, or yes, or no."""
+        """How the device's certificate is verified: with a CA file, True, or False."""
         return _verify(self.aiseg2_tls_verify, self.aiseg2_ca_file)
 
     @property
     def influx(self) -> InfluxSettings | None:
-        """Where rows are written; None where no InfluxDB is configured."""
+        """The InfluxDB that rows are written to; None if none is configured."""
         if not (self.influxdb_host and self.influxdb_token and self.influxdb_org and self.influxdb_bucket):
             return None
         return InfluxSettings(
@@ -297,13 +294,13 @@ def _verify(verify: bool, ca_file: Path | None) -> bool | str:  # noqa: FBT001 -
 
 
 def environment(folder: Path | None = None) -> dict[str, str]:
-    """Return the process's environment over `.env` of the folder (the current one by default).
+    """Return the process's environment merged over the `.env` of the folder, by default the current one.
 
-    Raise SettingsError where `.env` cannot be read.
+    Raise SettingsError if `.env` cannot be read.
     """
     path = (folder or Path.cwd()) / ".env"
     try:
-        # Not interpolated: a password may hold a `$`.
+        # Without interpolation: a password may contain a `$`.
         written = dotenv_values(path, interpolate=False)
     except UnicodeError:
         raise SettingsError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
@@ -313,11 +310,14 @@ def environment(folder: Path | None = None) -> dict[str, str]:
 
 
 def load_settings() -> Settings:
-    """Return the settings in force here. Raise SettingsError."""
+    """Return the settings of this process and the current folder. Raise SettingsError."""
     return Settings.from_environment(environment())
 
 
 def unknown_settings(given: Mapping[str, Any]) -> list[str]:
-    """Return the names that look like settings of ours and are none, for a hint at a misspelling."""
-    known = {field.alias for field in Settings.model_fields.values()}
-    return sorted(name for name in given if name.startswith(("AISEG2_", "INFLUXDB_")) and name not in known)
+    """Return the names with our prefixes that are not settings: probably misspelt ones."""
+    return sorted(name for name in given if name.startswith(("AISEG2_", "INFLUXDB_")) and name not in _names())
+
+
+def _names() -> set[str | None]:
+    return {field.alias for field in Settings.model_fields.values()}

@@ -1,4 +1,4 @@
-"""The `aiseg2-pipeline` command: its arguments, what it prints, and what it opens for that.
+"""The `aiseg2-pipeline` command: arguments, output, and the connections that the commands open.
 
-What a command does belongs in the room of its subject. Nothing imports this room.
+What a command does belongs in the package of its subject. No other package imports this one.
 """

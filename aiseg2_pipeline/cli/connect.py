@@ -1,6 +1,7 @@
-"""What the commands open, from the settings: the device's client, the writer. Dagster's resources do the same for assets."""
+"""Open the device's client, the stores and the InfluxDB writer for a command. Dagster's resources do the same for assets."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 
 
 def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live") -> Aiseg2Client:
-    """Return a client of the device, which says on stderr when it tries again; use it as a context manager."""
+    """Return a client of the device, a context manager. It reports retries on stderr."""
     return Aiseg2Client(
         settings.device_url,
         settings.device_user,
@@ -23,12 +24,12 @@ def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live
         clock=clock,
         slot=slot,
         verify=settings.device_verify,
-        on_retry=lambda sentence: click.echo(sentence, err=True),
+        on_retry=lambda message: click.echo(message, err=True),
     )
 
 
-def stores(settings: Settings) -> list[tuple[type[Store], Path]]:
-    """Return the stores, each with its file: readings, energy, climate."""
+def store_files(settings: Settings) -> list[tuple[type[Store], Path]]:
+    """Return the class and the file of each store: readings, energy, climate."""
     return [
         (Store, settings.store_path),
         (EnergyStore, settings.energy_path),
@@ -36,13 +37,19 @@ def stores(settings: Settings) -> list[tuple[type[Store], Path]]:
     ]
 
 
+@contextmanager
+def stores(settings: Settings) -> Iterator[list[Store]]:
+    """Yield the open stores: readings, energy, climate."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(kind.open(path)) for kind, path in store_files(settings)]
+
+
 def writer(influx: InfluxSettings) -> InfluxWriter:
-    """Return a writer to the bucket; use it as a context manager."""
-    return InfluxWriter(
-        influx.url, influx.token.get_secret_value(), influx.org, influx.bucket, verify=influx.verify
-    )
+    """Return a writer to the bucket, a context manager."""
+    token = influx.token.get_secret_value()
+    return InfluxWriter(influx.url, token, influx.org, influx.bucket, verify=influx.verify)
 
 
 def destination(influx: InfluxSettings) -> Destination:
-    """Return what rows are pending for."""
+    """Return the destination whose pending rows are tracked."""
     return Destination(influx.host, influx.org, influx.bucket)

@@ -1,23 +1,19 @@
-"""What every command has: the settings, the clock, and errors as one sentence on stderr."""
+"""What every command needs: the settings, the clock, and expected errors as one message on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import click
 
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
 
-if TYPE_CHECKING:
-    pass
-
 DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated home with `make run` or `aiseg2-pipeline simulate`."
 
 
 @contextmanager
-def one_sentence() -> Iterator[Settings]:
-    """Give the settings, and turn the errors that people can do something about into one sentence."""
+def settings_or_exit() -> Iterator[Settings]:
+    """Yield the settings, and turn the package's own errors into one message and exit code 1."""
     demo = False
     try:
         settings = load_settings()
@@ -30,9 +26,8 @@ def one_sentence() -> Iterator[Settings]:
         from aiseg2_pipeline.runtime.services import ServicesError
         from aiseg2_pipeline.store.database import StoreError
 
-        if not isinstance(
-            error, SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError
-        ):
+        expected = SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError
+        if not isinstance(error, expected):
             raise
         hint = f" {DEMO_HINT}" if demo and isinstance(error, Unreachable) else ""
         raise click.ClickException(f"{error}{hint}") from None

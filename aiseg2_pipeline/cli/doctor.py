@@ -1,4 +1,7 @@
-"""`aiseg2-pipeline doctor`: one line for each thing the pipeline needs, and what to do where it fails."""
+"""`aiseg2-pipeline doctor`: one line for each check, and what to do where it fails.
+
+The checks of the bucket are here as well. What a check needs to know of a store or a server belongs in its package.
+"""
 
 import shlex
 from collections import Counter
@@ -21,7 +24,7 @@ from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Tags, Una
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
-from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
+from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline.store.damage import damaged_files
 from aiseg2_pipeline.store.database import StoreError
 
@@ -31,14 +34,19 @@ SET_ASIDE_SHOWN = 5
 SERIES_WITHIN = timedelta(days=7)
 SERIES_SHOWN = 6
 
-# A mark, what was looked at, and what was found.
+# Mark, subject, finding.
 Line = tuple[str, str, str]
+# Kind, name and unit of a series.
+Label = tuple[str, str, str]
 
 
 def examine(
     settings: Settings, clock: Callable[[], datetime], say: Callable[[str], None], *, alert: bool = False
 ) -> bool:
-    """Say a line for each thing; return whether nothing failed. `alert` sends a test message to every service."""
+    """Pass a line for each check to `say`, and return whether none failed.
+
+    `alert` sends a test message to every service of AISEG2_ALERT_URLS.
+    """
     passed = True
     taken: list[LiveReading] = []
     for part in (
@@ -48,8 +56,8 @@ def examine(
         _influx(settings, clock, taken),
         _alerts(settings, send=alert),
     ):
-        for mark, what, found in part:
-            say(f"{mark} {what}: {found}")
+        for mark, subject, finding in part:
+            say(f"{mark} {subject}: {finding}")
             passed = passed and mark != FAILED
     return passed
 
@@ -59,21 +67,13 @@ def _settings(settings: Settings) -> Iterator[Line]:
     if settings.demo:
         yield HINT, "settings", "no AISEG2_HOST is set, so this is the demo with a simulated home"
     for name in unknown_settings(environment()):
-        yield HINT, "settings", f"{name} is no setting of this program: see .env.example for its name"
+        yield HINT, "settings", f"{name} is not a setting of this program: see .env.example for the names"
     if _others_may_read(Path(".env")):
         yield HINT, "settings", "others on this machine can read .env, which holds passwords: run chmod 600 .env"
-    kept = (
-        settings.store_path,
-        settings.energy_path,
-        settings.climate_path,
-        settings.device_state_dir,
-        settings.dagster_home,
-    )
+    kept = [path for _, path in connect.store_files(settings)] + [settings.device_state_dir, settings.dagster_home]
     if _others_may_read(settings.data_dir) and any(map(_others_may_read, kept)):
-        found = (
-            f"others on this machine can read what is kept: run chmod -R go= {shlex.quote(str(settings.data_dir))}"
-        )
-        yield HINT, "settings", found
+        folder = shlex.quote(str(settings.data_dir))
+        yield HINT, "settings", f"others on this machine can read the data directory: run chmod -R go= {folder}"
 
 
 def _others_may_read(path: Path) -> bool:
@@ -84,7 +84,7 @@ def _others_may_read(path: Path) -> bool:
 
 
 def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveReading]) -> Iterator[Line]:
-    """Look at the device; the reading that it gives is added to `taken`."""
+    """Check the device, and append its reading to `taken`."""
     with connect.device(settings, clock) as client:
         try:
             listed = client.circuit_list(Deadline(READING_TIMEOUT_S))
@@ -93,7 +93,7 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
             yield FAILED, "login", str(error)
             return
         except (NotServed, Unreadable) as error:
-            # Something answers; whether it is an AiSEG2, its other pages show.
+            # The other pages show whether what answers is an AiSEG2.
             yield OK, "device", f"answers at {settings.device_url}"
             yield FAILED, "circuit list", str(error)
         except Aiseg2Error as error:
@@ -108,9 +108,13 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
         yield _clock(client.clock_offset_s)
         try:
             client.export_token(Deadline(READING_TIMEOUT_S))
-            yield OK, "SD card", "the export page is there; a card in the unit gives half hours instead of hours"
+            yield (
+                OK,
+                "SD card",
+                "the export page answers; with a card, energy is stored by the half hour instead of the hour",
+            )
         except Aiseg2Error:
-            yield HINT, "SD card", "the export page is not readable; nothing needs it to take readings"
+            yield HINT, "SD card", "the export page cannot be read; readings do not need it"
 
 
 def _live(client: Aiseg2Client, taken: list[LiveReading]) -> Iterator[Line]:
@@ -131,18 +135,17 @@ def _live(client: Aiseg2Client, taken: list[LiveReading]) -> Iterator[Line]:
 
 
 def _kw(value_kw: float | None) -> str:
-    return "not told" if value_kw is None else f"{value_kw:g} kW"
+    return "unknown" if value_kw is None else f"{value_kw:g} kW"
 
 
 def _clock(offset_s: float | None) -> Line:
     if offset_s is None:
-        return HINT, "clock", "no page told the device's time"
-    found = (
-        f"the device's clock is {abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} this machine's"
-    )
+        return HINT, "clock", "no page shows the device's time"
+    direction = "ahead of" if offset_s > 0 else "behind"
+    finding = f"the device's clock is {abs(offset_s):.0f} s {direction} this machine's"
     if abs(offset_s) <= CLOCKS_AGREE_S:
-        return OK, "clock", found
-    return FAILED, "clock", f"{found}: set the AiSEG2's clock in its settings, and NTP on this machine"
+        return OK, "clock", finding
+    return FAILED, "clock", f"{finding}: set the AiSEG2's clock in its settings, and NTP on this machine"
 
 
 def _store(settings: Settings) -> Iterator[Line]:
@@ -154,7 +157,7 @@ def _store(settings: Settings) -> Iterator[Line]:
         yield FAILED, "store", str(error)
         return
     yield OK, "store", f"{settings.store_path}, last reading {_shown(last) if last else 'none yet'}"
-    for kind, path in connect.stores(settings):
+    for kind, path in connect.store_files(settings):
         try:
             with kind.open(path) as store:
                 store.look_over()
@@ -162,17 +165,16 @@ def _store(settings: Settings) -> Iterator[Line]:
             yield FAILED, "store", str(error)
         for damaged in damaged_files(path):
             if damaged.salvaged is None:
-                found = f"{damaged.path} is a damaged store ({damaged.reason}): run `aiseg2-pipeline salvage`, or wait some minutes while the pipeline runs"
-                yield FAILED, "damaged store", found
+                finding = f"{damaged.path} is a damaged store ({damaged.reason}): run `aiseg2-pipeline salvage`, or let the pipeline run for some minutes"
+                yield FAILED, "damaged store", finding
             else:
-                found = f"{damaged.path} is kept and may be deleted. {damaged.salvaged}"
-                yield HINT, "damaged store", found
+                yield HINT, "damaged store", f"{damaged.path} is kept and may be deleted. {damaged.salvaged}"
 
 
 def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[LiveReading]) -> Iterator[Line]:
     influx = settings.influx
     if influx is None:
-        yield HINT, "InfluxDB", "none is configured (INFLUXDB_HOST); readings are kept in the store alone"
+        yield HINT, "InfluxDB", "none is configured (INFLUXDB_HOST); readings are kept in the store only"
         return
     try:
         writer = connect.writer(influx)
@@ -191,13 +193,9 @@ def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[L
         yield OK, "InfluxDB", f"answers at {influx.url}"
         yield OK, "token and bucket", f"may write to {influx.bucket}"
         try:
-            with (
-                Store.open(settings.store_path) as store,
-                EnergyStore.open(settings.energy_path) as energy,
-                ClimateStore.open(settings.climate_path) as climate,
-            ):
-                yield from _bucket(writer, store, influx, clock(), taken)
-                yield from _outbox([store, energy, climate], connect.destination(influx))
+            with connect.stores(settings) as stores:
+                yield from _bucket(writer, stores[0], influx, clock(), taken)
+                yield from _outbox(stores, connect.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
 
@@ -205,89 +203,85 @@ def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[L
 def _bucket(
     writer: InfluxWriter, store: Store, influx: InfluxSettings, now: datetime, taken: Sequence[LiveReading]
 ) -> Iterator[Line]:
+    """Compare the bucket's recent readings and its series with ours."""
     since = now - OTHER_WRITER_WITHIN
     ours = [time.to_pydatetime() for time in store.read(since, now, kinds=["total"])["time"]]
     others = writer.other_writers(since, ours)
-    there = None if others is None else writer.power_series(now - SERIES_WITHIN)
-    if others is None or there is None:
+    present = None if others is None else writer.power_series(now - SERIES_WITHIN)
+    if others is None or present is None:
         yield (
             HINT,
             "other writers",
-            "not known, and neither are its series: the token may write, but not read the bucket",
+            "unknown, as are the series: the token may write to the bucket, but not read it",
         )
         return
-    yield from _other_writers(others, influx)
-    yield from _series(there, store, taken)
-
-
-def _other_writers(others: Sequence[datetime], influx: InfluxSettings) -> Iterator[Line]:
     if others:
-        found = (
-            f"somebody else wrote {len(others)} readings to {influx.bucket} in the last ten minutes: stop the old program, or set "
-            "INFLUXDB_BUCKET to another bucket, or every sum is doubled"
+        finding = (
+            f"another program wrote {len(others)} readings to {influx.bucket} in the last ten minutes, which doubles every sum: stop that "
+            "program, or set INFLUXDB_BUCKET to another bucket"
         )
-        yield FAILED, "other writers", found
+        yield FAILED, "other writers", finding
     else:
         yield OK, "other writers", "none in the last ten minutes"
+    for mark, finding in _series(set(present), *_labels(store, taken)):
+        yield mark, "series", finding
 
 
-def _series(there: Collection[Tags], store: Store, taken: Sequence[LiveReading]) -> Iterator[Line]:
-    """Compare the series that are in the bucket with those of a reading now, or else of the last one in the store."""
-    labels, shared = _labels(store, taken)
-    if not labels:
+def _series(present: set[Tags], labels: set[Label], shared: set[Label]) -> Iterator[tuple[str, str]]:
+    """Compare the series in the bucket with those that are written."""
+    written = set(map(_tags, labels))
+    new, missing, summed = written - present, present - written, set(map(_tags, shared)) & present
+    if not written:
+        yield HINT, "not compared with the bucket's: there is no reading with circuits"
+    elif not present:
         yield (
-            HINT,
-            "series",
-            "not compared with the bucket's: there is no reading with circuits to compare them with",
+            OK,
+            f"the bucket has no point of `power` of the last {SERIES_WITHIN.days} days; {len(written)} series will be written",
         )
-        return
-    ours = {_tags(label) for label in labels}
-    if not there:
-        found = f"the bucket has no point of `power` of the last {SERIES_WITHIN.days} days; {len(ours)} series will be in it"
-        yield OK, "series", found
-        return
-    added = shared & set(there)
-    new, missing = ours - set(there), set(there) - ours
-    if not new and not missing:
-        yield OK, "series", f"the {len(ours)} series of `power` in the bucket are those that are written"
-    if new:
-        yield HINT, "series", f"{len(new)} new, which the bucket does not have yet: {_names(new)}"
-    if missing:
-        found = (
-            f"{len(missing)} in the bucket that are not written (any more, or by this program): {_names(missing)}"
-        )
-        yield HINT, "series", found
-    if added:
-        found = f"{len(added)} of several circuits with one name, which rise from the last of them to their sum: {_names(added)}"
-        yield HINT, "series", found
+    else:
+        if written == present:
+            yield OK, f"the {len(written)} series of `power` in the bucket are those that are written"
+        if new:
+            yield HINT, f"{len(new)} new, which the bucket does not have yet: {_names(new)}"
+        if missing:
+            yield (
+                HINT,
+                f"{len(missing)} in the bucket that this program does not write (any more): {_names(missing)}",
+            )
+        if summed:
+            yield (
+                HINT,
+                f"{len(summed)} of several circuits with one name, which are written as their sum: {_names(summed)}",
+            )
 
 
-def _labels(store: Store, taken: Sequence[LiveReading]) -> tuple[set[tuple[str, str, str]], set[Tags]]:
-    """Return kind, name and unit of every series that is written to `power`, and the series that add several devices up."""
+def _labels(store: Store, taken: Sequence[LiveReading]) -> tuple[set[Label], set[Label]]:
+    """Return the series of `power` that are written, and those of them that sum several devices.
+
+    They are those of the reading that was just taken, else of the last one in the store.
+    """
     for reading in taken:
         if reading.circuits is not None:
             devices = [("generation", device.name, "W") for device in reading.flow.generators]
             devices += [("usage", circuit.name, "W") for circuit in reading.circuits]
-            counted = Counter(devices)
-            # Also those that tell no number just now.
-            return _of_power(live_frame(reading)) | set(devices), {
-                _tags(one) for one in counted if counted[one] > 1
-            }
+            # With the devices that report no number now.
+            shared = {label for label, count in Counter(devices).items() if count > 1}
+            return _labels_of(live_frame(reading)) | set(devices), shared
     last = store.last_time()
-    return (_of_power(store.read(last, last + timedelta(seconds=1))) if last else set()), set()
+    return (_labels_of(store.read(last, last + timedelta(seconds=1))) if last else set()), set()
 
 
-def _tags(label: tuple[str, str, str]) -> Tags:
+def _tags(label: Label) -> Tags:
     return frozenset(series_tags(*label).items())
 
 
-def _of_power(table: pd.DataFrame) -> set[tuple[str, str, str]]:
+def _labels_of(table: pd.DataFrame) -> set[Label]:
     rows = table[table["kind"] != "battery"]
     return set(zip(rows["kind"], rows["name"], rows["unit"], strict=True))
 
 
 def _names(series: Collection[Tags]) -> str:
-    """Return the names of some series, at most as many as one reads."""
+    """Return the names of the first `SERIES_SHOWN` series."""
     names = sorted(clean_name(_name(dict(tags))) for tags in series)
     more = f" and {len(names) - SERIES_SHOWN} more" if len(names) > SERIES_SHOWN else ""
     return ", ".join(names[:SERIES_SHOWN]) + more
@@ -307,27 +301,25 @@ def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:
             yield (
                 FAILED,
                 "alerts",
-                "AISEG2_ALERT_URLS is not set: set it to the addresses of your services, see the README",
+                "AISEG2_ALERT_URLS is not set: set it to your services' addresses, see docs/alerts.md",
             )
         return
     if not notify.installed():
         yield FAILED, "alerts", notify.MISSING_EXTRA
         return
     for number, address in enumerate(notify.split(settings.alert_urls.get_secret_value()), 1):
-        name = notify.service(address)
+        subject, name = f"alerts {number}", notify.service(address)
         if name is None:
-            yield (
-                FAILED,
-                f"alerts {number}",
-                "no address that Apprise understands: correct it in AISEG2_ALERT_URLS",
-            )
+            yield FAILED, subject, "no address that Apprise understands: correct it in AISEG2_ALERT_URLS"
         elif not send:
-            yield OK, f"alerts {number}", f"{name}; `aiseg2-pipeline doctor --alert` sends a test"
+            yield OK, subject, f"{name}; `aiseg2-pipeline doctor --alert` sends a test"
         elif notify.send(address, rules.TEST.title, rules.TEST.body):
-            yield OK, f"alerts {number}", f"{name} took the test message"
+            yield OK, subject, f"{name} took the test message"
         else:
-            found = f"{name} did not take the test message: see that its address in AISEG2_ALERT_URLS is right and the network is there"
-            yield FAILED, f"alerts {number}", found
+            finding = (
+                f"{name} did not take the test message: check its address in AISEG2_ALERT_URLS and the network"
+            )
+            yield FAILED, subject, finding
 
 
 def _outbox(stores: Sequence[Store], destination: Destination) -> Iterator[Line]:
@@ -335,8 +327,8 @@ def _outbox(stores: Sequence[Store], destination: Destination) -> Iterator[Line]
     yield OK, "pending", f"{pending} hours have rows that InfluxDB has not acknowledged yet"
     refused = pd.concat([store.set_aside_rows(destination) for store in stores])
     if len(refused):
-        found = f"{len(refused)} rows were refused by InfluxDB for good: see the reasons below, and when they are gone, run `aiseg2-pipeline resend`"
-        yield FAILED, "refused rows", found
+        finding = f"InfluxDB refused {len(refused)} rows permanently: correct the reasons below, then run `aiseg2-pipeline resend`"
+        yield FAILED, "refused rows", finding
         shown = refused.head(SET_ASIDE_SHOWN)
         for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):
             yield HINT, "refused rows", f"{_shown(time)} {name}: {reason}"

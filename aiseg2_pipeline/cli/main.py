@@ -1,7 +1,7 @@
 """The `aiseg2-pipeline` command, and its commands on the processes: run, ui, health, doctor, simulate.
 
-Exit codes: 0; 1 for a failure, printed as one sentence on stderr; 2 for wrong use. Commands on the record belong in
-`record`. Dagster and pandas are imported by the commands that need them.
+Exit codes: 0; 1 for a failure, printed as one message on stderr; 2 for wrong use. Commands on readings and energy
+belong in `record`. Each command imports Dagster and pandas itself if it needs them.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aiseg2_pipeline import __version__
-from aiseg2_pipeline.cli.context import one_sentence, utc_now
+from aiseg2_pipeline.cli.context import settings_or_exit, utc_now
 from aiseg2_pipeline.cli.parameters import FaultKinds, Moment, Span
 from aiseg2_pipeline.cli.record import fill, gaps, history, read, remove, report, resend, salvage
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from aiseg2_pipeline.simulator.faults import Fault
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(__version__)
 def main() -> None:
     """Read a Panasonic AiSEG2 every minute, keep every reading, write it to InfluxDB.
 
     Settings come from the environment or from .env in the current folder; .env.example explains them.
     """
-    # What is kept is the household's own.
+    # The files show when somebody is at home: only their owner may read them.
     os.umask(0o077)
 
 
@@ -36,39 +36,39 @@ for _command in (read, history, gaps, fill, salvage, remove, resend, report):
 
 @main.command()
 def run() -> None:
-    """Run everything until Ctrl-C: code server, daemon, webserver, and without an AISEG2_HOST the demo."""
+    """Run everything until Ctrl-C: code server, daemon, webserver, and the demo's device if AISEG2_HOST is not set."""
     from aiseg2_pipeline.runtime import services
 
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         sys.exit(services.run(settings, click.echo))
 
 
 @main.command()
 def ui() -> None:
-    """Serve Dagster's pages of the running pipeline until Ctrl-C (for where AISEG2_UI=0 leaves them out)."""
+    """Serve Dagster's pages of the running pipeline until Ctrl-C, when AISEG2_UI=0 leaves them out."""
     from aiseg2_pipeline.runtime import services
 
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         sys.exit(services.serve_pages(settings, click.echo))
 
 
 @main.command()
 @click.option("--alert", is_flag=True, help="Send a test message to every service of AISEG2_ALERT_URLS.")
 def doctor(*, alert: bool) -> None:
-    """Look at everything the pipeline needs, and say what to do where it fails."""
+    """Check everything that the pipeline needs, and print what to do where a check fails."""
     from aiseg2_pipeline.cli import doctor as examination
 
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         if not examination.examine(settings, utc_now, click.echo, alert=alert):
             sys.exit(1)
 
 
 @main.command()
 def health() -> None:
-    """Say whether the pipeline's own processes work: for Docker, every minute, so it takes a quarter of a second."""
+    """Check the pipeline's own processes, as Docker does every minute. It takes a quarter of a second."""
     from aiseg2_pipeline.runtime import health as processes
 
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         problems = processes.problems(settings, utc_now())
     if problems:
         raise click.ClickException(" ".join(problems))
@@ -76,27 +76,17 @@ def health() -> None:
 
 
 @main.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--host", default="127.0.0.1", help="The address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: AISEG2_SIMULATOR_PORT.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Another number, another household.")
-@click.option(
-    "--latency-ms", type=click.FloatRange(min=0), default=0, show_default=True, help="What each answer takes."
-)
-@click.option("--sd-card", is_flag=True, help="With an SD card in the unit, which has the last 60 days.")
-@click.option("--rooms/--no-rooms", default=True, show_default=True, help="Two rooms with sensors, or none.")
+@click.option("--seed", type=int, default=1, help="The random seed of the household.")
+@click.option("--latency-ms", type=click.FloatRange(min=0), default=0, help="The delay of each answer.")
+@click.option("--sd-card", is_flag=True, help="With an SD card that holds the last 60 days.")
+@click.option("--rooms/--no-rooms", default=True, help="Two rooms with sensors, or none.")
 @click.option("--battery", is_flag=True, help="With a storage battery, on the live page only.")
-@click.option("--start", type=Moment(), help="The time that it shows at first; default: now.")
-@click.option(
-    "--speed", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How fast its clock runs."
-)
-@click.option(
-    "--fault-rate",
-    type=click.FloatRange(0, 1),
-    default=0,
-    show_default=True,
-    help="Which part of the requests goes wrong.",
-)
-@click.option("--fault-seed", type=int, default=1, show_default=True, help="Another number, other faults.")
+@click.option("--start", type=Moment(), help="The time that its clock starts at; default: now.")
+@click.option("--speed", type=click.FloatRange(min=0), default=1.0, help="The speed of its clock; 1 is real time.")
+@click.option("--fault-rate", type=click.FloatRange(0, 1), default=0, help="The share of requests that fail.")
+@click.option("--fault-seed", type=int, default=1, help="The random seed of the faults.")
 @click.option(
     "--faults",
     "kinds",
@@ -119,16 +109,16 @@ def simulate(  # noqa: PLR0913, PLR0917 - each is an option of the command
     rooms: bool,
     battery: bool,
 ) -> None:
-    """Be an AiSEG2: a simulated household behind the device's web pages, until Ctrl-C."""
+    """Serve a simulated AiSEG2: the device's web pages with a simulated household, until Ctrl-C."""
     from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER, server
     from aiseg2_pipeline.simulator.faults import ALL, Faults
     from aiseg2_pipeline.simulator.household import Household
     from aiseg2_pipeline.simulator.rooms import ROOMS
 
     if kinds and not fault_rate:
-        raise click.UsageError("--faults needs --fault-rate: set how many requests go wrong, such as 0.05.")
+        raise click.UsageError("--faults needs --fault-rate: set the share of requests that fail, such as 0.05.")
     if port is None:
-        with one_sentence() as settings:
+        with settings_or_exit() as settings:
             port = settings.simulator_port
     click.echo(
         f"A simulated AiSEG2 at http://{host}:{port}, user {DEFAULT_USER}, password {DEFAULT_PASSWORD}. Ctrl-C stops it."

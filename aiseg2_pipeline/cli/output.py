@@ -1,6 +1,10 @@
-"""How readings, energy and gaps look on a terminal and as JSON. Japan time, the device's own names, no I/O but printing."""
+"""Show readings, energy and gaps on a terminal, as JSON and as line protocol, in Japan time and with the device's names.
+
+Nothing here reads a store or the device.
+"""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -27,16 +31,16 @@ def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 def reading(taken: LiveReading, table: pd.DataFrame) -> None:
     """Print one live reading."""
     when = taken.answered_at.astimezone(TOKYO)
-    # The title is ours, the names are the device's: as Text, so that no bracket in them is markup.
     shown = Table(title=f"{when:%Y-%m-%d %H:%M:%S} ({taken.requests} requests, {taken.elapsed_s:.2f} s)")
-    for column, justify in (("kind", "left"), ("name", "left"), ("value", "right"), ("unit", "left")):
-        shown.add_column(column, justify="right" if justify == "right" else "left")
+    for column in ("kind", "name", "value", "unit"):
+        shown.add_column(column, justify="right" if column == "value" else "left")
+    # As Text: a bracket in one of the device's names is not markup.
     for kind, name, value, unit in zip(table["kind"], table["name"], table["value"], table["unit"], strict=True):
         shown.add_row(Text(kind), Text(name), Text(f"{value:g}"), Text(unit))
     Console().print(shown)
 
 
-def energy_json(told: DayTold) -> list[dict[str, Any]]:
+def energy_json(day: DayTold) -> list[dict[str, Any]]:
     """Return a row for each interval and series, times as ISO 8601 in Japan time."""
     return [
         {
@@ -47,32 +51,30 @@ def energy_json(told: DayTold) -> list[dict[str, Any]]:
             "circuit_id": circuit_id,
             "wh": wh,
         }
-        for time, interval_s, name, circuit_id, wh in _intervals(told)
+        for time, interval_s, name, circuit_id, wh in _intervals(day)
     ]
 
 
-def energy_lp(told: DayTold) -> list[str]:
-    """Return the line protocol that would be written, in nanoseconds: hours, two half hours summed."""
-    table = told.table.assign(
-        kind=told.table["kind"].str.removesuffix(HALF), time=told.table["time"].dt.floor("h")
-    )
+def energy_lp(day: DayTold) -> list[str]:
+    """Return the line protocol that would be written, in nanoseconds: whole hours, from two half hours each."""
+    table = day.table.assign(kind=day.table["kind"].str.removesuffix(HALF), time=day.table["time"].dt.floor("h"))
     sums = table.groupby(["time", "kind", "name"], sort=False)["value"].agg(["sum", "count"]).reset_index()
-    whole = sums[sums["count"] == (1 if (told.table["interval_s"] == HOUR_S).all() else 2)]
+    whole = sums[sums["count"] == (1 if (table["interval_s"] == HOUR_S).all() else 2)]
     rows = [
         interval(time.to_pydatetime(), kind, name, wh, HOUR_S)
         for time, kind, name, wh in zip(whole["time"], whole["kind"], whole["name"], whole["sum"], strict=True)
     ]
-    return [line for row in energy_lines(frame(rows), lambda circuit, _: told.names.get(circuit)) for line in row]
+    return [line for row in energy_lines(frame(rows), lambda circuit, _: day.names.get(circuit)) for line in row]
 
 
-def energy_table(told: DayTold) -> None:
-    """Print the day: a line for each series, with its sum and its largest interval."""
-    length = "half hours" if (told.table["interval_s"] < HOUR_S).all() else "hours"
-    shown = Table(title=f"{'SD card' if told.source == 'sd' else 'graph pages'}, {length}")
+def energy_table(day: DayTold) -> None:
+    """Print a line for each series of a day, with its sum and its largest interval."""
+    length = "half hours" if (day.table["interval_s"] < HOUR_S).all() else "hours"
+    shown = Table(title=f"{'SD card' if day.source == 'sd' else 'graph pages'}, {length}")
     for column in ("name", "Wh", "largest", "at"):
         shown.add_column(column, justify="left" if column == "name" else "right")
     series: dict[tuple[str, str | None], list[tuple[float, str]]] = {}
-    for time, _, name, circuit_id, wh in _intervals(told):
+    for time, _, name, circuit_id, wh in _intervals(day):
         series.setdefault((name, circuit_id), []).append((wh, f"{time.tz_convert(TOKYO):%H:%M}"))
     for (name, circuit_id), values in series.items():
         largest_wh, at = max(values)
@@ -83,49 +85,43 @@ def energy_table(told: DayTold) -> None:
 
 def gaps_json(found: Gaps) -> list[dict[str, Any]]:
     """Return a row for each hour with missing minutes."""
-    may = set(found.fillable)
+    fillable = set(found.fillable)
     return [
         {
             "hour": hour.start.astimezone(TOKYO).isoformat(),
             "live": hour.live,
             "filled": hour.filled,
             "missing": hour.missing,
-            "fillable": hour in may,
+            "fillable": hour in fillable,
         }
         for hour in sorted(found.fillable + found.hopeless, key=lambda hour: hour.start)
     ]
 
 
 def gaps_table(found: Gaps) -> None:
-    """Print the gaps as ranges of hours, and what filling them costs."""
+    """Print the gaps as ranges of hours, and the number of requests that filling them takes."""
     if not found.fillable and not found.hopeless:
         Console().print("No minute is missing.")
         return
     shown = Table()
     for column in ("from", "to", "missing minutes", "the AiSEG2"):
         shown.add_column(column)
-    for hours, words in (
-        (found.fillable, "may have it"),
-        (found.hopeless, "had nothing; asked again after a day"),
-    ):
+    states = ((found.fillable, "may have it"), (found.hopeless, "had nothing; requested again after a day"))
+    for hours, state in states:
         for run in _contiguous(hours):
-            first, last = run[0].start.astimezone(TOKYO), (run[-1].start + HOUR).astimezone(TOKYO)
+            first, end = run[0].start.astimezone(TOKYO), (run[-1].start + HOUR).astimezone(TOKYO)
             missing = sum(hour.missing for hour in run)
-            shown.add_row(f"{first:%Y-%m-%d %H:%M}", f"{last:%Y-%m-%d %H:%M}", str(missing), words)
+            shown.add_row(f"{first:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}", str(missing), state)
     Console().print(shown)
-    Console().print(
-        f"Filling asks the AiSEG2 at most {found.requests} times (with an SD card 5)."
-        if found.requests
-        else "Filling asks for nothing."
-    )
+    needed = f"at most {found.requests} requests (5 with an SD card)" if found.requests else "no request"
+    Console().print(f"Filling takes {needed}.")
     if found.oldest_energy is not None:
-        Console().print(
-            f"The oldest energy that it has told is of {found.oldest_energy.astimezone(TOKYO):%Y-%m-%d}."
-        )
+        oldest = found.oldest_energy.astimezone(TOKYO)
+        Console().print(f"The oldest energy from the AiSEG2 is of {oldest:%Y-%m-%d}.")
 
 
 def fill_progress(days: Iterable[FilledDay], found: Gaps) -> None:
-    """Show how far a fill is, and say for each day what came of it."""
+    """Show the progress of a fill, and print the result and the problems of each day."""
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("filling", total=len(found.fillable))
         for day in days:
@@ -137,27 +133,16 @@ def fill_progress(days: Iterable[FilledDay], found: Gaps) -> None:
 
 
 def _contiguous(hours: Iterable[Hour]) -> Iterator[list[Hour]]:
-    run: list[Hour] = []
-    for hour in hours:
-        if run and hour.start != run[-1].start + HOUR:
-            yield run
-            run = []
-        run.append(hour)
-    if run:
-        yield run
+    """Yield the runs of hours that follow each other."""
+    for _, run in groupby(enumerate(hours), lambda item: item[1].start - item[0] * HOUR):
+        yield [hour for _, hour in run]
 
 
-def _intervals(told: DayTold) -> Iterator[tuple[pd.Timestamp, int, str, str | None, float]]:
-    """Yield time, interval, name, circuit id and Wh of each row; a total is named by its kind."""
-    table = told.table
-    for time, interval_s, kind, name, wh in zip(
-        table["time"], table["interval_s"], table["kind"], table["name"], table["value"], strict=True
-    ):
-        of_circuit = kind.removesuffix(HALF) == USAGE
-        yield (
-            time,
-            int(interval_s),
-            told.names.get(name, name) if of_circuit else name,
-            name if of_circuit else None,
-            wh,
-        )
+def _intervals(day: DayTold) -> Iterator[tuple[pd.Timestamp, int, str, str | None, float]]:
+    """Yield time, interval (s), name, circuit id and Wh of each row; a total has no circuit id."""
+    columns = (day.table[column] for column in ("time", "interval_s", "kind", "name", "value"))
+    for time, interval_s, kind, name, wh in zip(*columns, strict=True):
+        if kind.removesuffix(HALF) == USAGE:
+            yield time, int(interval_s), day.names.get(name, name), name, wh
+        else:
+            yield time, int(interval_s), name, None, wh

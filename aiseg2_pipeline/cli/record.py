@@ -1,35 +1,50 @@
-"""The commands on the record: read, history, gaps, fill, salvage, remove, resend, report.
+"""The commands on readings and energy: read, history, gaps, fill, salvage, remove, resend, report.
 
 What they do belongs in `ingest`, `gaps`, `store` and `report`. Each imports what it needs, because pandas is slow to import.
 """
 
 import json
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from aiseg2_pipeline.cli.context import one_sentence, utc_now
+from aiseg2_pipeline.cli.context import settings_or_exit, utc_now
 from aiseg2_pipeline.cli.parameters import Moment, Span, check_order
 from aiseg2_pipeline.settings import InfluxSettings, Settings
 
 if TYPE_CHECKING:
     from aiseg2_pipeline.store import Store
 
-# A minute's write-out takes ten seconds at most.
+# A delivery of a minute's rows takes ten seconds at most.
 REMOVE_WAITS_S = 30.0
+PAST = "35 days ago, or the start of the record"
+
+
+def _range(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Add --from and --to to a command; without a default start, both are required."""
+    first = f"The first day or time; default: {default}." if default else "The first day or time."
+    last = "The last day or time, included; default: now." if default else "The last day or time, included."
+    from_option = click.option("--from", "first", type=Moment(), required=not default, help=first)
+    to_option = click.option("--to", "last", type=Moment(), required=not default, help=last)
+    return lambda command: from_option(to_option(command))
+
+
+def _echo_json(rows: list[dict[str, Any]]) -> None:
+    click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table")
 def read(form: str) -> None:
     """Take one live reading and print it; it is not stored.
 
     json: a list of rows. lp: the line protocol that would be written, in nanoseconds.
     """
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.cli import connect, output
         from aiseg2_pipeline.frames.readings import live_frame
         from aiseg2_pipeline.influxdb.line_protocol import lines
@@ -38,9 +53,9 @@ def read(form: str) -> None:
             reading = client.live()
         table = live_frame(reading)
         if table.empty:
-            raise click.ClickException("The AiSEG2 shows no number at all: look at its own page.")
+            raise click.ClickException("The AiSEG2 shows no number: open its own page to see why.")
         if form == "json":
-            click.echo(json.dumps(output.rows(table), ensure_ascii=False, indent=1))
+            _echo_json(output.rows(table))
         elif form == "lp":
             click.echo("\n".join(line for row in lines(table) for line in row))
         else:
@@ -50,44 +65,37 @@ def read(form: str) -> None:
 
 
 @click.command()
-@click.option("--from", "first", type=Moment(), help="The first day or time; default: the beginning.")
-@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
+@_range("the first row")
 def resend(first: Span | None, last: Span | None) -> None:
     """Mark rows pending again, so that the minute runs write them to InfluxDB once more.
 
     For a bucket that was emptied. Whole hours are marked.
     """
     check_order(first, last)
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.cli import connect
-        from aiseg2_pipeline.store import ClimateStore, EnergyStore, Store
 
         if settings.influx is None:
-            raise click.ClickException("No InfluxDB is configured: set INFLUXDB_HOST and the settings beside it.")
+            raise click.ClickException(
+                "No InfluxDB is configured: set INFLUXDB_HOST, INFLUXDB_TOKEN, INFLUXDB_ORG and INFLUXDB_BUCKET."
+            )
         destination = connect.destination(settings.influx)
-        with (
-            Store.open(settings.store_path) as store,
-            EnergyStore.open(settings.energy_path) as energy,
-            ClimateStore.open(settings.climate_path) as climate,
-        ):
-            hours = store.resend(first and first.start, last and last.end, destination)
-            for other in (energy, climate):
-                other.resend(first and first.start, last and last.end, destination)
+        with connect.stores(settings) as stores:
+            hours, *_ = [store.resend(first and first.start, last and last.end, destination) for store in stores]
         click.echo(
-            f"{hours} hours are pending again for the bucket {settings.influx.bucket}: the minute runs write them, some hours a minute, and "
-            "the next energy and climate runs the rest."
+            f"{hours} hours are pending again for the bucket {settings.influx.bucket}: the minute runs write their readings, some hours "
+            "a minute, and the next energy and climate runs write the rest."
         )
 
 
 @click.command()
-@click.option("--from", "first", type=Moment(), required=True, help="The first day or time.")
-@click.option("--to", "last", type=Moment(), required=True, help="The last day or time, included.")
-@click.option("--refill", is_flag=True, help="Fill the removed minutes from what the AiSEG2 remembers.")
-@click.option("--yes", is_flag=True, help="Remove; without it, only say what would be removed.")
+@_range("")
+@click.option("--refill", is_flag=True, help="Fill the removed minutes from the energy that the AiSEG2 has kept.")
+@click.option("--yes", is_flag=True, help="Remove the rows; without it, only their number is printed.")
 def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
-    """Remove readings that are wrong, in the store and in InfluxDB alike; --refill fills their minutes again."""
+    """Remove wrong readings from the store and from InfluxDB; --refill fills their minutes again."""
     check_order(first, last)
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.store import Store
 
         influx = settings.influx
@@ -104,7 +112,7 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
 
 
 def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end: datetime) -> int:
-    """Return how many rows there were."""
+    """Return the number of removed rows."""
     from filelock import Timeout
 
     from aiseg2_pipeline.cli import connect
@@ -113,29 +121,23 @@ def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end:
     if influx is None:
         return store.delete(start, end)
     try:
-        # A delivery that has read the rows already would write them after they were removed.
+        # A delivery that has already read the rows would write them after their removal.
         with delivery_lock(store, connect.destination(influx), REMOVE_WAITS_S), connect.writer(influx) as writer:
-            # First there: should it fail, the store still knows what to remove.
+            # InfluxDB first: if that fails, the store still has the rows, and the command can be repeated.
             writer.delete(start, end)
             return store.delete(start, end)
     except Timeout:
         raise click.ClickException(
-            f"A run is writing to the bucket {influx.bucket}, so nothing was removed: wait until it has ended, and try again."
+            f"A run is writing to the bucket {influx.bucket}, so nothing was removed: wait until it has ended, then run the command again."
         ) from None
 
 
 @click.command()
-@click.option(
-    "--from",
-    "first",
-    type=Moment(),
-    help="The first day or time; default: 35 days back, or when the record began.",
-)
-@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@_range(PAST)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
 def gaps(first: Span | None, last: Span | None, form: str) -> None:
-    """List the hours with missing minutes, which of them may be filled, and what asking for them costs."""
-    with one_sentence() as settings:
+    """List the hours with missing minutes, which of them can be filled, and how many requests that takes."""
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.cli import output
         from aiseg2_pipeline.gaps.find import find_gaps
         from aiseg2_pipeline.store import EnergyStore, Store
@@ -145,56 +147,51 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
         with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
             found = find_gaps(store, energy, start, end, now)
         if form == "json":
-            click.echo(json.dumps(output.gaps_json(found), ensure_ascii=False, indent=1))
+            _echo_json(output.gaps_json(found))
         else:
             output.gaps_table(found)
         for damaged in unsalvaged(settings.store_path, settings.energy_path):
             click.echo(
-                f"Rows of the damaged store {damaged.path} may come back: run `aiseg2-pipeline salvage`.", err=True
+                f"Rows of the damaged store {damaged.path} may be recoverable: run `aiseg2-pipeline salvage`.",
+                err=True,
             )
 
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=False)
 def salvage(file: Path | None) -> None:
-    """Bring what can still be read of a damaged store into the one in its place; rows that are there stay.
+    """Recover the readable rows of a damaged store into the current one, which keeps its own rows.
 
-    FILE is one of the -damaged- files in the data directory; without it, all that nobody has looked at. The pipeline does so by itself.
+    FILE is one of the -damaged- files in the data directory; by default, all that are not yet salvaged. The pipeline does this by itself.
     """
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.cli import connect
         from aiseg2_pipeline.store.damage import damaged_files, unsalvaged
-        from aiseg2_pipeline.store.recovery import salvage as bring_back
+        from aiseg2_pipeline.store.recovery import salvage as recover
 
         found = [
             (kind, path, damaged)
-            for kind, path in connect.stores(settings)
+            for kind, path in connect.store_files(settings)
             for damaged in (unsalvaged(path) if file is None else damaged_files(path))
             if file is None or damaged.path.samefile(file)
         ]
         if file is not None and not found:
             raise click.ClickException(
-                f"{file} is no damaged store of {settings.data_dir}: name one like readings-damaged-20261123T071500Z.sqlite in that folder."
+                f"{file} is not a damaged store of {settings.data_dir}: name one like readings-damaged-20261123T071500Z.sqlite in that folder."
             )
         if not found:
-            click.echo("There is no damaged store of which nothing was brought back yet.")
+            click.echo("There is no damaged store that is not salvaged yet.")
         for kind, path, damaged in found:
             with kind.open(path) as store:
-                click.echo(f"{damaged.path.name}: {bring_back(damaged, store, click.echo)}")
+                click.echo(f"{damaged.path.name}: {recover(damaged, store, click.echo)}")
 
 
 @click.command()
-@click.option(
-    "--from",
-    "first",
-    type=Moment(),
-    help="The first day or time; default: 35 days back, or when the record began.",
-)
-@click.option("--to", "last", type=Moment(), help="The last day or time, included; default: now.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be asked for and filled.")
+@_range(PAST)
+@click.option("--dry-run", is_flag=True, help="Only print what would be requested and filled.")
 def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
-    """Fill missing minutes from what the AiSEG2 remembers; what is read live stays as it is."""
-    with one_sentence() as settings:
+    """Fill missing minutes from the energy that the AiSEG2 has kept; live readings stay unchanged."""
+    with settings_or_exit() as settings:
         _fill(settings, *_past(settings, first, last), dry_run=dry_run)
 
 
@@ -214,7 +211,7 @@ def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, 
             return
         if store.live_near(now) is None:
             raise click.ClickException(
-                "There is no live reading yet, and a fill must know the home's circuits: run the pipeline for a minute first."
+                "There is no live reading yet, and a fill needs one for the names of the circuits: run the pipeline for a minute first."
             )
 
         def history() -> History:
@@ -224,37 +221,37 @@ def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, 
         hours = [hour.start for hour in found.fillable]
         output.fill_progress(fill_hours(store, energy, hours, now=now, history=history), found)
     if settings.influx:
-        click.echo("What was filled goes to InfluxDB with the minute runs.")
+        click.echo("The minute runs write the filled rows to InfluxDB.")
 
 
 @click.command()
 @click.argument("day", type=Moment(), metavar="DATE")
-@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table", show_default=True)
-@click.option("--source", type=click.Choice(["auto", "web", "sd"]), default="auto", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "json", "lp"]), default="table")
+@click.option("--source", type=click.Choice(["auto", "web", "sd"]), default="auto")
 def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
-    """Print the energy of a day as the AiSEG2 remembers it; nothing is stored.
+    """Print the energy of a day as the AiSEG2 has kept it; nothing is stored.
 
-    json: one row for each ended hour or half hour and series. sd: the SD card's half hours; auto: those where there is a card.
+    json: one row for each ended hour or half hour and series. sd: the SD card's half hours; auto: those if there is a card.
     """
-    with one_sentence() as settings:
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.cli import connect, output
         from aiseg2_pipeline.ingest.energy import day_on_device
         from aiseg2_pipeline.japan_time import day_of
 
         with connect.device(settings, utc_now, "background") as client:
-            told = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
+            energy = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
         if form == "json":
-            click.echo(json.dumps(output.energy_json(told), ensure_ascii=False, indent=1))
+            _echo_json(output.energy_json(energy))
         elif form == "lp":
-            click.echo("\n".join(output.energy_lp(told)))
+            click.echo("\n".join(output.energy_lp(energy)))
         else:
-            output.energy_table(told)
-        for problem in told.problems:
+            output.energy_table(energy)
+        for problem in energy.problems:
             click.echo(problem, err=True)
 
 
 def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
-    """Return the range that is meant, from the start of an hour, and now; by default 35 days, or since the record began."""
+    """Return the start of the range's first hour, its end, and now. By default it starts as `PAST` says."""
     from aiseg2_pipeline.gaps.find import record_start
     from aiseg2_pipeline.store import Store
 
@@ -274,8 +271,8 @@ def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[da
     "--output", type=click.Path(path_type=Path), help="The file; default: reports/DATE.png in AISEG2_DATA_DIR."
 )
 def report(day: Span | None, output: Path | None) -> None:
-    """Draw a day as a picture, by default yesterday, and print where it is. It needs the extra `report`."""
-    with one_sentence() as settings:
+    """Draw a day as a picture, by default yesterday, and print its path. It needs the extra `report`."""
+    with settings_or_exit() as settings:
         from aiseg2_pipeline.japan_time import day_of
         from aiseg2_pipeline.report.saving import report_path, save_report
         from aiseg2_pipeline.store import EnergyStore, Store

@@ -1,14 +1,14 @@
-"""A day as a picture, for whoever has no Grafana: the record of a day in, a PNG out. Nothing here knows dagster.
+"""The daily report: a day's readings and energy as a PNG, for homes without Grafana.
 
-`day` turns frames into numbers, `font` finds letters for Japanese names, `picture` draws, and `saving` does all of it
-from the stores to a file. Only `font` and `picture` import matplotlib, which is an extra and large: nothing imports
-these two before a picture is wanted.
+`day` computes the numbers from frames, `font` finds a Japanese font, `picture` draws, and `saving` reads the stores and
+writes the file. Only `font` and `picture` import matplotlib, a large extra; import them only to draw. Nothing here
+imports Dagster.
 """
 
 
 class ReportError(Exception):
-    """Why there is no picture, in one sentence."""
+    """The picture cannot be drawn or written."""
 
 
-class NoReadings(ReportError):  # noqa: N818 - named for what it says
-    """There is nothing to draw."""
+class NoReadings(ReportError):  # noqa: N818 - a usual condition, not an error
+    """The day has no reading to draw."""

@@ -1,6 +1,6 @@
-"""The numbers of a day's picture, from the readings and the device's energy of that day. Pure.
+"""Compute the numbers of a day's picture from its readings and the device's energy. No I/O.
 
-Power is one number a minute of the day in Japan, NaN where nothing is known: a gap stays a gap.
+Power is an array with one value for each minute of the day in Japan, NaN where the minute is missing.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Amounts:
-    """The day's energy; None: not known, or the home has none of it.
+    """The day's energy; None if it is unknown or the home has no such flow.
 
-    `measured`: by the device, all 24 hours. Else it is the sum of the minutes that are known.
+    `measured`: the device's own energy of all 24 hours; otherwise the sum of the known minutes.
     """
 
     measured: bool
@@ -38,16 +38,16 @@ class Amounts:
 
     @property
     def self_sufficiency_percent(self) -> float | None:
-        """The share of the consumption that was not bought; None for a home that generates nothing."""
+        """The share of the consumption that was not bought; None for a home without generation."""
         if self.generation_kwh is None or self.bought_kwh is None or not self.consumption_kwh:
             return None
-        # A battery that is charged from the grid may buy more than the home takes.
+        # A home that charges a battery from the grid can buy more than it consumes.
         return max(0.0, 100 * (1 - self.bought_kwh / self.consumption_kwh))
 
 
 @dataclass(frozen=True)
 class Circuit:
-    """A circuit, or (`others` > 0) that many circuits together; `kwh` is the sum of the minutes that are known."""
+    """A circuit, or the sum of `others` circuits if that is not 0; `kwh` is the sum of the known minutes."""
 
     name: str
     power_kw: FloatArray
@@ -57,10 +57,10 @@ class Circuit:
 
 @dataclass(frozen=True)
 class Day:
-    """A day: power by minute, its largest circuits (largest first, the rest in one), and how well it is known.
+    """A day: power by minute, its largest circuits in descending order (the rest as one), and its missing minutes.
 
-    `filled` are the minutes known by a mean. `missing` is the number of those that have passed and are not known.
-    `generation_kw` is None for a home that generates nothing. With a `battery`, exchange is not what the grid saw.
+    `filled` marks the minutes known only as a mean; `missing_minutes` counts past minutes without any value.
+    `generation_kw` is None for a home without generation. With a `battery`, exchange differs from the grid's power.
     """
 
     date: date
@@ -78,9 +78,9 @@ class Day:
 
 
 def by_minute(readings: pd.DataFrame) -> pd.DataFrame:
-    """Return a readings frame with at most one row for each series and minute: the mean of its rows.
+    """Return a readings frame with one row for each series and minute: the mean of its rows.
 
-    Its `time` is the minute's start; `interval_s` is 0 where anything was read live.
+    `time` is the minute's start; `interval_s` is 0 if any of the rows is live.
     """
     table = readings.assign(time=readings["time"].dt.floor("min"))
     keys = ["time", "kind", "name", "unit"]
@@ -88,7 +88,7 @@ def by_minute(readings: pd.DataFrame) -> pd.DataFrame:
 
 
 def day_of_frames(day: date, minutes: pd.DataFrame, energy: pd.DataFrame, now: datetime) -> Day:
-    """Return the day in Japan from its `by_minute` readings and its energy frame, as it is known at `now`."""
+    """Return the day in Japan from its `by_minute` readings and its energy frame, as of `now`."""
     start = day_start(day)
     minutes = minutes.assign(minute=((minutes["time"] - start) // MINUTE).astype("int64"))
     totals = minutes[minutes["kind"] == "total"]
@@ -100,7 +100,7 @@ def day_of_frames(day: date, minutes: pd.DataFrame, energy: pd.DataFrame, now: d
     generating = not np.isnan(generation_kw).all() or bool(
         hourly.loc[hourly["kind"] == "generation", "value"].any()
     )
-    # As everywhere: a minute is known when it has the exchange, which needs the other two.
+    # As everywhere, a minute is known if it has the exchange, which is computed from the other two.
     known = totals[totals["name"] == TOTAL_EXCHANGE]
     filled = np.zeros(MINUTES_A_DAY, np.bool_)
     filled[known.loc[known["interval_s"] > 0, "minute"]] = True
@@ -122,7 +122,7 @@ def day_of_frames(day: date, minutes: pd.DataFrame, energy: pd.DataFrame, now: d
             measured=False,
             generation_kwh=_kwh(generation_kw),
             consumption_kwh=_kwh(consumption_kw),
-            # What a battery takes and gives is not known by the minute.
+            # The power of a battery is not in the readings.
             bought_kwh=None if battery else _kwh(np.maximum(-exchange_kw, 0)),
             sold_kwh=None if battery or not generating else _kwh(np.maximum(exchange_kw, 0)),
         ),
@@ -151,7 +151,7 @@ def _circuits(usage: pd.DataFrame) -> tuple[Circuit, ...]:
 
 
 def _measured(hourly: pd.DataFrame, *, generating: bool, battery: bool) -> Amounts | None:
-    """Return the device's own sums; None unless it knows all hours of the day."""
+    """Return the device's own sums; None unless it has all hours of the day."""
     whole_day = {
         str(kind): float(wh.sum()) / WH_PER_KWH
         for kind, wh in hourly.groupby("kind")["value"]
@@ -160,7 +160,7 @@ def _measured(hourly: pd.DataFrame, *, generating: bool, battery: bool) -> Amoun
     needed = {"consumption"} | ({"generation", "bought", "sold"} if generating else set())
     if not needed <= whole_day.keys():
         return None
-    # A home that has nothing else buys what it takes.
+    # A home without generation and battery buys all that it consumes.
     bought_kwh = whole_day.get("bought") if generating or battery else whole_day["consumption"]
     return Amounts(
         measured=True,
@@ -172,5 +172,5 @@ def _measured(hourly: pd.DataFrame, *, generating: bool, battery: bool) -> Amoun
 
 
 def _kwh(power_kw: FloatArray) -> float | None:
-    """Return the energy of the minutes that are known; None where none is."""
+    """Return the energy of the known minutes; None if there are none."""
     return None if np.isnan(power_kw).all() else float(np.nansum(power_kw)) / 60

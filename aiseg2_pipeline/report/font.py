@@ -1,4 +1,4 @@
-"""A font that has Japanese letters, and names in letters that it has."""
+"""Find a Japanese font, and replace the characters that it cannot draw."""
 
 import importlib.util
 import unicodedata
@@ -9,7 +9,7 @@ from matplotlib import font_manager
 
 from aiseg2_pipeline.report import ReportError
 
-# Where several are there, the one that reads best on a screen; any other with the letters will do as well.
+# By legibility on a screen; another family with all of LETTERS is the last choice.
 FAMILIES = (
     "Noto Sans CJK JP",
     "Noto Sans JP",
@@ -26,31 +26,31 @@ FAMILIES = (
     "VL PGothic",
 )
 LETTERS = frozenset("電力発消費買売自給率補記録回路時月火水木金土日アンー〓・（）")
-# Comes with matplotlib: symbols that a Japanese font may lack.
+# Part of matplotlib; has symbols that a Japanese font may lack.
 SYMBOLS = "DejaVu Sans"
-# What printers put where a letter is missing.
+# The usual sign for a missing character in Japanese print.
 MISSING = "〓"
-# A font of last resort claims every letter and shows boxes.
+# A last-resort font maps every character, to a box.
 MOST_LETTERS = 200_000
 LIGHTEST, HEAVIEST = 300, 500
 NO_FONT = (
-    "No font with Japanese letters was found: install the extra `report` (pip install 'aiseg2-pipeline[report]'), which brings one, "
-    "or a package such as fonts-noto-cjk or fonts-ipafont (Debian, Ubuntu)."
+    "No Japanese font was found: install the extra `report` (pip install 'aiseg2-pipeline[report]'), which contains one, or a package "
+    "such as fonts-noto-cjk or fonts-ipafont (Debian, Ubuntu)."
 )
-# They have no shape of their own: controls, joiners, surrogates, line separators, variation selectors.
+# Unicode categories without a shape: controls, joiners, surrogates, line separators. Variation selectors have none either.
 _SHAPELESS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _SELECTORS = range(0xFE00, 0xFE10)
 
 
 @dataclass(frozen=True)
 class Font:
-    """Families in the order in which a letter is looked for, and the letters that they have."""
+    """Font families in the order in which matplotlib searches them, and their characters (code points)."""
 
     families: tuple[str, ...]
     letters: frozenset[int]
 
     def drawable(self, name: str, width: int) -> str:
-        """Return a name of any characters as it can be drawn, at most `width` half-width columns wide."""
+        """Return a drawable form of any name, at most `width` half-width columns wide."""
         shaped = (
             " " if unicodedata.category(char) in _SHAPELESS else char
             for char in name
@@ -67,12 +67,12 @@ class Font:
 
 
 def find_font() -> Font:
-    """Return the best font of this machine. Raise ReportError where none has Japanese letters."""
+    """Return the best Japanese font of this machine. Raise ReportError if there is none."""
     manager = font_manager.fontManager
     _add_carried(manager)
     found = _best(manager.ttflist)
     if found is None:
-        # What it remembers may be of a time before a font was installed.
+        # The cached list may be older than an installed font.
         found = _best(font_manager.FontManager().ttflist)
         if found is None:
             raise ReportError(NO_FONT)
@@ -82,7 +82,7 @@ def find_font() -> Font:
 
 
 def _best(entries: list[font_manager.FontEntry]) -> font_manager.FontEntry | None:
-    """Return the first of `FAMILIES`, else any other, that has the letters and is upright and of usual weight."""
+    """Return the first upright Japanese font of usual weight, by the order of `FAMILIES`."""
     rank = {family: n for n, family in enumerate(FAMILIES)}
     usual = [e for e in entries if e.style == "normal" and LIGHTEST <= int(e.weight) <= HEAVIEST]
     usual.sort(key=lambda entry: rank.get(entry.name, len(rank)))
@@ -94,8 +94,8 @@ def _is_japanese(letters: frozenset[int]) -> bool:
 
 
 def _add_carried(manager: font_manager.FontManager) -> None:
-    """Make the font of the package matplotlib-fontja known, if it is installed."""
-    # Imported, it would change matplotlib's settings for the whole process.
+    """Register the font of the package matplotlib-fontja, if it is installed."""
+    # Not imported: the package changes matplotlib's settings for the whole process.
     spec = importlib.util.find_spec("matplotlib_fontja")
     known = {entry.fname for entry in manager.ttflist}
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -108,5 +108,5 @@ def _letters(path: str) -> frozenset[int]:
     try:
         return frozenset(font_manager.get_font(path).get_charmap())
     except (OSError, RuntimeError):
-        # A font of this machine that cannot be read is none.
+        # An unreadable font counts as absent.
         return frozenset()

@@ -1,11 +1,9 @@
-"""Draws a day as a PNG, in Japanese, as a household reads it: the sums, then the curves, then the circuits.
+"""Draw a day as a PNG in Japanese: the sums, the curves, and the circuits. No I/O.
 
-Pure: numbers in, bytes out. Each minute is a step of its own width, so that a single one shows and nothing is drawn
-across a gap.
+Each minute is one step of the curve, so that a single minute is visible and nothing is drawn across a gap.
 """
 
 import io
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from PIL import Image
 
-from aiseg2_pipeline.report.day import MINUTES_A_DAY, Circuit, Day, FloatArray
+from aiseg2_pipeline.report.day import MINUTES_A_DAY, Day, FloatArray
 from aiseg2_pipeline.report.font import Font, find_font
 
 INCHES_WIDE, INCHES_A_ROW, DOTS_PER_INCH = 11, 2.35, 100
@@ -34,11 +32,11 @@ CIRCUIT_COLOURS = (
 )
 OTHERS, UNMEASURED = "#bcbcbc", "#e9e9e9"
 WHITE = "#ffffff"
-# The picture lies in Dagster's database as well. With a palette it is a third as large, and nobody sees it.
+# Dagster's database stores the picture as well; with this palette it is a third as large and looks the same.
 COLOURS = (GENERATION, CONSUMPTION, SOLD, BOUGHT, SHARE, INK, PALE_INK, GRID, OTHERS, UNMEASURED, *CIRCUIT_COLOURS)
 SHADES = (1.0, 0.75, 0.55, 0.3)
 STYLE = {
-    # A name is never a formula.
+    # A `$` in a name starts no formula.
     "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": GRID,
@@ -51,19 +49,14 @@ STYLE = {
 }
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A line of a legend."""
-
-    colour: str
-    name: str
-    amount: str = ""
+# Colour, name and amount of a line in a legend.
+_Entry = tuple[str, str, str]
 
 
 def draw(day: Day, *, demo: bool = False) -> bytes:
-    """Return the picture of the day; a `demo` says so. Raise ReportError where no font has Japanese letters."""
+    """Return the picture of the day, marked as a demo if it is one. Raise ReportError without a Japanese font."""
     font = find_font()
-    # Not what a matplotlibrc of this machine says: the picture is the same everywhere.
+    # After a reset: a matplotlibrc of this machine must not change the picture.
     with style.context(STYLE | {"font.family": list(font.families)}, after_reset=True):
         figure = _figure(day, font, demo=demo)
         raw = io.BytesIO()
@@ -76,7 +69,7 @@ def draw(day: Day, *, demo: bool = False) -> bytes:
 
 
 def _palette() -> Image.Image:
-    """Return an image whose palette is the colours used, and how they look towards white."""
+    """Return an image whose palette is the used colours and their lighter shades."""
     rgb = np.array([to_rgb(colour) for colour in COLOURS])
     shades = [1 - shade * (1 - rgb) for shade in SHADES]
     palette = Image.new("P", (1, 1))
@@ -93,18 +86,9 @@ def _figure(day: Day, font: Font, *, demo: bool) -> Figure:
     heights = [share for _, share in panels]
     inches = HEADER_INCHES + FOOTER_INCHES + INCHES_A_ROW * sum(heights)
     figure = Figure(figsize=(INCHES_WIDE, inches), dpi=DOTS_PER_INCH, facecolor="white")
-    axes = figure.subplots(
-        len(panels),
-        squeeze=False,
-        height_ratios=heights,
-        gridspec_kw={
-            "left": LEFT,
-            "right": RIGHT,
-            "top": 1 - HEADER_INCHES / inches,
-            "bottom": FOOTER_INCHES / inches,
-            "hspace": 0.34,
-        },
-    )[:, 0]
+    axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
+    top, bottom = 1 - HEADER_INCHES / inches, FOOTER_INCHES / inches
+    figure.subplots_adjust(left=LEFT, right=RIGHT, top=top, bottom=bottom, hspace=0.34)
     for ax, (panel, _) in zip(axes, panels, strict=True):
         _prepare(ax)
         panel(ax, day, font)
@@ -116,10 +100,8 @@ def _figure(day: Day, font: Font, *, demo: bool) -> Figure:
 
 def _header(figure: Figure, day: Day, inches: float, *, demo: bool) -> None:
     date = f"{day.date:%Y}年{day.date.month}月{day.date.day}日（{WEEKDAYS[day.date.weekday()]}）の電気"
-    so_far = "" if day.over else "　途中まで"
-    figure.text(
-        LEFT, 1 - 0.42 / inches, date + so_far + ("　デモ（模擬の家）" if demo else ""), size=17, va="center"
-    )
+    title = date + ("" if day.over else "　途中まで") + ("　デモ用の仮想住宅" if demo else "")
+    figure.text(LEFT, 1 - 0.42 / inches, title, size=17, va="center")
     amounts = day.amounts
     kwh = [
         ("発電", amounts.generation_kwh, GENERATION),
@@ -164,19 +146,20 @@ def _prepare(ax: Axes) -> None:
 
 def _flow(ax: Axes, day: Day, font: Font) -> None:
     _title(ax, "消費" if day.generation_kw is None else "発電と消費")
-    entries = [_Entry(CONSUMPTION, "消費")]
+    curves, entries = [day.consumption_kw], [(CONSUMPTION, "消費", "")]
     if day.generation_kw is not None:
         _area(ax, day.generation_kw, GENERATION, alpha=0.55)
-        _line(ax, day.consumption_kw, CONSUMPTION)
-        entries.insert(0, _Entry(GENERATION, "発電"))
+        _steps(ax, day.consumption_kw, baseline=None, fill=False, color=CONSUMPTION, linewidth=1.1)
+        curves.append(day.generation_kw)
+        entries.insert(0, (GENERATION, "発電", ""))
     else:
         _area(ax, day.consumption_kw, CONSUMPTION, alpha=0.6)
-    _limits(ax, day.consumption_kw, *([] if day.generation_kw is None else [day.generation_kw]))
+    _limits(ax, *curves)
     _legend(ax, entries, font)
 
 
 def _exchange(ax: Axes, day: Day, font: Font) -> None:
-    # With a battery, the device's live page does not tell what the grid saw.
+    # With a battery, the device's live page does not show the grid's power.
     title, sold, bought = ("発電と消費の差", "余り", "不足") if day.battery else ("買電と売電", "売電", "買電")
     _title(ax, title)
     _area(ax, np.fmax(day.exchange_kw, 0) + 0 * day.exchange_kw, SOLD, alpha=0.75)
@@ -184,30 +167,26 @@ def _exchange(ax: Axes, day: Day, font: Font) -> None:
     _limits(ax, day.exchange_kw)
     ax.axhline(0, color=PALE_INK, linewidth=0.8)
     ax.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    entries = [_Entry(SOLD, f"{sold}（上）"), _Entry(BOUGHT, f"{bought}（下）")]
-    _legend(ax, entries, font)
+    _legend(ax, [(SOLD, f"{sold}（上）", ""), (BOUGHT, f"{bought}（下）", "")], font)
 
 
 def _stack(ax: Axes, day: Day, font: Font) -> None:
     _title(ax, "回路ごとの消費")
     powers_kw = np.stack([circuit.power_kw for circuit in day.circuits])
-    # Where only some circuits are known, these are stacked; where none is, nothing is drawn.
+    # Known circuits are stacked; a minute without any stays empty.
     tops_kw = np.where(np.isnan(powers_kw).all(axis=0), np.nan, np.nancumsum(powers_kw, axis=0))
     _area(ax, day.consumption_kw, UNMEASURED)
-    entries = []
+    entries: list[_Entry] = []
     below_kw = np.zeros(MINUTES_A_DAY)
-    for circuit, top_kw, colour in zip(day.circuits, tops_kw, _colours(day.circuits), strict=True):
+    for n, (circuit, top_kw) in enumerate(zip(day.circuits, tops_kw, strict=True)):
+        colour = OTHERS if circuit.others else CIRCUIT_COLOURS[n]
         _area(ax, top_kw, colour, baseline=np.where(np.isnan(top_kw), 0, below_kw))
         below_kw = top_kw
         name = f"その他 {circuit.others}回路" if circuit.others else circuit.name.strip() or "（名前なし）"
-        entries.append(_Entry(colour, name, f"{circuit.kwh:.1f} kWh"))
+        entries.append((colour, name, f"{circuit.kwh:.1f} kWh"))
     _limits(ax, day.consumption_kw, tops_kw[-1])
-    # As in the stack: the lowest at the bottom.
-    _legend(ax, [_Entry(UNMEASURED, "回路以外の消費"), *reversed(entries)], font)
-
-
-def _colours(circuits: tuple[Circuit, ...]) -> list[str]:
-    return [OTHERS if circuit.others else CIRCUIT_COLOURS[n] for n, circuit in enumerate(circuits)]
+    # In the order of the stack, the lowest at the bottom.
+    _legend(ax, [(UNMEASURED, "回路以外の消費", ""), *reversed(entries)], font)
 
 
 def _title(ax: Axes, text: str) -> None:
@@ -220,12 +199,8 @@ def _area(
     _steps(ax, power_kw, baseline=baseline, fill=True, color=colour, alpha=alpha, linewidth=0)
 
 
-def _line(ax: Axes, power_kw: FloatArray, colour: str) -> None:
-    _steps(ax, power_kw, baseline=None, fill=False, color=colour, linewidth=1.1)
-
-
 def _hatch(ax: Axes, day: Day) -> None:
-    """Mark the minutes that were filled, over the whole height."""
+    """Hatch the filled minutes over the whole height."""
     if day.filled_minutes:
         marked = np.where(day.filled, 1.0, np.nan)
         looks = {"facecolor": "none", "edgecolor": PALE_INK, "hatch": "////", "linewidth": 0}
@@ -233,13 +208,13 @@ def _hatch(ax: Axes, day: Day) -> None:
 
 
 def _steps(ax: Axes, values: FloatArray, **looks: Any) -> None:
-    # As `Axes.stairs`, which spends most of its time on finding limits that are known here.
-    # Not snapped to pixels: a minute is narrower than one, and would vanish.
+    # Not `Axes.stairs`, which spends most of its time on limits that are known here.
+    # Without snapping to pixels: a minute is narrower than one and would vanish.
     ax.add_artist(StepPatch(values, EDGES_H, snap=False, **looks))
 
 
 def _limits(ax: Axes, *curves: FloatArray) -> None:
-    """Let the axis reach from the lowest to the highest number, and always to 0."""
+    """Set the axis to the range of the numbers and 0."""
     numbers = np.concatenate([[0.0], *curves])
     low, high = np.nanmin(numbers), np.nanmax(numbers)
     margin = max((high - low) * 0.06, 0.01)
@@ -247,12 +222,10 @@ def _limits(ax: Axes, *curves: FloatArray) -> None:
 
 
 def _legend(ax: Axes, entries: list[_Entry], font: Font) -> None:
-    """Write the legend beside the axes; matplotlib's own leaves out names that begin with an underscore."""
-    inches_high = ax.bbox.height / DOTS_PER_INCH
-    step = 0.235 / inches_high
-    for n, entry in enumerate(entries):
+    """Draw the legend beside the axes; matplotlib's own omits names that start with an underscore."""
+    step = 0.235 * DOTS_PER_INCH / ax.bbox.height
+    for n, (colour, name, amount) in enumerate(entries):
         y = 1 - (n + 0.5) * step
-        ax.scatter(1.025, y, s=70, marker="s", color=entry.colour, transform=ax.transAxes, clip_on=False)
-        name = font.drawable(entry.name, NAME_COLUMNS)
-        ax.text(1.045, y, name, size=9.5, va="center", transform=ax.transAxes)
-        ax.text(1.36, y, entry.amount, size=9.5, va="center", ha="right", transform=ax.transAxes)
+        ax.scatter(1.025, y, s=70, marker="s", color=colour, transform=ax.transAxes, clip_on=False)
+        ax.text(1.045, y, font.drawable(name, NAME_COLUMNS), size=9.5, va="center", transform=ax.transAxes)
+        ax.text(1.36, y, amount, size=9.5, va="center", ha="right", transform=ax.transAxes)

@@ -1,4 +1,4 @@
-"""From the stores to the picture's file: what the asset and the command have in common."""
+"""Draw a day from the stores and write the picture's file, for the asset and the command."""
 
 import importlib.util
 import os
@@ -21,7 +21,7 @@ NO_MATPLOTLIB = (
 
 @dataclass(frozen=True)
 class Report:
-    """A picture that was written, and the numbers that it shows."""
+    """A written picture and its numbers."""
 
     day: Day
     png: bytes
@@ -29,53 +29,48 @@ class Report:
 
 
 def installed() -> bool:
-    """Return whether pictures can be drawn here; nothing is imported for it."""
+    """Return whether matplotlib is installed, without importing it."""
     return importlib.util.find_spec("matplotlib") is not None
 
 
 def report_path(data_dir: Path, day: date) -> Path:
-    """Return where the picture of a day is kept."""
+    """Return the path of a day's picture."""
     return data_dir / "reports" / f"{day}.png"
 
 
 def save_report(store: Store, energy: EnergyStore, day: date, now: datetime, path: Path, *, demo: bool) -> Report:
-    """Draw the day in Japan as it is known at `now` and write it to `path`; a `demo` says in the picture that it is one.
+    """Draw the day in Japan as of `now` and write it to `path`; `demo` marks the picture as a demo.
 
-    Raise NoReadings where there is nothing to draw, another ReportError where it cannot be drawn or written, StoreError.
+    Raise NoReadings for a day without a reading, ReportError if it cannot be drawn or written, and StoreError.
     """
     if not installed():
         raise ReportError(NO_MATPLOTLIB)
     start = day_start(day)
-    # Hour by hour: with twelve readings a minute, the rows of a whole day would take too much memory.
+    # By the hour: with twelve readings a minute, a whole day's rows would take too much memory.
     hours = [start + n * HOUR for n in range(HOURS_A_DAY)]
     minutes = pd.concat([by_minute(store.read(hour, hour + HOUR)) for hour in hours], ignore_index=True)
     if minutes.empty:
         raise NoReadings(f"There is no reading of {day}, so no picture of it is drawn: choose another day.")
     known = day_of_frames(day, minutes, energy.read(start, start + timedelta(days=1)), now)
-    png = _drawn(known, store.path.parent, demo=demo)
+    # For the cached list of fonts: a service may not write elsewhere, and would rebuild the list for each picture.
+    os.environ["MPLCONFIGDIR"] = os.environ.get("MPLCONFIGDIR") or str(store.path.parent / "matplotlib")
+    from aiseg2_pipeline.report.picture import draw  # noqa: PLC0415 - matplotlib is large, and an extra
+
+    png = draw(known, demo=demo)
     _write(png, path)
     return Report(known, png, path)
 
 
-def _drawn(day: Day, data_dir: Path, *, demo: bool) -> bytes:
-    # Its list of fonts; elsewhere, a service may not be allowed to write, and the list would be made for each picture.
-    os.environ["MPLCONFIGDIR"] = os.environ.get("MPLCONFIGDIR") or str(data_dir / "matplotlib")
-    # Here and not above: see the package.
-    from aiseg2_pipeline.report.picture import draw  # noqa: PLC0415 - as said above
-
-    return draw(day, demo=demo)
-
-
 def _write(png: bytes, path: Path) -> None:
-    """Write the file, whole or not at all."""
+    """Write the file atomically."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # On the same disk, so that it can take the old one's place.
+        # In the same folder, so that the rename is atomic.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
             part = Path(folder, "part.png")
             part.write_bytes(png)
             part.replace(path)
     except OSError as error:
         raise ReportError(
-            f"The picture cannot be written to {path} ({error.strerror}): free space, or let this user write there."
+            f"The picture cannot be written to {path} ({error.strerror}): free disk space, or let this user write there."
         ) from None

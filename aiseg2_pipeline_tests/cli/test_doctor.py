@@ -1,4 +1,4 @@
-"""The doctor says what is wrong on the line of the thing that is wrong, and goes on with the rest."""
+"""`doctor` reports each fault on the line of its check, and continues with the other checks."""
 
 import contextlib
 import re
@@ -17,7 +17,6 @@ from aiseg2_pipeline.cli import doctor
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.influxdb.delivery import deliver
-from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Store, database
 from aiseg2_pipeline_tests.support.device import (
@@ -43,7 +42,8 @@ ALL_FINE = [
     "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "SD card", "store", "InfluxDB",
     "token and bucket", "other writers", "series", "pending",
 ]  # fmt: skip
-Told = dict[str, list[tuple[str, str]]]
+# Marks and findings by subject.
+Lines = dict[str, list[tuple[str, str]]]
 
 
 def utc_now() -> datetime:
@@ -51,7 +51,7 @@ def utc_now() -> datetime:
 
 
 def shown_clock(time: datetime) -> str:
-    """Return what a page says of the device's time."""
+    """Return the device's time as a page shows it."""
     at = time.astimezone(ZoneInfo("Asia/Tokyo"))
     values = {"year": at.year % 100, "month": at.month, "day": at.day, "hour": at.hour, "min": at.minute}
     fields = ",".join(f'"{name}":"{value}"' for name, value in (values | {"sec": at.second}).items())
@@ -63,7 +63,7 @@ def listed(names: list[str], clock: Callable[[], datetime] = utc_now) -> Page:
 
 
 def home(clock: Callable[[], datetime] = utc_now) -> dict[str, Page]:
-    """The pages of a unit with two circuits, whose clock is `clock`."""
+    """The pages of a device with two circuits, whose clock is `clock`."""
     rows = [("ＬＤ<br />", " 224W"), ("ＩＨ<br />", "")]
     return {
         FLOW: flow_json(),
@@ -101,112 +101,98 @@ class Setup:
             deliver(store, writer, self.influx.destination, now=now, running_hour=hour)
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, and nothing set."""
-    for setting in Settings.model_fields.values():
-        monkeypatch.delenv(str(setting.alias), raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 @pytest.fixture
-def setup(influx: Influx, here: Path) -> Setup:
-    """Everything that the pipeline needs, in order; the device serves while the test runs."""
-    return Setup(Device(home()), influx, here)
+def setup(influx: Influx, folder: Path) -> Setup:
+    """Everything that the pipeline needs, without a fault."""
+    return Setup(Device(home()), influx, folder)
 
 
-def ask(settings: dict[str, str]) -> tuple[int, Told]:
-    """Return the exit code, and marks and findings by what was looked at."""
+def run_doctor(settings: dict[str, str]) -> tuple[int, Lines]:
+    """Return the exit code and the printed lines."""
     result = CliRunner().invoke(main, ["doctor"], env=settings)
     assert result.stderr == ""
     assert result.exception is None or isinstance(result.exception, SystemExit)
     for secret in (PASSWORD, WRONG_PASSWORD, "test-token", WRONG_TOKEN):
         assert secret not in result.output
-    told: Told = {}
+    lines: Lines = {}
     for line in result.stdout.splitlines():
         parts = re.fullmatch(r"(ok  |--  |FAIL) ([^:]+): (.+)", line)
         assert parts, line
-        told.setdefault(parts[2], []).append((parts[1].strip(), parts[3]))
-    return result.exit_code, told
+        lines.setdefault(parts[2], []).append((parts[1].strip(), parts[3]))
+    return result.exit_code, lines
 
 
-def examine(setup: Setup) -> tuple[int, Told]:
+def examine(setup: Setup) -> tuple[int, Lines]:
+    """Run `doctor` while the device serves its pages."""
     with serving(setup.device.pages) as device:
         setup.device = device
-        return ask(setup.settings)
+        return run_doctor(setup.settings)
 
 
-def failures(told: Told) -> dict[str, str]:
-    return {what: found for what, lines in told.items() for mark, found in lines if mark == "FAIL"}
+def failures(lines: Lines) -> dict[str, str]:
+    return {subject: finding for subject, found in lines.items() for mark, finding in found if mark == "FAIL"}
 
 
-def test_a_good_setup_passes_line_by_line(setup: Setup) -> None:
-    code, told = examine(setup)
+def hints(lines: Lines, subject: str) -> list[str]:
+    return [finding for mark, finding in lines[subject] if mark == "--"]
+
+
+def unused_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_a_setup_without_faults_passes_every_check(setup: Setup) -> None:
+    code, lines = examine(setup)
     assert code == 0
-    assert list(told) == ALL_FINE
-    assert {mark for lines in told.values() for mark, _ in lines} == {"ok"}
-    assert told["circuit list"] == [("ok", "2 circuits are registered")]
-    assert told["power flow"] == [("ok", "generation 2.1 kW, consumption 1.2 kW")]
-    assert told["circuits"] == [("ok", "2 circuits, 224 W in all")]
-    assert "none yet" in told["store"][0][1]
+    assert list(lines) == ALL_FINE
+    assert {mark for found in lines.values() for mark, _ in found} == {"ok"}
+    assert lines["circuit list"] == [("ok", "2 circuits are registered")]
+    assert lines["power flow"] == [("ok", "generation 2.1 kW, consumption 1.2 kW")]
+    assert lines["circuits"] == [("ok", "2 circuits, 224 W in all")]
+    assert "none yet" in lines["store"][0][1]
+    # An empty bucket.
+    assert lines["series"] == [
+        ("ok", "the bucket has no point of `power` of the last 7 days; 6 series will be written")
+    ]
     assert setup.influx.points() == []
 
 
-def test_the_demo_passes_and_says_that_it_is_one() -> None:
-    with running() as unit:
-        code, told = ask({"AISEG2_SIMULATOR_PORT": unit.address.split(":")[1]})
+def test_the_demo_passes_and_is_named() -> None:
+    with running() as device:
+        code, lines = run_doctor({"AISEG2_SIMULATOR_PORT": device.address.split(":")[1]})
     assert code == 0
-    assert failures(told) == {}
-    assert any("demo" in found for _, found in told["settings"])
-    assert told["InfluxDB"][0][0] == "--"
-    assert told["SD card"][0][0] == "ok"
+    assert failures(lines) == {}
+    assert any("demo" in finding for finding in hints(lines, "settings"))
+    assert [lines[subject][0][0] for subject in ("InfluxDB", "SD card")] == ["--", "ok"]
 
 
-def test_the_last_reading_is_told_in_japan_time(setup: Setup) -> None:
+def test_the_last_reading_is_shown_in_japan_time(setup: Setup) -> None:
     with setup.store as store:
         store.upsert(frame([Row(datetime(2026, 7, 13, 23, 15, tzinfo=UTC), "total", "総消費電力", 1, "kW", 0)]))
-    _, told = examine(setup)
-    assert told["store"][0][1].endswith("last reading 2026-07-14 08:15:00+09:00")
-    assert told["pending"] == [("ok", "1 hours have rows that InfluxDB has not acknowledged yet")]
+    _, lines = examine(setup)
+    assert lines["store"][0][1].endswith("last reading 2026-07-14 08:15:00+09:00")
+    assert lines["pending"] == [("ok", "1 hours have rows that InfluxDB has not acknowledged yet")]
 
 
-def wrong_password(setup: Setup) -> None:
-    setup.changed["AISEG2_PASSWORD"] = WRONG_PASSWORD
+# Faults
 
 
-def list_unreadable(setup: Setup) -> None:
-    setup.device.pages[LIST] = b"<html>half a page"
+def changed(name: str, value: str) -> Callable[[Setup], None]:
+    return lambda setup: setup.changed.update({name: value})
+
+
+def shown(*pages: tuple[str, Page]) -> Callable[[Setup], None]:
+    return lambda setup: setup.device.pages.update(pages)
 
 
 def list_not_served(setup: Setup) -> None:
     del setup.device.pages[LIST]
 
 
-def flow_unreadable(setup: Setup) -> None:
-    setup.device.pages |= {FLOW: b"{}", FLOW_HTML: b"<html></html>"}
-
-
-def circuits_unreadable(setup: Setup) -> None:
-    setup.device.pages[circuits_path(1)] = b"<html></html>"
-
-
-def circuit_unlisted(setup: Setup) -> None:
-    setup.device.pages[LIST] = listed(["ＬＤ"])
-
-
-def clock_wrong(setup: Setup) -> None:
-    setup.device.pages |= home(lambda: utc_now() - timedelta(minutes=5))
-
-
 def store_foreign(setup: Setup) -> None:
     (setup.folder / "data").mkdir()
     (setup.folder / "data" / "readings.sqlite").write_bytes(b"no database" * 100)
-
-
-def influx_away(setup: Setup) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        setup.changed["INFLUXDB_HOST"] = f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def influx_down(setup: Setup) -> None:
@@ -217,29 +203,13 @@ def influx_unrelated(setup: Setup) -> None:
     setup.influx.proxy.fault = lambda _: Fault(200, body=b"<html>a router</html>")
 
 
-def token_wrong(setup: Setup) -> None:
-    setup.changed["INFLUXDB_TOKEN"] = WRONG_TOKEN
-
-
-def token_spoilt(setup: Setup) -> None:
-    setup.changed["INFLUXDB_TOKEN"] = f"{WRONG_TOKEN}鍵"
-
-
-def org_wrong(setup: Setup) -> None:
-    setup.changed["INFLUXDB_ORG"] = "elsewhere"
-
-
-def bucket_wrong(setup: Setup) -> None:
-    setup.changed["INFLUXDB_BUCKET"] = "elsewhere"
-
-
 def ca_file_wrong(setup: Setup) -> None:
     (setup.folder / "ca.pem").write_text("no certificate")
     setup.changed |= {"INFLUXDB_CA_FILE": "ca.pem", "INFLUXDB_USE_HTTPS": "1"}
 
 
-def influx_in_clear(setup: Setup) -> None:
-    setup.changed["INFLUXDB_USE_HTTPS"] = "1"
+def late() -> datetime:
+    return utc_now() - timedelta(minutes=5)
 
 
 OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "SD card"}
@@ -247,140 +217,128 @@ OF_BUCKET = {"other writers", "series", "pending"}
 
 
 @pytest.mark.parametrize(
-    ("broken", "failing", "named", "left_out"),
+    ("fault", "failing", "named", "missing"),
     [
-        (wrong_password, {"login"}, "AISEG2_PASSWORD", OF_DEVICE),
-        (list_unreadable, {"circuit list", "circuits"}, "installation/734", {"login"}),
+        (changed("AISEG2_PASSWORD", WRONG_PASSWORD), {"login"}, "AISEG2_PASSWORD", OF_DEVICE),
+        (shown((LIST, b"<html>half a page")), {"circuit list", "circuits"}, "installation/734", {"login"}),
         (list_not_served, {"circuit list", "circuits"}, "installation/734", {"login"}),
-        (flow_unreadable, {"power flow"}, "electricflow/111", {"circuits"}),
-        (circuits_unreadable, {"circuits"}, "electricflow/1113", set()),
-        (circuit_unlisted, {"circuits"}, "'ＩＨ'", set()),
-        (clock_wrong, {"clock"}, "30[01] s behind", set()),
+        (shown((FLOW, b"{}"), (FLOW_HTML, b"<html></html>")), {"power flow"}, "electricflow/111", {"circuits"}),
+        (shown((circuits_path(1), b"<html></html>")), {"circuits"}, "electricflow/1113", set()),
+        (shown((LIST, listed(["ＬＤ"]))), {"circuits"}, "'ＩＨ'", set()),
+        (shown(*home(late).items()), {"clock"}, "30[01] s behind", set()),
         (store_foreign, {"store", "bucket"}, "AISEG2_DATA_DIR", OF_BUCKET),
-        (influx_away, {"InfluxDB"}, "INFLUXDB_HOST", {"token and bucket", *OF_BUCKET}),
+        (changed("INFLUXDB_HOST", unused_address()), {"InfluxDB"}, "INFLUXDB_HOST", {"token and bucket", *OF_BUCKET}),
         (influx_down, {"InfluxDB"}, "502", {"token and bucket", *OF_BUCKET}),
         (influx_unrelated, {"token and bucket"}, "INFLUXDB_HOST", {"InfluxDB", *OF_BUCKET}),
-        (token_wrong, {"token and bucket"}, "INFLUXDB_TOKEN", {"InfluxDB", *OF_BUCKET}),
-        (token_spoilt, {"token and bucket"}, "INFLUXDB_TOKEN", {"InfluxDB", *OF_BUCKET}),
-        (org_wrong, {"token and bucket"}, "INFLUXDB_ORG", {"InfluxDB", *OF_BUCKET}),
-        (bucket_wrong, {"token and bucket"}, "INFLUXDB_BUCKET", {"InfluxDB", *OF_BUCKET}),
+        (changed("INFLUXDB_TOKEN", WRONG_TOKEN), {"token and bucket"}, "INFLUXDB_TOKEN", {"InfluxDB", *OF_BUCKET}),
+        (changed("INFLUXDB_TOKEN", f"{WRONG_TOKEN}鍵"), {"token and bucket"}, "INFLUXDB_TOKEN", {"InfluxDB", *OF_BUCKET}),
+        (changed("INFLUXDB_ORG", "elsewhere"), {"token and bucket"}, "INFLUXDB_ORG", {"InfluxDB", *OF_BUCKET}),
+        (changed("INFLUXDB_BUCKET", "elsewhere"), {"token and bucket"}, "INFLUXDB_BUCKET", {"InfluxDB", *OF_BUCKET}),
         (ca_file_wrong, {"InfluxDB"}, "INFLUXDB_CA_FILE", {"token and bucket", *OF_BUCKET}),
-        (influx_in_clear, {"token and bucket"}, "INFLUXDB_USE_HTTPS", {"InfluxDB", *OF_BUCKET}),
+        (changed("INFLUXDB_USE_HTTPS", "1"), {"token and bucket"}, "INFLUXDB_USE_HTTPS", {"InfluxDB", *OF_BUCKET}),
     ],
-)
-def test_each_thing_that_is_broken_fails_on_its_line_and_the_others_are_told(
-    setup: Setup, broken: Callable[[Setup], None], failing: set[str], named: str, left_out: set[str]
+)  # fmt: skip
+def test_a_fault_fails_its_own_check_and_the_others_are_made(
+    setup: Setup, fault: Callable[[Setup], None], failing: set[str], named: str, missing: set[str]
 ) -> None:
-    broken(setup)
-    code, told = examine(setup)
+    fault(setup)
+    code, lines = examine(setup)
     assert code == 1
-    failed = failures(told)
+    failed = failures(lines)
     assert failed.keys() == failing
-    assert all(re.search(named, found) for found in failed.values())
-    assert set(ALL_FINE) - told.keys() == left_out
+    assert all(re.search(named, finding) for finding in failed.values())
+    assert set(ALL_FINE) - lines.keys() == missing
 
 
-def test_a_device_that_is_off_is_told_once_and_the_rest_is_looked_at(
+def test_a_device_that_is_off_fails_one_check_and_the_others_are_made(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The device has 20 s to come back; this test has not, and tries once.
+    # Instead of the 20 s for which it is retried.
     monkeypatch.setattr(doctor, "READING_TIMEOUT_S", 0.4)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        setup.changed["AISEG2_HOST"] = f"127.0.0.1:{probe.getsockname()[1]}"
-    code, told = ask(setup.settings)
+    setup.changed["AISEG2_HOST"] = unused_address()
+    code, lines = run_doctor(setup.settings)
     assert code == 1
-    assert failures(told).keys() == {"device"}
-    assert "AISEG2_HOST" in failures(told)["device"]
-    assert told["pending"][0][0] == "ok"
-    code, told = ask({"AISEG2_SIMULATOR_PORT": setup.changed["AISEG2_HOST"].split(":")[1]})
-    assert code == 1
-    assert "make run" in failures(told)["device"]
+    assert failures(lines).keys() == {"device"}
+    assert "AISEG2_HOST" in failures(lines)["device"]
+    assert lines["pending"][0][0] == "ok"
+    _, lines = run_doctor({"AISEG2_SIMULATOR_PORT": setup.changed["AISEG2_HOST"].split(":")[1]})
+    assert "make run" in failures(lines)["device"]
 
 
-def test_a_store_that_can_be_read_but_not_written_fails(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_held_by_another_process_fails(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "BUSY_S", 0.2)
     with setup.store as store, contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        code, told = examine(setup)
+        code, lines = examine(setup)
     assert code == 1
-    assert failures(told).keys() == {"store"}
-    assert "held by another process" in failures(told)["store"]
+    assert failures(lines).keys() == {"store"}
+    assert "held by another process" in failures(lines)["store"]
 
 
-def test_an_sd_card_page_that_is_missing_is_no_failure(setup: Setup) -> None:
-    del setup.device.pages[EXPORT]
-    code, told = examine(setup)
-    assert code == 0
-    assert told["SD card"][0][0] == "--"
-
-
-def test_a_home_without_a_generating_device_is_no_failure(setup: Setup) -> None:
+def test_missing_optional_parts_of_the_device_are_no_failure(setup: Setup) -> None:
     setup.device.pages[FLOW] = flow_json(g_capacity="-", g_d_1_title="", g_d_1_capacity="-")
-    code, told = examine(setup)
+    del setup.device.pages[EXPORT]
+    code, lines = examine(setup)
     assert code == 0
-    assert told["power flow"] == [("ok", "no generating device, consumption 1.2 kW")]
+    assert lines["SD card"][0][0] == "--"
+    assert lines["power flow"] == [("ok", "no generating device, consumption 1.2 kW")]
 
 
-def test_a_misspelt_setting_is_a_hint(setup: Setup) -> None:
-    (setup.folder / ".env").write_text("AISEG2_PASWD=x\n")
-    (setup.folder / ".env").chmod(0o600)
-    code, told = examine(setup)
-    assert code == 0
-    assert [found for mark, found in told["settings"] if mark == "--"] == [
-        "AISEG2_PASWD is no setting of this program: see .env.example for its name"
-    ]
-
-
-def test_what_others_can_read_is_a_hint(setup: Setup) -> None:
-    data = setup.folder / "data"
-    (setup.folder / ".env").touch(0o600)
+def test_a_misspelt_setting_and_readable_files_are_hints(setup: Setup) -> None:
+    env, data = setup.folder / ".env", setup.folder / "data"
+    env.write_text("AISEG2_PASWD=x\n")
+    env.chmod(0o600)
     setup.store.close()
     data.chmod(0o755)
-    assert [mark for mark, _ in examine(setup)[1]["settings"]] == ["ok"]
-    (setup.folder / ".env").chmod(0o640)
+    misspelt = "AISEG2_PASWD is not a setting of this program: see .env.example for the names"
+    assert hints(examine(setup)[1], "settings") == [misspelt]
+    env.chmod(0o640)
     (data / "readings.sqlite").chmod(0o644)
-    code, told = examine(setup)
+    code, lines = examine(setup)
     assert code == 0
-    env, kept = (found for mark, found in told["settings"] if mark == "--")
-    assert env == "others on this machine can read .env, which holds passwords: run chmod 600 .env"
-    assert kept == f"others on this machine can read what is kept: run chmod -R go= {data}"
+    of_env = "others on this machine can read .env, which holds passwords: run chmod 600 .env"
+    of_data = f"others on this machine can read the data directory: run chmod -R go= {data}"
+    assert hints(lines, "settings") == [misspelt, of_env, of_data]
     data.chmod(0o700)
-    assert [found for mark, found in examine(setup)[1]["settings"] if mark == "--"] == [env]
+    assert hints(examine(setup)[1], "settings") == [misspelt, of_env]
+
+
+# The bucket
 
 
 def consumption(time: datetime) -> list[Row]:
     return [Row(time, "total", "総消費電力", 1.2, "kW", 0), Row(time, "usage", "ＬＤ", 224, "W", 0)]
 
 
-def test_another_program_that_writes_to_the_bucket_is_told(setup: Setup) -> None:
+def test_another_program_that_writes_to_the_bucket_fails(setup: Setup) -> None:
     now = utc_now()
     with setup.store as store:
         store.upsert(frame([*consumption(now - timedelta(minutes=2)), *consumption(now - timedelta(minutes=1))]))
         setup.write_out(store)
-    code, told = examine(setup)
-    assert (code, told["other writers"]) == (0, [("ok", "none in the last ten minutes")])
+    code, lines = examine(setup)
+    assert (code, lines["other writers"]) == (0, [("ok", "none in the last ten minutes")])
     with Store.open(setup.folder / "of another program.sqlite") as other:
         other.upsert(frame(consumption(now - timedelta(seconds=30))))
         other.upsert(frame(consumption(now - timedelta(minutes=20))))
         setup.write_out(other)
-    code, told = examine(setup)
+    code, lines = examine(setup)
     assert code == 1
-    assert failures(told).keys() == {"other writers"}
-    assert f"wrote 1 readings to {setup.influx.bucket}" in failures(told)["other writers"]
+    assert failures(lines).keys() == {"other writers"}
+    assert f"wrote 1 readings to {setup.influx.bucket}" in failures(lines)["other writers"]
 
 
 def test_a_token_that_may_only_write_is_no_failure(setup: Setup) -> None:
     setup.changed["INFLUXDB_TOKEN"] = setup.influx.server.create_token(setup.influx.bucket, read=False)
-    code, told = examine(setup)
+    code, lines = examine(setup)
     assert code == 0
-    assert told["other writers"] == [
-        ("--", "not known, and neither are its series: the token may write, but not read the bucket")
+    assert hints(lines, "other writers") == [
+        "unknown, as are the series: the token may write to the bucket, but not read it"
     ]
-    assert "series" not in told
-    assert told["pending"][0][0] == "ok"
+    assert "series" not in lines
+    assert lines["pending"][0][0] == "ok"
 
 
-def write_as_the_old_program(setup: Setup, *tags: str, ago: timedelta = timedelta(hours=1)) -> None:
+def write_as_the_earlier_program(setup: Setup, *tags: str, ago: timedelta = timedelta(hours=1)) -> None:
     time_ns = int((utc_now() - ago).timestamp()) * 10**9
     with setup.influx.writer() as writer:
         writer.write([f"power,{each} value=1.5 {time_ns}" for each in tags])
@@ -390,87 +348,57 @@ TOTALS = ["summary=総発電電力(kW)", "summary=総消費電力(kW)", "summary
 DEVICES = ["detail-type=generation,detail-section=太陽光発電(W)", *(f"detail-type=usage,detail-section={n}(W)" for n in ["ＬＤ", "ＩＨ"])]  # fmt: skip
 
 
-def test_an_empty_bucket_is_told_how_many_series_will_be_in_it(setup: Setup) -> None:
-    _, told = examine(setup)
-    assert told["series"] == [
-        ("ok", "the bucket has no point of `power` of the last 7 days; 6 series will be in it")
-    ]
+@pytest.mark.parametrize("second_value", ["", "-"], ids=["0 W", "no number now"])
+def test_the_series_of_the_earlier_program_are_those_that_are_written(setup: Setup, second_value: str) -> None:
+    rows = [("ＬＤ<br />", " 224W"), ("ＩＨ<br />", second_value)]
+    setup.device.pages[circuits_path(1)] = lambda: circuit_page(rows, clock=shown_clock(utc_now()))
+    write_as_the_earlier_program(setup, *TOTALS, *DEVICES)
+    write_as_the_earlier_program(setup, "summary=of\\ long\\ ago", ago=timedelta(days=8))
+    _, lines = examine(setup)
+    assert lines["series"] == [("ok", "the 6 series of `power` in the bucket are those that are written")]
 
 
-def test_the_series_of_the_old_program_are_those_that_are_written(setup: Setup) -> None:
-    write_as_the_old_program(setup, *TOTALS, *DEVICES)
-    write_as_the_old_program(setup, "summary=of\\ long\\ ago", ago=timedelta(days=8))
-    code, told = examine(setup)
-    assert code == 0
-    assert told["series"] == [("ok", "the 6 series of `power` in the bucket are those that are written")]
-
-
-def test_a_circuit_that_tells_no_number_just_now_is_not_missed(setup: Setup) -> None:
-    setup.device.pages[circuits_path(1)] = circuit_page([("ＬＤ<br />", " 224W"), ("ＩＨ<br />", "-")])
-    setup.device.pages |= {LIST: listed(["ＬＤ", "ＩＨ"])}
-    write_as_the_old_program(setup, *TOTALS, *DEVICES)
-    _, told = examine(setup)
-    assert [mark for mark, _ in told["series"]] == ["ok"]
-
-
-def test_series_that_come_go_and_change_are_named(setup: Setup) -> None:
+def test_new_missing_and_summed_series_are_named(setup: Setup) -> None:
     names = ["ＬＤ", "エアコン", "エアコン"]
+    rows = [(f"{name}<br />", " 100W") for name in names]
     setup.device.pages[LIST] = listed(names)
-    setup.device.pages[circuits_path(1)] = lambda: circuit_page(
-        [(f"{name}<br />", " 100W") for name in names], clock=shown_clock(utc_now())
-    )
+    setup.device.pages[circuits_path(1)] = lambda: circuit_page(rows, clock=shown_clock(utc_now()))
+    summed = "detail-type=usage,detail-section=エアコン(W)"
     gone = [f"detail-type=usage,detail-section=部屋{n}(W)" for n in range(8)]
-    write_as_the_old_program(
-        setup,
-        *TOTALS,
-        DEVICES[0],
-        "detail-type=usage,detail-section=エアコン(W)",
-        "host=x,summary=\x1b[31m",
-        *gone,
-    )
-    code, told = examine(setup)
+    write_as_the_earlier_program(setup, *TOTALS, DEVICES[0], summed, "host=x,summary=\x1b[31m", *gone)
+    code, lines = examine(setup)
     assert code == 0
-    assert told["series"] == [
-        ("--", "1 new, which the bucket does not have yet: ＬＤ(W) (usage)"),
-        (
-            "--",
-            "9 in the bucket that are not written (any more, or by this program): host=x summary= [31m, "
-            + ", ".join(f"部屋{n}(W) (usage)" for n in range(5))
-            + " and 3 more",
-        ),
-        (
-            "--",
-            "1 of several circuits with one name, which rise from the last of them to their sum: エアコン(W) (usage)",
-        ),
+    shown_rooms = ", ".join(f"部屋{n}(W) (usage)" for n in range(5))
+    assert hints(lines, "series") == [
+        "1 new, which the bucket does not have yet: ＬＤ(W) (usage)",
+        f"9 in the bucket that this program does not write (any more): host=x summary= [31m, {shown_rooms} and 3 more",
+        "1 of several circuits with one name, which are written as their sum: エアコン(W) (usage)",
     ]
 
 
-def test_without_the_device_the_last_reading_is_compared(setup: Setup) -> None:
+def test_without_a_reading_of_the_device_the_last_stored_one_is_compared(setup: Setup) -> None:
     setup.device.pages[FLOW] = setup.device.pages[FLOW_HTML] = b"<html></html>"
-    write_as_the_old_program(setup, "summary=総消費電力(kW)", DEVICES[1])
-    _, told = examine(setup)
-    assert [mark for mark, _ in told["series"]] == ["--"]
+    write_as_the_earlier_program(setup, "summary=総消費電力(kW)", DEVICES[1])
+    _, lines = examine(setup)
+    assert [mark for mark, _ in lines["series"]] == ["--"]
     with setup.store as store:
         store.upsert(frame(consumption(utc_now())))
-    _, told = examine(setup)
-    assert told["series"] == [("ok", "the 2 series of `power` in the bucket are those that are written")]
+    _, lines = examine(setup)
+    assert lines["series"] == [("ok", "the 2 series of `power` in the bucket are those that are written")]
 
 
 def test_rows_that_influxdb_refused_are_listed_with_the_reason(setup: Setup) -> None:
     time = datetime(2026, 7, 13, 23, 15, tzinfo=UTC)
-    circuits = [f"回路{n}" for n in range(7)]
     with setup.influx.writer() as writer:
         writer.write([f"power,summary=x value=1i {int(time.timestamp())}000000000"])
     with setup.store as store:
-        store.upsert(frame([Row(time, "usage", name, 1, "W", 0) for name in circuits]))
+        store.upsert(frame([Row(time, "usage", f"回路{n}", 1, "W", 0) for n in range(7)]))
         setup.write_out(store)
-    code, told = examine(setup)
+    code, lines = examine(setup)
     assert code == 1
-    assert failures(told).keys() == {"refused rows"}
-    assert failures(told)["refused rows"].startswith("7 rows were refused")
-    shown = [found for mark, found in told["refused rows"] if mark == "--"]
-    assert len(shown) == 5
-    for found in shown:
-        assert re.fullmatch(
-            r"2026-07-14 08:15:00\+09:00 回路\d: .*field type conflict: .* already exists as type integer.*", found
-        )
+    assert failures(lines).keys() == {"refused rows"}
+    assert failures(lines)["refused rows"].startswith("InfluxDB refused 7 rows permanently")
+    reason = r"2026-07-14 08:15:00\+09:00 回路\d: .*field type conflict: .* already exists as type integer.*"
+    listed_rows = hints(lines, "refused rows")
+    assert len(listed_rows) == 5
+    assert all(re.fullmatch(reason, row) for row in listed_rows)

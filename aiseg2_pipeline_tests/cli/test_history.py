@@ -1,6 +1,6 @@
-"""`gaps`, `fill` and `history` as a person meets them: what they print, what they keep, and how they end.
+"""`gaps`, `fill` and `history` as a person uses them: their output, the rows they keep, and their exit code.
 
-The command has the machine's own clock, so the simulated device shows the present.
+The commands use the machine's clock, so the simulated device shows the present.
 """
 
 import json
@@ -30,17 +30,8 @@ HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
 TOTALS = ["generation", "consumption", "bought", "sold"]
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder, and nothing set."""
-    for setting in Settings.model_fields.values():
-        monkeypatch.delenv(str(setting.alias), raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 class Home:
-    """A running device, the settings that lead to it, and the pipeline's files."""
+    """A running device, the settings for it, and the pipeline's stores."""
 
     def __init__(self, served: Running, folder: Path) -> None:
         self.served = served
@@ -62,7 +53,7 @@ class Home:
         return result.stdout
 
     def read_live(self, ago: timedelta) -> None:
-        """Store a live reading of some time ago."""
+        """Store a live reading of `ago` before now."""
         then = self.now - ago
         with (
             Store.open(self.settings.store_path) as store,
@@ -77,7 +68,7 @@ class Home:
             assert take_minute(client, store, minute=then.replace(second=0), samples=1, clock=lambda: then).frames
 
     def window(self, start: int = 7, end: int = 3) -> list[str]:
-        """Return the options that name hours some hours ago, which have all been settled."""
+        """Return the options for the settled hours from `start` to `end` hours ago."""
         return ["--from", stamp(self.now - start * HOUR), "--to", stamp(self.now - end * HOUR)]
 
     def rows(self) -> pd.DataFrame:
@@ -100,7 +91,7 @@ def home_of(folder: Path, **options: Any) -> Iterator[Home]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
-    """A device without a card, read once, seven hours ago."""
+    """A device without a card that was read once, seven hours ago."""
     with home_of(tmp_path) as home:
         home.read_live(7 * HOUR)
         yield home
@@ -134,35 +125,25 @@ def test_an_hour_that_has_not_settled_is_no_gap(home: Home) -> None:
     assert datetime.fromisoformat(hours[-1]["hour"]) + HOUR + 5 * MINUTE <= datetime.now(UTC)
 
 
-def test_gaps_as_a_table_say_what_may_be_filled_and_what_that_costs(home: Home) -> None:
-    asked = home.requests()
-    table = home.succeed("gaps", *home.window())
-    assert home.requests() == asked
+@pytest.mark.parametrize("command", [["gaps"], ["fill", "--dry-run"]], ids=" ".join)
+def test_gaps_and_a_dry_run_print_the_gaps_and_the_requests_and_change_nothing(
+    home: Home, command: list[str]
+) -> None:
+    rows, requests = home.rows(), home.requests()
+    table = home.succeed(*command, *home.window())
     assert f"{hour_of(home.now - 7 * HOUR).astimezone(JAPAN):%Y-%m-%d %H:%M}" in table
     assert "may have it" in table
-    # A day or two of 32 circuits and six more, and four once.
-    assert any(f"at most {days * 38 + 4} times" in table for days in (1, 2))
-
-
-def test_without_a_gap_it_says_so(home: Home) -> None:
-    home.succeed("fill", *home.window())
-    assert "No minute is missing." in home.succeed("gaps", *home.window())
-    assert json.loads(home.succeed("gaps", *home.window(), "--format", "json")) == []
+    # 32 circuits and six more for each of one or two days, and four once.
+    assert any(f"at most {days * 38 + 4} requests" in table for days in (1, 2))
+    assert home.requests() == requests
+    pd.testing.assert_frame_equal(home.rows(), rows)
+    assert home.energy().empty
 
 
 # fill
 
 
-def test_a_dry_run_says_what_would_be_filled_and_changes_nothing(home: Home) -> None:
-    rows, asked = home.rows(), home.requests()
-    said = home.succeed("fill", "--dry-run", *home.window())
-    assert said == home.succeed("gaps", *home.window())
-    assert home.requests() == asked
-    pd.testing.assert_frame_equal(home.rows(), rows)
-    assert home.energy().empty
-
-
-def test_a_fill_completes_the_hours_and_keeps_what_was_read(home: Home) -> None:
+def test_a_fill_completes_the_hours_and_keeps_the_live_rows(home: Home) -> None:
     live = home.rows()
     result = home.invoke("fill", *home.window())
     assert result.exit_code == 0, result.output
@@ -172,34 +153,36 @@ def test_a_fill_completes_the_hours_and_keeps_what_was_read(home: Home) -> None:
     minutes = rows.loc[rows["name"] == "総消費電力", "time"].dt.floor("min")
     assert minutes.is_unique
     assert len(minutes) == 5 * 60
-    asked = home.requests()
+    requests = home.requests()
     home.succeed("fill", *home.window())
-    assert home.requests() == asked
+    assert home.requests() == requests
     pd.testing.assert_frame_equal(home.rows(), rows)
+    assert "No minute is missing." in home.succeed("gaps", *home.window())
+    assert json.loads(home.succeed("gaps", *home.window(), "--format", "json")) == []
 
 
-def test_a_fill_goes_back_before_the_first_reading_where_it_is_told_to(home: Home) -> None:
+def test_a_fill_of_a_given_range_may_start_before_the_first_reading(home: Home) -> None:
     home.succeed("fill", *home.window(30, 29))
     assert len(set(home.rows()["time"])) == 1 + 120
 
 
-def test_hours_of_which_the_device_had_nothing_are_told_apart(tmp_path: Path) -> None:
+def test_hours_without_energy_on_the_device_are_marked_and_not_requested_again(tmp_path: Path) -> None:
     with home_of(tmp_path, memory_days=0) as home:
         home.read_live(3 * HOUR)
         then = stamp(home.now - 3 * DAY)
-        result = home.invoke("fill", "--from", then, "--to", then)
-        assert "has no energy of" in result.stderr
-        asked = home.requests()
-        (hour,) = json.loads(home.succeed("gaps", "--from", then, "--to", then, "--format", "json"))
+        day = ("--from", then, "--to", then)
+        assert "has no energy of" in home.invoke("fill", *day).stderr
+        requests = home.requests()
+        (hour,) = json.loads(home.succeed("gaps", *day, "--format", "json"))
         assert hour["fillable"] is False
-        table = home.succeed("gaps", "--from", then, "--to", then)
+        table = home.succeed("gaps", *day)
         assert "had nothing" in table
-        assert "asks for nothing" in table
-        home.succeed("fill", "--from", then, "--to", then)
-        assert home.requests() == asked
+        assert "Filling takes no request." in table
+        home.succeed("fill", *day)
+        assert home.requests() == requests
 
 
-def test_without_a_reading_nothing_can_be_filled(tmp_path: Path) -> None:
+def test_a_fill_needs_a_live_reading(tmp_path: Path) -> None:
     with home_of(tmp_path) as home:
         result = home.invoke("fill", "--from", stamp(home.now - 3 * HOUR))
         assert (result.exit_code, result.stdout) == (1, "")
@@ -207,7 +190,7 @@ def test_without_a_reading_nothing_can_be_filled(tmp_path: Path) -> None:
         assert home.requests() == 0
 
 
-def test_a_device_that_is_away_is_one_sentence(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fill_from_a_device_that_is_off_is_one_message(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aiseg2_pipeline.ingest.energy.READING_TIMEOUT_S", 0.3)
     home.given["AISEG2_HOST"] = "127.0.0.1:9"
     result = home.invoke("fill", *home.window())
@@ -217,7 +200,7 @@ def test_a_device_that_is_away_is_one_sentence(home: Home, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("command", ["gaps", "fill"])
-def test_a_range_that_ends_before_it_begins_is_refused(home: Home, command: str) -> None:
+def test_a_range_that_ends_before_it_starts_is_wrong_usage(home: Home, command: str) -> None:
     result = home.invoke(command, "--from", "2026-07-14", "--to", "2026-07-13")
     assert result.exit_code == 2
     assert "--to is earlier than --from" in result.stderr
@@ -226,7 +209,7 @@ def test_a_range_that_ends_before_it_begins_is_refused(home: Home, command: str)
 # history
 
 
-def told(home: Home, *arguments: str) -> list[dict[str, Any]]:
+def day_rows(home: Home, *arguments: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(home.succeed("history", *arguments, "--format", "json"))
     return rows
 
@@ -236,7 +219,7 @@ def yesterday(home: Home) -> str:
 
 
 def check_rows(rows: list[dict[str, Any]], day: str, interval_s: int) -> None:
-    """Check that these are a day's intervals, one for each series, and nothing else."""
+    """Check that each series has all intervals of the day, and that there is no other row."""
     starts = [f"{day}T{n // 3600:02}:{n // 60 % 60:02}:00+09:00" for n in range(0, 86_400, interval_s)]
     assert {row["interval_s"] for row in rows} == {interval_s}
     assert all(list(row) == ["time", "interval_s", "kind", "name", "circuit_id", "wh"] for row in rows)
@@ -251,7 +234,7 @@ def check_rows(rows: list[dict[str, Any]], day: str, interval_s: int) -> None:
 
 
 def test_a_day_as_json_has_a_row_for_each_hour_and_series(home: Home) -> None:
-    rows = told(home, yesterday(home))
+    rows = day_rows(home, yesterday(home))
     check_rows(rows, yesterday(home), 3600)
     assert len(rows) == 24 * (4 + len(CIRCUITS))
     wh = {(row["time"], row["name"]): row["wh"] for row in rows if row["kind"] == "total"}
@@ -260,13 +243,13 @@ def test_a_day_as_json_has_a_row_for_each_hour_and_series(home: Home) -> None:
         assert bought + generated - sold == used
 
 
-def test_a_card_gives_half_hours_that_add_up_to_the_pages_hours(tmp_path: Path) -> None:
+def test_a_cards_half_hours_add_up_to_the_pages_hours(tmp_path: Path) -> None:
     with home_of(tmp_path, sd_card=True) as home:
         day = yesterday(home)
         halves, same, hours = (
-            told(home, day),
-            told(home, day, "--source", "sd"),
-            told(home, day, "--source", "web"),
+            day_rows(home, day),
+            day_rows(home, day, "--source", "sd"),
+            day_rows(home, day, "--source", "web"),
         )
         assert halves == same
         check_rows([row for row in halves if row["kind"] == "circuit" or row["name"] in TOTALS], day, 1800)
@@ -292,7 +275,7 @@ def test_hours_that_have_not_ended_are_absent(home: Home) -> None:
     assert min(ends) == midnight + HOUR
 
 
-def test_the_line_protocol_of_a_day_is_that_of_the_design(home: Home) -> None:
+def test_the_line_protocol_of_a_day_has_the_schema_of_energy(home: Home) -> None:
     lines = home.succeed("history", yesterday(home), "--format", "lp").splitlines()
     assert len(lines) == 24 * (4 + len(CIRCUITS))
     start = int(datetime.fromisoformat(f"{yesterday(home)}T00:00+09:00").timestamp()) * 10**9
@@ -304,7 +287,7 @@ def test_the_line_protocol_of_a_day_is_that_of_the_design(home: Home) -> None:
     assert any(line.startswith("energy,circuit-id=10,detail-section=ＬＤ,detail-type=usage wh=") for line in lines)
 
 
-def test_the_line_protocol_of_a_card_is_hourly_all_the_same(tmp_path: Path) -> None:
+def test_the_line_protocol_of_a_card_is_hourly_as_well(tmp_path: Path) -> None:
     with home_of(tmp_path, sd_card=True) as home:
         web = home.succeed("history", yesterday(home), "--format", "lp", "--source", "web").splitlines()
         card = home.succeed("history", yesterday(home), "--format", "lp", "--source", "sd").splitlines()
@@ -312,16 +295,12 @@ def test_the_line_protocol_of_a_card_is_hourly_all_the_same(tmp_path: Path) -> N
     assert len(card) == len(set(card))
 
 
-def test_a_table_has_a_line_for_each_series(home: Home) -> None:
+def test_history_prints_a_line_for_each_series_and_keeps_nothing(home: Home) -> None:
+    rows = home.rows()
     table = home.succeed("history", yesterday(home))
     assert "graph pages, hours" in table
     for name in (*TOTALS, "ＬＤ (10)", "ＬＤ (11)"):
         assert name in table
-
-
-def test_history_keeps_nothing(home: Home) -> None:
-    rows = home.rows()
-    home.succeed("history", yesterday(home))
     assert not home.settings.energy_path.exists()
     pd.testing.assert_frame_equal(home.rows(), rows)
 
@@ -331,7 +310,7 @@ def test_history_keeps_nothing(home: Home) -> None:
     [(["2021-01-01"], "2021-01-01"), (["--source", "sd"], "no SD card")],
     ids=["too long ago", "no card"],
 )
-def test_what_the_device_does_not_have_is_one_sentence(home: Home, arguments: list[str], words: str) -> None:
+def test_a_day_without_energy_on_the_device_is_one_message(home: Home, arguments: list[str], words: str) -> None:
     day = [] if arguments[0].startswith("2021") else [yesterday(home)]
     result = home.invoke("history", *day, *arguments, "--format", "json")
     assert (result.exit_code, result.stdout) == (1, "")
@@ -340,7 +319,7 @@ def test_what_the_device_does_not_have_is_one_sentence(home: Home, arguments: li
 
 
 @pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
-def test_the_captured_day_is_shown_as_the_device_had_it(tmp_path: Path) -> None:
+def test_the_captured_day_has_the_devices_sums(tmp_path: Path) -> None:
     day = date(2026, 7, 14)
     pages: dict[str, Page] = {
         LIST: (CAPTURES / "installation_734.html").read_bytes(),

@@ -79,7 +79,7 @@ def test_nothing_is_filled_and_no_energy_is_written_before_rows_and_circuits_are
     assert any(NOT_SALVAGED in entry.user_message for entry in alone.instance.all_logs(fill.run_id))
     table = energy.frame([energy.interval(NOW - 3 * HOUR, energy.USAGE, "10", 5.0, energy.HOUR_S)])
     with Store.open(alone.settings.store_path) as store:
-        with pytest.raises(StoreError, match="names of the circuits may come back"):
+        with pytest.raises(StoreError, match="names of the circuits may be recoverable"):
             lines(store, table)
         restore(alone)
         ((line,),) = lines(store, table)
@@ -172,7 +172,7 @@ def test_the_commands_list_damaged_files_and_restore_one_or_all(
     def invoke(*arguments: str) -> str:
         return CliRunner().invoke(main, arguments, env=NO_DEVICE).output
 
-    assert f"Rows of the damaged store {first} may come back" in invoke("gaps")
+    assert f"Rows of the damaged store {first} may be recoverable" in invoke("gaps")
     report = invoke("doctor")
     assert f"FAIL damaged store: {first} is a damaged store" in report
     assert "aiseg2-pipeline salvage" in report
@@ -184,8 +184,8 @@ def test_the_commands_list_damaged_files_and_restore_one_or_all(
         assert len(store.read(NOW - 9 * DAY, NOW + DAY)) == 3
     assert "There is no damaged store" in invoke("salvage")
     assert "0 rows were restored, 1 were stored already" in invoke("salvage", str(first))
-    assert "is no damaged store of" in invoke("salvage", str(path))
-    assert "may come back" not in invoke("gaps")
+    assert "is not a damaged store of" in invoke("salvage", str(path))
+    assert "may be recoverable" not in invoke("gaps")
     report = invoke("doctor")
     assert f"--   damaged store: {first} is kept and may be deleted. " in report
     assert "FAIL damaged" not in report

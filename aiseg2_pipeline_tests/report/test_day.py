@@ -1,4 +1,4 @@
-"""The numbers of a day's picture, and the picture itself, drawn by the real matplotlib."""
+"""The numbers of a day's picture, and the picture as matplotlib draws it."""
 
 import importlib.util
 import io
@@ -16,7 +16,7 @@ import pytest
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.report import ReportError
 from aiseg2_pipeline.report.day import Circuit, Day
-from aiseg2_pipeline_tests.support.report_days import HOME, HOUR, START, device_energy, readings, told
+from aiseg2_pipeline_tests.support.report_days import HOME, HOUR, START, day_of, device_energy, readings
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: it is the extra `report`")
 
@@ -26,24 +26,24 @@ from PIL import Image
 from aiseg2_pipeline.report.font import MISSING, find_font
 from aiseg2_pipeline.report.picture import FOOTER_INCHES, INCHES_WIDE, LEFT, RIGHT, draw
 
-# Usual days take 30 000 to 50 000.
+# Usual days have 30 000 to 50 000.
 MOST_BYTES = 70_000
 Pixels = npt.NDArray[np.int16]
 
 
-def carried_font() -> Path | None:
+def packaged_font() -> Path | None:
     """Return the font of the package matplotlib-fontja."""
     spec = importlib.util.find_spec("matplotlib_fontja")
     folders = (spec and spec.submodule_search_locations) or []
     return next((path for folder in folders for path in Path(folder).rglob("*.ttf")), None)
 
 
-CARRIED = carried_font()
+PACKAGED = packaged_font()
 
 
 def picture(day: Day | None = None, *, demo: bool = False) -> Pixels:
     """Return the drawn pixels: rows, columns, RGB."""
-    with Image.open(io.BytesIO(draw(day or told(), demo=demo))) as image:
+    with Image.open(io.BytesIO(draw(day or day_of(), demo=demo))) as image:
         return np.asarray(image.convert("RGB")).astype("int16")
 
 
@@ -67,9 +67,8 @@ def circuit(day: Day, name: str) -> Circuit:
 # The numbers
 
 
-def test_the_sums_are_the_devices_own_where_it_knows_the_whole_day() -> None:
-    of_device = device_energy(generation=1400, consumption=1000, bought=250, sold=650)
-    amounts = told(of_device=of_device).amounts
+def test_the_sums_are_the_devices_own_if_it_has_the_whole_day() -> None:
+    amounts = day_of(measured=device_energy(generation=1400, consumption=1000, bought=250, sold=650)).amounts
     assert amounts.measured
     assert amounts.generation_kwh == pytest.approx(33.6)
     assert amounts.consumption_kwh == pytest.approx(24)
@@ -78,10 +77,10 @@ def test_the_sums_are_the_devices_own_where_it_knows_the_whole_day() -> None:
     assert amounts.self_sufficiency_percent == pytest.approx(75)
 
 
-def test_with_an_hour_of_the_device_missing_the_sums_are_those_of_the_known_minutes() -> None:
-    of_device = device_energy(range(23), generation=1400, consumption=1000, bought=250, sold=650)
+def test_the_sums_are_those_of_the_known_minutes_if_the_device_has_no_whole_day() -> None:
+    measured = device_energy(range(23), generation=1400, consumption=1000, bought=250, sold=650)
     table = pd.concat([readings(range(12)), readings(range(12, 20), generation_kw=0)], ignore_index=True)
-    amounts = told(table, of_device).amounts
+    amounts = day_of(table, measured).amounts
     assert not amounts.measured
     assert amounts.generation_kwh == pytest.approx(18)
     assert amounts.consumption_kwh == pytest.approx(20)
@@ -90,8 +89,8 @@ def test_with_an_hour_of_the_device_missing_the_sums_are_those_of_the_known_minu
     assert amounts.self_sufficiency_percent == pytest.approx(60)
 
 
-def test_a_home_without_generation_buys_what_it_takes() -> None:
-    day = told(readings(generation_kw=None), device_energy(consumption=1000, generation=0))
+def test_a_home_without_generation_buys_its_consumption() -> None:
+    day = day_of(readings(generation_kw=None), device_energy(consumption=1000, generation=0))
     assert day.generation_kw is None
     assert day.amounts.bought_kwh == day.amounts.consumption_kwh == pytest.approx(24)
     assert day.amounts.generation_kwh is None
@@ -99,85 +98,85 @@ def test_a_home_without_generation_buys_what_it_takes() -> None:
     assert day.amounts.self_sufficiency_percent is None
 
 
-def test_generation_that_was_only_measured_is_generation() -> None:
+def test_generation_in_the_devices_energy_alone_counts() -> None:
     table = readings()
-    of_device = device_energy(generation=100, consumption=1000, bought=900, sold=0)
-    day = told(table[table["name"] == "総消費電力"], of_device)
+    measured = device_energy(generation=100, consumption=1000, bought=900, sold=0)
+    day = day_of(table[table["name"] == "総消費電力"], measured)
     assert day.amounts.generation_kwh == pytest.approx(2.4)
     assert day.amounts.self_sufficiency_percent == pytest.approx(10)
     assert draw(day)
 
 
-def test_with_a_battery_only_the_device_knows_what_was_bought() -> None:
+def test_with_a_battery_only_the_device_gives_what_was_bought() -> None:
     battery = frame([Row(START, "battery", "充電率", 80.0, "%", 0)])
     table = pd.concat([readings(), battery], ignore_index=True)
-    by_minutes = told(table).amounts
+    by_minutes = day_of(table).amounts
     assert by_minutes.consumption_kwh == pytest.approx(24)
     assert by_minutes.bought_kwh is None
     assert by_minutes.sold_kwh is None
     assert by_minutes.self_sufficiency_percent is None
-    measured = told(table, device_energy(generation=1400, consumption=1000, bought=1200, sold=0)).amounts
-    assert measured.bought_kwh == pytest.approx(28.8)
-    assert measured.self_sufficiency_percent == 0
+    measured = day_of(table, device_energy(generation=1400, consumption=1000, bought=1200, sold=0))
+    assert measured.amounts.bought_kwh == pytest.approx(28.8)
+    assert measured.amounts.self_sufficiency_percent == 0
+    assert draw(measured)
 
 
-def test_a_gap_is_nan_and_counted() -> None:
-    day = told(readings([0, 1, 2, 9], filled=[2]))
+def test_missing_minutes_are_nan_and_counted() -> None:
+    day = day_of(readings([0, 1, 2, 9], filled=[2]))
     assert (day.live_minutes, day.filled_minutes, day.missing_minutes) == (180, 60, 1200)
     assert np.isnan(day.consumption_kw).sum() == np.isnan(day.exchange_kw).sum() == 1200
     assert np.isnan(circuit(day, "エアコン").power_kw).sum() == 1200
     assert day.filled.nonzero()[0].tolist() == list(range(120, 180))
 
 
-def test_minutes_that_have_not_come_yet_are_not_missing() -> None:
-    day = told(readings(range(9)), now=START + 10 * HOUR)
+def test_future_minutes_are_not_missing() -> None:
+    day = day_of(readings(range(9)), now=START + 10 * HOUR)
     assert not day.over
     assert day.missing_minutes == 60
-    assert told().over
+    assert day_of().over
 
 
 def test_several_readings_of_a_minute_are_their_mean() -> None:
     table = readings([0])
     later = table.assign(time=table["time"] + timedelta(seconds=30), value=table["value"] * 2)
-    day = told(pd.concat([table, later], ignore_index=True))
+    day = day_of(pd.concat([table, later], ignore_index=True))
     assert day.live_minutes == 60
     assert np.nanmax(day.consumption_kw) == np.nanmin(day.consumption_kw) == pytest.approx(1.5)
     assert circuit(day, "エアコン").kwh == pytest.approx(0.9)
 
 
-def test_the_ten_largest_circuits_are_named_and_the_rest_is_one() -> None:
-    powers_w = {f"回路{n}": float(n) for n in range(45)}
-    circuits = told(readings(circuits_w=powers_w)).circuits
+def test_the_ten_largest_circuits_are_named_and_the_others_summed() -> None:
+    circuits = day_of(readings(circuits_w={f"回路{n}": float(n) for n in range(45)})).circuits
     assert [one.name for one in circuits[:-1]] == [f"回路{n}" for n in range(44, 34, -1)]
     assert circuits[-1].others == 35
     assert circuits[-1].kwh == pytest.approx(sum(range(35)) * 24 / 1000)
     assert circuits[0].kwh == pytest.approx(44 * 24 / 1000)
 
 
-def test_a_circuit_that_took_nothing_is_not_named() -> None:
-    circuits = told(readings(circuits_w={"床暖房": 0.0, "冷蔵庫": 60.0})).circuits
+def test_a_circuit_without_consumption_is_not_named() -> None:
+    circuits = day_of(readings(circuits_w={"床暖房": 0.0, "冷蔵庫": 60.0})).circuits
     assert [(one.name, one.others) for one in circuits] == [("冷蔵庫", 0), ("", 1)]
 
 
-def test_what_only_one_of_the_other_circuits_tells_is_their_sum() -> None:
+def test_the_sum_of_the_other_circuits_ignores_those_that_are_missing() -> None:
     powers_w = {f"回路{n}": 100.0 for n in range(10)} | {"甲": 5.0, "乙": 3.0}
     table = readings(circuits_w=powers_w)
     early = (table["name"] == "甲") & (table["time"] < START + HOUR)
-    both = ((table["name"] == "甲") | (table["name"] == "乙")) & (table["time"] >= START + 23 * HOUR)
-    rest = told(table[~early & ~both]).circuits[-1].power_kw
-    assert rest[0] == pytest.approx(0.003)
-    assert rest[60] == pytest.approx(0.008)
-    assert np.isnan(rest[-60:]).all()
+    both = table["name"].isin(["甲", "乙"]) & (table["time"] >= START + 23 * HOUR)
+    others_kw = day_of(table[~early & ~both]).circuits[-1].power_kw
+    assert others_kw[0] == pytest.approx(0.003)
+    assert others_kw[60] == pytest.approx(0.008)
+    assert np.isnan(others_kw[-60:]).all()
 
 
 # The picture
 
 
-def test_the_picture_is_a_png_that_dagsters_storage_bears() -> None:
+def test_the_picture_is_a_png_small_enough_for_dagsters_storage() -> None:
     table = readings(circuits_w={f"回路{n}": 100.0 for n in range(45)})
     random = np.random.default_rng(1)
     unsteady = table["value"] * random.choice([0.5, 1, 1, 1, 1, 1, 1, 1, 3], len(table))
-    png = draw(told(table.assign(value=unsteady.round(1))))
+    png = draw(day_of(table.assign(value=unsteady.round(1))))
     assert png.startswith(b"\x89PNG")
     assert len(png) < MOST_BYTES
     with Image.open(io.BytesIO(png)) as image:
@@ -186,24 +185,24 @@ def test_the_picture_is_a_png_that_dagsters_storage_bears() -> None:
 
 
 def test_the_same_day_is_the_same_picture() -> None:
-    assert draw(told()) == draw(told())
+    assert draw(day_of()) == draw(day_of())
 
 
-def test_what_is_missing_is_blank_and_not_nothing_used() -> None:
-    day = picture(told(readings([*range(6), *range(12, 24)])))
+def test_missing_hours_are_blank() -> None:
+    day = picture(day_of(readings([*range(6), *range(12, 24)])))
     assert coloured(day[:, columns(6, 12)][250:]) == 0
     assert coloured(day[:, columns(0, 6)][250:]) > 10_000
     assert coloured(day[:, columns(12, 18)][250:]) > 10_000
 
 
-def test_one_minute_alone_can_be_seen() -> None:
+def test_a_single_minute_is_visible() -> None:
     table = readings([12])
-    alone = picture(told(table[table["time"] == START + 12 * HOUR]))
+    alone = picture(day_of(table[table["time"] == START + 12 * HOUR]))
     assert coloured(alone[:, columns(11.8, 12.2)][250:]) > 50
 
 
-def test_filled_hours_are_hatched_and_only_these() -> None:
-    live, filled = picture(), picture(told(readings(filled=[6, 7, 8])))
+def test_only_filled_hours_are_hatched() -> None:
+    live, filled = picture(), picture(day_of(readings(filled=[6, 7, 8])))
     above_footer = slice(0, live.shape[0] - round(FOOTER_INCHES * 100))
     differing = np.abs(live - filled)[above_footer].any(axis=2).any(axis=0).nonzero()[0]
     hours = columns(6, 9)
@@ -211,21 +210,21 @@ def test_filled_hours_are_hatched_and_only_these() -> None:
     assert hours.stop - 8 <= differing.max() <= hours.stop + 4
 
 
-def test_the_footer_tells_of_gaps_and_fills() -> None:
+def test_the_footer_states_gaps_and_filled_hours() -> None:
     footers = {
-        picture(told(table))[-round(FOOTER_INCHES * 100) :].tobytes()
+        picture(day_of(table))[-round(FOOTER_INCHES * 100) :].tobytes()
         for table in (readings(), readings(filled=[3]), readings(range(20)))
     }
     assert len(footers) == 3
 
 
-def test_the_demo_says_so() -> None:
+def test_the_demo_is_marked() -> None:
     assert (picture(demo=True)[:70] != picture()[:70]).any()
 
 
-def test_a_home_has_the_curves_of_what_it_has() -> None:
+def test_the_picture_has_only_the_panels_that_the_home_needs() -> None:
     heights = [
-        picture(told(readings(generation_kw=generation_kw, circuits_w=circuits_w))).shape[0]
+        picture(day_of(readings(generation_kw=generation_kw, circuits_w=circuits_w))).shape[0]
         for circuits_w in (HOME, {})
         for generation_kw in (1.5, None)
     ]
@@ -244,22 +243,22 @@ def test_any_name_is_drawn(recwarn: pytest.WarningsRecorder) -> None:
         "長" * 300,
         "\ud800",
     ]
-    assert draw(told(readings([0], circuits_w=dict.fromkeys(names, 100.0))))
+    assert draw(day_of(readings([0], circuits_w=dict.fromkeys(names, 100.0))))
     assert not recwarn.list
 
 
 @pytest.mark.parametrize(("name", "other"), [("_回路", "_部屋"), ("$x$", "x")])
-def test_a_name_is_neither_hidden_nor_a_formula(name: str, other: str) -> None:
-    assert draw(told(readings([0], circuits_w={name: 100.0}))) != draw(
-        told(readings([0], circuits_w={other: 100.0}))
+def test_underscores_and_dollars_in_names_are_drawn(name: str, other: str) -> None:
+    assert draw(day_of(readings([0], circuits_w={name: 100.0}))) != draw(
+        day_of(readings([0], circuits_w={other: 100.0}))
     )
 
 
-def test_the_machines_own_style_of_matplotlib_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = draw(told())
+def test_the_machines_matplotlib_settings_do_not_change_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = draw(day_of())
     monkeypatch.setitem(rcParams, "font.size", 30.0)
     monkeypatch.setitem(rcParams, "axes.facecolor", "black")
-    assert draw(told()) == before
+    assert draw(day_of()) == before
     assert rcParams["font.size"] == 30
 
 
@@ -279,13 +278,13 @@ def test_the_machines_own_style_of_matplotlib_changes_nothing(monkeypatch: pytes
         ("", ""),
     ],
 )
-def test_a_name_is_shown_in_the_letters_that_there_are(name: str, drawn: str) -> None:
+def test_a_name_is_shown_in_the_fonts_characters(name: str, drawn: str) -> None:
     assert find_font().drawable(name, 14) == drawn
 
 
 @pytest.fixture
 def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """A machine that has no Japanese font, as matplotlib remembers it; call it to put a font file there."""
+    """A machine without a Japanese font in matplotlib's cache; call it to install a font file."""
     find = font_manager.findSystemFonts
     own = [entry for entry in font_manager.fontManager.ttflist if "mpl-data" in entry.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
@@ -294,7 +293,7 @@ def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], N
         "findSystemFonts",
         lambda paths=None, fontext="ttf": find([str(tmp_path)] if paths is None else paths, fontext),
     )
-    # The package that carries a font is not there.
+    # Without the package that contains a font.
     monkeypatch.setitem(sys.modules, "matplotlib_fontja", None)
 
     def install(path: Path) -> None:
@@ -303,25 +302,25 @@ def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], N
     return install
 
 
-def test_without_a_japanese_font_one_sentence_names_the_packages(fonts: Callable[[Path], None]) -> None:
+def test_without_a_japanese_font_the_message_names_the_packages(fonts: Callable[[Path], None]) -> None:
     del fonts
     with pytest.raises(ReportError) as error:
-        draw(told())
+        draw(day_of())
     assert "report" in str(error.value)
     assert "fonts-noto-cjk" in str(error.value)
 
 
 def test_a_font_installed_since_is_found(fonts: Callable[[Path], None]) -> None:
-    assert CARRIED is not None
-    fonts(CARRIED)
+    assert PACKAGED is not None
+    fonts(PACKAGED)
     assert find_font().families[0] == "IPAexGothic"
-    assert draw(told())
+    assert draw(day_of())
 
 
-def test_a_file_that_is_no_font_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_font_is_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     broken = tmp_path / "NotoSansCJK-Regular.ttc"
     broken.write_bytes(b"no font")
     entry = font_manager.FontEntry(fname=str(broken), name="Noto Sans CJK JP", weight=400)
     gone = font_manager.FontEntry(fname=str(tmp_path / "gone.ttf"), name="Noto Sans CJK JP", weight=400)
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [entry, gone, *font_manager.fontManager.ttflist])
-    assert draw(told())
+    assert draw(day_of())

@@ -409,10 +409,13 @@ def test_faults_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
         (["--fault-rate", "often"], "'often' is not a valid float"),
         (
             ["--fault-rate", "0.1", "--faults", "slow,broken"],
-            "'broken' is no kind of fault: choose of unauthorized, not-found, ",
+            "'broken' is not a kind of fault: choose from unauthorized, not-found, ",
         ),
-        (["--fault-rate", "0.1", "--faults", ""], "'' is no kind of fault: choose of unauthorized, not-found, "),
-        (["--faults", "slow"], "--faults needs --fault-rate: set how many requests go wrong, such as 0.05."),
+        (
+            ["--fault-rate", "0.1", "--faults", ""],
+            "'' is not a kind of fault: choose from unauthorized, not-found, ",
+        ),
+        (["--faults", "slow"], "--faults needs --fault-rate: set the share of requests that fail, such as 0.05."),
         (["--fault-rate", "0.1", "--fault-seed", "x"], "'x' is not a valid integer"),
     ],
     ids=str,

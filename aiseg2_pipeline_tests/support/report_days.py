@@ -1,4 +1,4 @@
-"""Days for the tests of the picture: frames of known numbers."""
+"""Frames with known numbers for the tests of the daily report."""
 
 from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -34,7 +34,7 @@ def readings(
     circuits_w: Mapping[str, float] = HOME,
     filled: Collection[int] = (),
 ) -> pd.DataFrame:
-    """Return a minute's reading for each minute of the hours of the day, always the same numbers."""
+    """Return a reading with the same numbers for each minute of these hours; `filled` hours are hourly means."""
     values = [("total", TOTAL_CONSUMPTION, consumption_kw, "kW")]
     values.append(("total", TOTAL_EXCHANGE, (generation_kw or 0.0) - consumption_kw, "kW"))
     if generation_kw is not None:
@@ -47,7 +47,7 @@ def readings(
 
 
 def device_energy(hours: Collection[int] = ALL_DAY, **wh: float) -> pd.DataFrame:
-    """Return the same Wh for each of the hours, by series."""
+    """Return the same Wh for each of these hours, by series."""
     return energy.frame(
         energy.interval(START + hour * HOUR, kind, kind, value, 3600)
         for hour in hours
@@ -55,7 +55,7 @@ def device_energy(hours: Collection[int] = ALL_DAY, **wh: float) -> pd.DataFrame
     )
 
 
-def told(table: pd.DataFrame | None = None, of_device: pd.DataFrame | None = None, now: datetime = LATER) -> Day:
-    """Return the day of these frames."""
+def day_of(table: pd.DataFrame | None = None, measured: pd.DataFrame | None = None, now: datetime = LATER) -> Day:
+    """Return the day of these readings and of the device's energy."""
     minutes = by_minute(readings() if table is None else table)
-    return day_of_frames(DAY, minutes, device_energy() if of_device is None else of_device, now)
+    return day_of_frames(DAY, minutes, device_energy() if measured is None else measured, now)
