@@ -1,7 +1,7 @@
-"""Page 41, the rooms' temperature and humidity: a pure function from the bytes of an answer to rooms.
+"""Page 41, the rooms' temperature and humidity: a pure function from the bytes of a response to rooms.
 
-No I/O. As other programs report the page; it was never seen on a real unit. So a number is taken only where there is
-one way to read it, and what cannot be read is told beside the rooms: one sensor never costs the others.
+No I/O. The page's layout is reported by other programs; no capture of a real unit exists. So a number is used only
+where it can be read in one way. A number that cannot be read is reported as a problem and does not affect the others.
 """
 
 import re
@@ -25,22 +25,23 @@ _TOO_HOT_C = 100
 def climate_page(body: bytes, page: int) -> ClimatePage:
     """Return page `page` (from 1) of the rooms, `GET /page/airenvironment/41?page=N`.
 
-    Without a room it has no `#base1_1`. Raise Unreadable where it has rooms and not one of their numbers can be read.
+    A page without rooms has no `#base1_1`. Raise Unreadable where a page has rooms and none of their numbers can be read.
     """
     root = html(body, _address(page))
     rooms: list[Room] = []
     problems: list[str] = []
     for n in range(1, ROOMS_A_PAGE + 1):
         place = f"base{n}_1"
-        for base in root.xpath("//*[@id=$id]", id=place)[:1]:
+        base = root.get_element_by_id(place, None)
+        if base is not None:
             rooms += _room(base, place, problems)
     if problems and all(room.temperature_c is None and room.humidity_percent is None for room in rooms):
         raise unreadable(_address(page), problems[0])
-    sentences = (
-        f"The answer to {_address(page)} {problem}, so it is left out: look at that page in a browser."
+    messages = (
+        f"The response to {_address(page)} {problem}, so it is left out: check that page in a browser."
         for problem in problems
     )
-    return ClimatePage(tuple(rooms), tuple(sentences), device_time(body))
+    return ClimatePage(tuple(rooms), tuple(messages), device_time(body))
 
 
 def _address(page: int) -> str:
@@ -48,11 +49,13 @@ def _address(page: int) -> str:
 
 
 def _room(base: lxml.html.HtmlElement, place: str, problems: list[str]) -> Iterator[Room]:
-    """Yield the room of a place on the page, which may be empty."""
-    names, wrappers = (_of_class(base, css_class) for css_class in ("txt_name", "num_wrapper"))
+    """Yield the room at a place on the page, unless the place is empty."""
+    names, wrappers = base.find_class("txt_name"), base.find_class("num_wrapper")
     # As on page 1113, a line break only wraps the name.
     name = clean_name("".join(names[0].itertext())).strip("\r\n\t ") if names else ""
-    numbers = [_told(wrappers[0], place, kind, problems) for kind in (_TEMPERATURE, _HUMIDITY)] if wrappers else []
+    numbers = (
+        [_number(wrappers[0], place, kind, problems) for kind in (_TEMPERATURE, _HUMIDITY)] if wrappers else []
+    )
     if not name.strip():
         if numbers != [None] * len(numbers):
             problems.append(f"has numbers of a room but no name in `#{place} .txt_name`")
@@ -62,18 +65,11 @@ def _room(base: lxml.html.HtmlElement, place: str, problems: list[str]) -> Itera
         yield Room(name, *numbers)
 
 
-def _of_class(base: lxml.html.HtmlElement, css_class: str) -> list[lxml.html.HtmlElement]:
-    found: list[lxml.html.HtmlElement] = base.xpath(
-        ".//*[contains(concat(' ', normalize-space(@class), ' '), $name)]", name=f" {css_class} "
-    )
-    return found
-
-
-def _told(wrapper: lxml.html.HtmlElement, place: str, kind: str, problems: list[str]) -> float | None:
-    """Return a room's number; None where it has none, or where a problem is noted."""
+def _number(wrapper: lxml.html.HtmlElement, place: str, kind: str, problems: list[str]) -> float | None:
+    """Return a room's number; None where it has none, or where one that cannot be read was added to `problems`."""
     text = "".join(_characters(wrapper, kind)).strip(".")
     if not text.strip("?."):
-        # No element, hidden ones, or a drawing without a digit: the sensor tells nothing.
+        # No element, hidden elements, or elements without a digit: the sensor has no value.
         return None
     number = _celsius(text) if kind == _TEMPERATURE else _percent(text)
     if number is None:
@@ -82,8 +78,8 @@ def _told(wrapper: lxml.html.HtmlElement, place: str, kind: str, problems: list[
 
 
 def _characters(wrapper: lxml.html.HtmlElement, kind: str) -> Iterator[str]:
-    """Yield what the shown elements of a number draw: its digits, `.`, and `?` for what is no digit."""
-    for element in _shown(wrapper):
+    """Yield the characters that the visible elements of a number show: digits, `.`, and `?` for any other class."""
+    for element in _visible(wrapper):
         css_class = element.get("class", "")
         if element.get("id", "").startswith(kind):
             digit = _DIGIT.search(css_class)
@@ -92,24 +88,24 @@ def _characters(wrapper: lxml.html.HtmlElement, kind: str) -> Iterator[str]:
             yield "."
 
 
-def _shown(element: lxml.html.HtmlElement) -> Iterator[lxml.html.HtmlElement]:
-    """Yield the elements inside that are not hidden, in the page's order."""
+def _visible(element: lxml.html.HtmlElement) -> Iterator[lxml.html.HtmlElement]:
+    """Yield the descendants that are not hidden, in document order."""
     for child in element.iterchildren("*"):
         style = child.get("style", "").replace(" ", "").lower()
         if "visibility:hidden" not in style and "display:none" not in style:
             yield child
-            yield from _shown(child)
+            yield from _visible(child)
 
 
 def _celsius(text: str) -> float | None:
-    """Return 23.5 for the three digits 235, with a point drawn or not."""
+    """Return 23.5 for the three digits 235, with or without a decimal point."""
     if _WITH_POINT.fullmatch(text) and float(text) < _TOO_HOT_C:
         return float(text)
     return int(text) / 10 if re.fullmatch("[0-9]{3}", text) else None
 
 
 def _percent(text: str) -> float | None:
-    """Return 65 for 65, 065, 65.0 and 650: what is above 100 without a point must be in tenths."""
+    """Return 65 for 65, 065, 65.0 and 650: a value above 100 without a point is in tenths."""
     if _WITH_POINT.fullmatch(text):
         percent = float(text)
     elif re.fullmatch("[0-9]{1,3}", text):

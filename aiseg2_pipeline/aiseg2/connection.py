@@ -1,8 +1,8 @@
-"""One kept-alive HTTP connection to the device: an ask goes out, an answer comes in, and it ends in time.
+"""One kept-alive HTTP connection to the device: a request is sent, and its response is read within a time limit.
 
-`requests` speaks HTTP. Added is what it leaves to its caller: one limit of time over status line, headers and body
-together (a socket's own time-out starts anew with every byte), and one of size over what comes before a body. It
-follows no redirect, keeps no cookie and takes no proxy from the environment. Login and trying again belong in `transport`.
+urllib3 implements HTTP. This module adds one time limit over status line, headers and body together (a socket's
+timeout restarts with every byte), and a size limit on the bytes that precede a body. No redirect is followed, no
+cookie is kept, and proxies and logins of the environment are ignored. Login and retries belong in `transport`.
 """
 
 import http.client
@@ -13,29 +13,34 @@ import ssl
 import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from http.cookiejar import DefaultCookiePolicy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import requests
 import urllib3
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+from urllib3 import exceptions
 
-from aiseg2_pipeline.aiseg2 import endpoints
+from aiseg2_pipeline.aiseg2.endpoints import Endpoint, http_request
 
-# Says how many seconds are left, never below 0.
+# Returns the seconds left, never below 0.
 Left = Callable[[], float]
 
 _CHUNK_BYTES = 64 * 2**10
-# What a status line with its headers, or a chunk with its framing, may take on the wire.
-_MOST_AT_ONCE_BYTES = 512 * 2**10
+# The most that a status line with its headers, or a chunk with its framing, may have.
+_MAX_BYTES_AT_ONCE = 512 * 2**10
+_HEADERS = {
+    "User-Agent": "aiseg2-pipeline",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "keep-alive",
+}
 _NO_TRUST = "the certificate or the TLS handshake failed"
 _BASE_URL = re.compile(r"https?://(?:\[[^\[\]/?#@\s]+\]|[^\[\]/?#@:\s]+)(?::[0-9]+)?")
 
 
 class BrokenError(Exception):
-    """An exchange that did not come to its end: why, in a few words without anything that the peer sent."""
+    """A failed exchange; the reason in a few words, without any data of the peer."""
 
 
 class DroppedError(BrokenError):
@@ -43,148 +48,117 @@ class DroppedError(BrokenError):
 
 
 class UntrustedError(BrokenError):
-    """There is no TLS connection, or none to be trusted."""
+    """There is no TLS connection, or its certificate is not trusted."""
 
 
 class Connection:
     """A connection to `http(s)://host[:port]`; `verify` is True, False or the path of a CA file."""
 
     def __init__(self, base_url: str, verify: bool | str) -> None:  # noqa: FBT001 - it may also be a path
-        """Open nothing yet: the first ask does."""
+        """Prepare the connection; the first request opens it."""
         if not _BASE_URL.fullmatch(base_url):
             raise ValueError("a device's address is http(s)://host[:port]")
         self._base_url = base_url
+        self._verify = verify
         self._limit = _Limit()
-        self._session = _Session()
-        # No proxy and no .netrc from the environment: the device is on the LAN and has its own login.
-        self._session.trust_env = False
-        self._session.verify = verify
-        self._session.headers.update({"User-Agent": "aiseg2-pipeline", "Accept-Encoding": "identity"})
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
-        self._session.mount(base_url, _Adapter(self._limit))
+        self._pool: urllib3.HTTPConnectionPool | None = None
         self.is_open = False
-        """Whether the next ask goes out on a connection that was used before."""
+        """Whether the next request uses a connection that has been used before."""
 
     def close(self) -> None:
-        """Close the connection; the next ask opens another one."""
-        self._session.close()
+        """Close the connection; the next request opens a new one."""
+        if self._pool is not None:
+            self._pool.close()
+        self._pool = None
         self.is_open = False
 
-    def ask(self, ask: endpoints.Ask, authorization: str | None, left_s: Left) -> "Answer":
-        """Send an ask, and return its answer once its headers are there; read its body before the next ask.
+    def send(self, endpoint: Endpoint, authorization: str | None, left_s: Left) -> urllib3.BaseHTTPResponse:
+        """Send a request, and return its response once the headers have arrived; `read` it before the next request.
 
-        Raise BrokenError; DroppedError where the device may not have seen the ask.
+        Raise BrokenError; DroppedError where the device may not have received the request.
         """
-        # The one place that writes to the device: nothing that `endpoints` does not know comes past this line.
-        method, target, body = endpoints.wire(ask)
-        headers = {}
+        # The only place that writes to the device: every request is one that `endpoints` defines.
+        method, target, body = http_request(endpoint)
+        headers = dict(_HEADERS)
         if body is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         if authorization is not None:
             headers["Authorization"] = authorization
         self._limit.left_s = left_s
-        if isinstance(self._session.verify, str) and not Path(self._session.verify).exists():
+        if isinstance(self._verify, str) and not Path(self._verify).exists():
             raise UntrustedError(_NO_TRUST)
-        with self.closed_when_broken(), warnings.catch_warnings():
-            # Who sets AISEG2_TLS_VERIFY=0 has been told what it means, and not by a warning each minute.
-            warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
-            response = self._session.request(
+        with self._closed_when_broken(), warnings.catch_warnings():
+            # AISEG2_TLS_VERIFY=0 is a deliberate choice: no warning every minute.
+            warnings.simplefilter("ignore", exceptions.InsecureRequestWarning)
+            self._pool = self._pool or self._new_pool()
+            response: urllib3.BaseHTTPResponse = self._pool.urlopen(
                 method,
-                self._base_url + target,
-                data=body,
+                target,
+                body=body,
                 headers=headers,
                 timeout=self._limit.seconds(),
-                allow_redirects=False,
-                stream=True,
+                retries=False,
+                redirect=False,
+                preload_content=False,
             )
         self.is_open = True
-        return Answer(self, response, self._limit)
+        return response
+
+    def read(self, response: urllib3.BaseHTTPResponse) -> Generator[bytes, None, None]:
+        """Yield a response's body in parts as it arrives. Raise BrokenError where it ends too early or too late."""
+        complete = False
+        try:
+            with self._closed_when_broken():
+                while part := response.read(_CHUNK_BYTES, decode_content=False):
+                    self._limit.taken_bytes = 0
+                    yield part
+            response.release_conn()
+            complete = True
+        finally:
+            if not complete:
+                response.close()
+                self.close()
+
+    def _new_pool(self) -> urllib3.HTTPConnectionPool:
+        tls: dict[str, Any] = {}
+        if self._base_url.startswith("https:"):
+            ca_file = self._verify if isinstance(self._verify, str) else DEFAULT_CA_BUNDLE_PATH
+            tls = (
+                {"ca_certs": ca_file, "cert_reqs": "CERT_REQUIRED"} if self._verify else {"cert_reqs": "CERT_NONE"}
+            )
+        pool = urllib3.connection_from_url(self._base_url, maxsize=1, **tls)
+        limited = staticmethod(partial(_Response, limit=self._limit))
+        pool.ConnectionCls = type("Limited", (pool.ConnectionCls,), {"response_class": limited})
+        return pool
 
     @contextmanager
-    def closed_when_broken(self) -> Iterator[None]:
-        """Close the connection where what is done with it fails, and say why in our words."""
+    def _closed_when_broken(self) -> Iterator[None]:
+        """Close the connection on any exception, and raise a library's error as a BrokenError."""
         try:
             yield
         except BaseException as error:
             self.close()
-            if isinstance(error, OSError | http.client.HTTPException | ValueError | urllib3.exceptions.HTTPError):
-                raise _told(error) from None
+            if isinstance(error, OSError | http.client.HTTPException | ValueError | exceptions.HTTPError):
+                raise _broken(error) from None
             raise
 
 
-class Answer:
-    """An answer whose headers are there: its `status`, its headers, and its body, to be read once."""
-
-    def __init__(self, connection: Connection, response: requests.Response, limit: "_Limit") -> None:
-        """Read nothing yet."""
-        self.status = response.status_code
-        self._connection = connection
-        self._response = response
-        self._limit = limit
-
-    def header(self, name: str) -> str:
-        """Return a header's value, empty where there is none."""
-        return self._response.headers.get(name) or ""
-
-    def body(self) -> Generator[bytes, None, None]:
-        """Yield the body as it comes. Raise BrokenError where it ends too soon or not in time."""
-        whole = False
-        try:
-            with self._connection.closed_when_broken():
-                while part := self._response.raw.read(_CHUNK_BYTES, decode_content=False):
-                    self._limit.taken_bytes = 0
-                    yield part
-            self._response.raw.release_conn()
-            whole = True
-        finally:
-            if not whole:
-                self._response.close()
-                self._connection.close()
-
-
-class _Session(requests.Session):
-    def get_redirect_target(self, _: requests.Response) -> None:
-        """Follow nothing: requests would read the whole body and the address even where it need not go there."""
-
-
 class _Limit:
-    """What an exchange may still take, of time and of bytes at once."""
+    """The time left for an exchange, and the bytes read since the last part of a body."""
 
     def __init__(self) -> None:
         self.left_s: Left = lambda: 0.0
         self.taken_bytes = 0
 
     def seconds(self) -> float:
-        """Return the seconds left. Raise TimeoutError at 0, which a socket would take for `do not wait`."""
+        """Return the seconds left. Raise TimeoutError at 0, which a socket would take as non-blocking."""
         if seconds := self.left_s():
             return seconds
         raise TimeoutError
 
 
-class _Adapter(HTTPAdapter):
-    """requests' adapter, whose one connection reads within a limit."""
-
-    def __init__(self, limit: _Limit) -> None:
-        self._limit = limit
-        super().__init__(pool_connections=1, pool_maxsize=1)
-
-    def init_poolmanager(self, connections: int, maxsize: int, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(connections, maxsize, *args, **kwargs)
-
-        def response_class(*args: Any, **kwargs: Any) -> _Response:
-            return _Response(*args, limit=self._limit, **kwargs)
-
-        class Http(urllib3.HTTPConnectionPool):
-            ConnectionCls = type("Http", (HTTPConnection,), {"response_class": staticmethod(response_class)})
-
-        class Https(urllib3.HTTPSConnectionPool):
-            ConnectionCls = type("Https", (HTTPSConnection,), {"response_class": staticmethod(response_class)})
-
-        self.poolmanager.pool_classes_by_scheme = {"http": Http, "https": Https}
-
-
 class _Response(http.client.HTTPResponse):
-    """A response that is read within a limit, in however small pieces it comes."""
+    """A response that is read within a limit, however small its pieces are."""
 
     def __init__(self, sock: socket.socket, *args: Any, limit: _Limit, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -193,7 +167,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Source(io.RawIOBase):
-    """What a socket gives until the time is up, and not without limit at once: headers, or chunks that have no size."""
+    """A socket's bytes within the limits: headers, and chunks without a size, could be endless."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, limit: _Limit) -> None:
         super().__init__()
@@ -203,7 +177,7 @@ class _Source(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self._limit.taken_bytes > _MOST_AT_ONCE_BYTES:
+        if self._limit.taken_bytes > _MAX_BYTES_AT_ONCE:
             raise http.client.HTTPException
         self._sock.settimeout(self._limit.seconds())
         taken: int = self._raw.readinto(buffer)
@@ -215,29 +189,29 @@ class _Source(io.RawIOBase):
         super().close()
 
 
-def _told(error: BaseException) -> BrokenError:
-    """Return a failure in our words, whichever library's error it is wrapped in."""
-    seen: BaseException | None = error
-    while seen is not None:
-        for kinds, broken, words in _CAUSES:
-            if isinstance(seen, kinds):
-                return broken(words)
-        inner = getattr(seen, "reason", None) or next(
-            (one for one in seen.args if isinstance(one, Exception)), None
-        )
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__ or seen.__context__
-    return BrokenError("what it sent is no HTTP")
-
-
-# More special kinds stand first.
+# In order of priority, as an error can wrap others.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], type[BrokenError], str], ...] = (
-    ((urllib3.exceptions.NameResolutionError,), BrokenError, "its name is not known"),
-    ((requests.exceptions.InvalidURL, UnicodeError), BrokenError, "that is no address"),
-    ((urllib3.exceptions.NewConnectionError,), BrokenError, "nothing listens there"),
-    ((urllib3.exceptions.ConnectTimeoutError,), BrokenError, "it took too long to connect"),
-    ((urllib3.exceptions.ReadTimeoutError, TimeoutError), BrokenError, "it took too long"),
-    ((urllib3.exceptions.IncompleteRead, http.client.IncompleteRead), BrokenError, "the answer was cut short"),
+    ((exceptions.NameResolutionError,), BrokenError, "its name is not known"),
+    ((exceptions.LocationParseError, UnicodeError), BrokenError, "that is no address"),
+    ((exceptions.NewConnectionError,), BrokenError, "nothing listens there"),
+    ((exceptions.ConnectTimeoutError,), BrokenError, "it took too long to connect"),
+    ((exceptions.ReadTimeoutError, TimeoutError), BrokenError, "it took too long"),
+    ((exceptions.IncompleteRead, http.client.IncompleteRead), BrokenError, "the answer was cut short"),
     ((ssl.SSLEOFError, ssl.SSLZeroReturnError), DroppedError, "the connection was dropped"),
-    ((ssl.SSLError, urllib3.exceptions.SSLError), UntrustedError, _NO_TRUST),
+    ((ssl.SSLError, exceptions.SSLError), UntrustedError, _NO_TRUST),
     ((ConnectionError,), DroppedError, "the connection was dropped"),
 )
+
+
+def _broken(error: BaseException) -> BrokenError:
+    """Return the BrokenError for a library's error, or for one that it wraps."""
+    chain: list[BaseException] = []
+    inner: BaseException | None = error
+    while inner is not None:
+        chain.append(inner)
+        wrapped = next((one for one in inner.args if isinstance(one, Exception)), None)
+        inner = wrapped or inner.__cause__ or inner.__context__
+    for kinds, broken, words in _CAUSES:
+        if any(isinstance(one, kinds) for one in chain):
+            return broken(words)
+    return BrokenError("what it sent is no HTTP")

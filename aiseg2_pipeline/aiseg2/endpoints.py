@@ -1,10 +1,10 @@
-"""Every request that can ever leave for the device: the pages that show something, and the one POST that redraws the flow.
+"""Every request that can be sent to the device: pages to read, and the one POST that redraws the power flow.
 
-The device has addresses that change it: `/action/…`, and the export form's with `doReset` or `demoMode`. So no other
-module makes a method, a path or a query. The connection takes one of the values below and nothing else, and what the
-device itself gave to be sent back to it (a circuit's id, the export form's token) must be letters and digits.
+Some addresses change the device: `/action/…`, and the export form's with `doReset` or `demoMode`. So no other module
+builds a method, a path or a query. The connection accepts only the values defined here, and a text that the device
+itself sent (a circuit's id, the export form's token) may only hold letters, digits, `_` and `-`.
 
-How an answer is read belongs in `pages` and its like; sending, in `connection`.
+Parsing a response belongs in `pages`, `graphs` and `climate`; sending a request, in `connection`.
 """
 
 import base64
@@ -27,7 +27,7 @@ _CHANGES_THE_DEVICE = ("doreset", "demomode", "/action")
 
 
 class Page(enum.Enum):
-    """The pages that are asked for without anything beside."""
+    """The pages that need no parameter."""
 
     FLOW_JSON = FLOW_JSON
     FLOW_HTML = FLOW_HTML
@@ -67,32 +67,32 @@ class CircuitGraph:
 
 @dataclass(frozen=True)
 class ExportZip:
-    """The SD card's files, with the token of the export form."""
+    """The zip of the SD card's files, with the token of the export form."""
 
     token: str
 
 
-Ask = Page | CircuitsPage | RoomsPage | Graph | CircuitGraph | ExportZip
+Endpoint = Page | CircuitsPage | RoomsPage | Graph | CircuitGraph | ExportZip
 
 
-class Wire(NamedTuple):
-    """What stands in a request: its method, its target, and the body of a form."""
+class HttpRequest(NamedTuple):
+    """A request's method, target (path and query) and form body."""
 
     method: Literal["GET", "POST"]
     target: str
     body: bytes | None = None
 
 
-def wire(ask: Ask) -> Wire:
-    """Return the request that asks for this.
+def http_request(endpoint: Endpoint) -> HttpRequest:
+    """Return the request of an endpoint.
 
-    Raise Unreadable where it would send back what the device should not have given, TypeError for what is no Ask.
+    Raise Unreadable for an id, token or page number that no AiSEG2 has, TypeError for anything but an Endpoint.
     """
-    match ask:
+    match endpoint:
         case Page.FLOW_JSON:
-            return Wire("POST", FLOW_JSON, b"data={}")
+            return HttpRequest("POST", FLOW_JSON, b"data={}")
         case Page():
-            return Wire("GET", ask.value)
+            return HttpRequest("GET", endpoint.value)
         case CircuitsPage(number):
             target = f"{CIRCUITS}?id={_number(number, CIRCUITS)}"
         case RoomsPage(number):
@@ -102,15 +102,16 @@ def wire(ask: Ask) -> Wire:
             if day is not None:
                 target += _data({"day": _parts_of(day), "month_compare": "mon", "day_compare": "day"})
         case CircuitGraph(circuit_id, day):
-            asked: dict[str, Any] = {"circuitid": _plain(circuit_id, CIRCUIT_LIST, "strId")}
+            parameters: dict[str, Any] = {"circuitid": _plain(circuit_id, CIRCUIT_LIST, "strId")}
             if day is not None:
-                asked = {"day": _parts_of(day), "term": f"{day:%Y/%m/%d}", "termStr": "day", "id": "1"} | asked
-            target = CIRCUIT_GRAPH + _data(asked)
+                term = {"day": _parts_of(day), "term": f"{day:%Y/%m/%d}", "termStr": "day", "id": "1"}
+                parameters = term | parameters
+            target = CIRCUIT_GRAPH + _data(parameters)
         case ExportZip(token):
             target = f"{EXPORT}?downType=1&csrftoken={_plain(token, EXPORT, 'csrftoken')}"
         case _:
-            raise TypeError(f"{type(ask).__name__} is nothing that may be asked of the device")
-    return Wire("GET", target)
+            raise TypeError(f"{type(endpoint).__name__} is not an endpoint of the device")
+    return HttpRequest("GET", target)
 
 
 def _number(number: int, page: str) -> int:
@@ -118,7 +119,7 @@ def _number(number: int, page: str) -> int:
         raise TypeError("a page's number is an int")
     if not 1 <= number <= MAX_PAGES:
         raise Unreadable(
-            f"{page} has no page {number}, as no AiSEG2 has so many: check AISEG2_HOST and AISEG2_USE_HTTPS."
+            f"{page} has no page {number}, as no AiSEG2 has that many: check AISEG2_HOST and AISEG2_USE_HTTPS."
         )
     return number
 
@@ -126,7 +127,7 @@ def _number(number: int, page: str) -> int:
 def _plain(text: str, page: str, name: str) -> str:
     if not _PLAIN.fullmatch(text) or any(word in text.lower() for word in _CHANGES_THE_DEVICE):
         raise Unreadable(
-            f"The answer to {page} has a `{name}` that is not of letters and digits, so it is not sent back: check "
+            f"The response to {page} has a `{name}` with other characters than letters and digits, so it is not used: check "
             "AISEG2_HOST and AISEG2_USE_HTTPS."
         )
     return text
@@ -136,7 +137,7 @@ def _parts_of(day: date) -> list[int]:
     return [day.year, day.month, day.day]
 
 
-def _data(asked: dict[str, Any]) -> str:
-    """Return the query in which the device's own pages ask for a day."""
-    text = json.dumps(asked, separators=(",", ":"))
+def _data(parameters: dict[str, Any]) -> str:
+    """Return the query `?data=…` that the device's own pages use for a day."""
+    text = json.dumps(parameters, separators=(",", ":"))
     return "?data=" + quote(base64.b64encode(text.encode()).decode(), safe="")

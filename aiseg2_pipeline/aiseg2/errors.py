@@ -1,16 +1,16 @@
-"""What can go wrong between us and the device, as a person would sort it.
+"""The errors that reading the device can raise, by what a person can do about them.
 
-Each message is one sentence that names the page, the element or the setting, and says what to do.
-A message never holds a password, a header or a piece of a page longer than a few characters.
+Each message names the page, the element or the setting, and says what to do. It never holds a password, a header or
+more than a few characters of a page.
 """
 
 
 class Aiseg2Error(Exception):
-    """Anything that keeps a reading from being taken from the device."""
+    """Any failure to take a reading from the device."""
 
 
-class Unreachable(Aiseg2Error):  # noqa: N818 - the design's word; it reads as a state of the device
-    """No usable answer: nothing listens, it took too long, it answered 5xx, 4xx or a redirect."""
+class Unreachable(Aiseg2Error):  # noqa: N818 - the name describes the state of the device
+    """No usable response: no server, a timeout, or the status 5xx, 4xx or a redirect."""
 
 
 class Refused(Aiseg2Error):  # noqa: N818 - as above
@@ -18,8 +18,8 @@ class Refused(Aiseg2Error):  # noqa: N818 - as above
 
 
 class Unreadable(Aiseg2Error):  # noqa: N818 - as above
-    """An answer came, but it is not the page that was asked for, or an element of it is missing."""
+    """The response is not the requested page, or an element of the page is missing."""
 
 
 class NoData(Aiseg2Error):  # noqa: N818 - as above
-    """The page is right, but the device has no reading to show."""
+    """The page is valid, but the device has no reading for it."""

@@ -1,8 +1,8 @@
-"""The device's graph pages: pure functions from the bytes of an answer to a day's energy.
+"""The device's graph pages: pure functions from the bytes of a response to a day's energy.
 
-The pages are what the device remembers without an SD card. One page does not tell an hour in which the unit was off
-from an hour of nothing (both are 0); `day_from_web` puts a day's pages together and does. What the card holds belongs
-in `sd_card`.
+The pages show the energy that the device stores without an SD card. One page alone shows 0 both for an hour in which
+the device was off and for an hour without energy; `day_from_web` combines a day's pages to distinguish them. The
+files of the SD card belong in `sd_card`.
 """
 
 import re
@@ -11,12 +11,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
-import lxml.html
-
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.errors import NoData, Unreadable
 from aiseg2_pipeline.aiseg2.models import DayGraph, EnergyRow, Hours
-from aiseg2_pipeline.aiseg2.pages import TOKYO, device_time, html, json_value, number, or_dash, unreadable
+from aiseg2_pipeline.aiseg2.pages import TOKYO, HtmlPage, device_time, json_value, number, or_dash, unreadable
 
 Series = Literal["generation", "consumption", "bought", "sold", "hotwater", "gas"]
 USAGE = "usage"
@@ -34,7 +32,7 @@ _DAY = re.compile(r"(20[0-9]{2})/([0-9]{1,2})/([0-9]{1,2})")
 
 
 class _Kind(NamedTuple):
-    """What a graph page is known by; `has_hours` where a real unit was seen to have them."""
+    """A kind of graph page; `has_hours` where a real unit was seen to show hours."""
 
     page_id: str
     title: str
@@ -58,32 +56,32 @@ def graph_page(series: Series) -> str:
 
 
 def graph(body: bytes, series: Series, day: date | None = None) -> DayGraph:
-    """Return a day's graph, `GET /page/graph/51111` to `57111`; `day` is the day asked for, None for today.
+    """Return a day's graph, `GET /page/graph/51111` to `57111`; `day` is the requested day, None for today.
 
     Raise Unreadable where the page shows another day or another series.
     """
     kind = _KINDS[series]
     page = _Page(graph_page(series), body)
-    # Two pages with a blank one would be one total.
-    title = page.text("h_title") or kind.title
+    # InfluxDB's name of the day's total needs a title, and each series its own.
+    title = page.title or kind.title
     if title in {other.title for other in _KINDS.values()} - {kind.title}:
         raise unreadable(page.path, f"shows {title}, not {kind.title}")
     return _day_graph(page, kind, day, series=series, circuit_id=None, title=title)
 
 
 def circuit_graph(body: bytes, circuit_id: str, day: date | None = None) -> DayGraph:
-    """Return a circuit's day, `GET /page/graph/584`; what else than `#val_kwh` it has was never seen."""
+    """Return a circuit's day, `GET /page/graph/584`; no capture exists, and only `#val_kwh` is certain."""
     page = _Page(CIRCUIT_GRAPH, body)
     kind = _Kind(_CIRCUIT, "", "kWh", has_hours=False)
-    title = page.text("h_title") or ""
-    # The home's own pages, in the same unit, would be taken for a circuit of a home's power.
+    title = page.title
+    # A page of the whole home has the same unit, and would be stored as one circuit's energy.
     if title in {other.title for other in _KINDS.values() if other.unit == kind.unit}:
         raise unreadable(page.path, f"shows {title}, not a circuit")
     return _day_graph(page, kind, day, series=USAGE, circuit_id=circuit_id, title=title)
 
 
 def known_hours(consumption: DayGraph) -> tuple[bool, ...]:
-    """Return for each hour whether the web pages have a reading of it, for any series: its consumption is not 0."""
+    """Return for each hour whether the pages of any series have a reading: its consumption is not 0."""
     return tuple(bool(wh) for wh in consumption.hours_wh or (None for _ in HOURS))
 
 
@@ -94,11 +92,11 @@ def day_from_web(
     sold: DayGraph | None = None,
     circuits: Iterable[DayGraph] = (),
 ) -> tuple[EnergyRow, ...]:
-    """Return the hours of a day that are readings, of every series given (graphs of one day), in order of time.
+    """Return the hours of a day that are readings, for every given series, in order of time.
 
-    Where a graph is absent or has no hours, bought is the bought part of the consumption, and sold is the
-    generation less the own use (in a home without storage). Raise NoData for a day without consumption, Unreadable
-    where the graphs are of two days (today's, around midnight).
+    Without a graph of its own or hours on it, bought is the bought part of the consumption, and sold is the generation
+    minus the own use (in a home without storage). Raise NoData for a day without consumption, Unreadable where the
+    graphs belong to two days (today's graphs, around midnight).
     """
     day = consumption.day
     if not consumption.total:
@@ -106,7 +104,7 @@ def day_from_web(
     circuits = tuple(circuits)
     for other in (generation, bought, sold, *circuits):
         if other is not None and other.day != day:
-            raise Unreadable(f"The AiSEG2's graphs are of two days, {day} and {other.day}: read them again.")
+            raise Unreadable(f"The AiSEG2's graphs belong to two days, {day} and {other.day}: read them again.")
     generated_wh = generation.hours_wh if generation else None
     series: list[tuple[str, str | None, Hours | None]] = [
         ("generation", None, generated_wh),
@@ -126,33 +124,23 @@ def day_from_web(
 
 
 def no_energy(day: date) -> NoData:
-    """Return the error that says that the device has nothing of a day."""
+    """Return the error for a day of which the device has no energy."""
     return NoData(
-        f"The AiSEG2 has no energy of {day}, because it was off or remembers no day so far back: look at its own graph "
-        "of that day, or ask for a later one."
+        f"The AiSEG2 has no energy of {day}, because it was off or no longer stores that day: check its own graph "
+        "of that day, or choose a later day."
     )
 
 
-class _Page:
-    """A graph page: its elements by id, and its variables."""
+class _Page(HtmlPage):
+    """A graph page: its clock, its title and its variables."""
 
     def __init__(self, path: str, body: bytes) -> None:
-        self.path = path
+        super().__init__(path, body)
         self.device_time = device_time(body)
-        self._root: lxml.html.HtmlElement = html(body, path)
-
-    def text(self, element: str) -> str | None:
-        found = self._root.xpath("//*[@id=$id]", id=element)
-        return clean_name("".join(found[0].itertext()).strip()) if found else None
-
-    def required(self, element: str) -> str:
-        text = self.text(element)
-        if text is None:
-            raise unreadable(self.path, f"has no `#{element}`")
-        return text
+        self.title = clean_name(self.text("h_title") or "")
 
     def graph_data(self) -> dict[str, Any]:
-        for script in self._root.xpath("//script/text()"):
+        for script in self.root.xpath("//script/text()"):
             if start := _GRAPH_DATA.search(script):
                 data = json_value(script[start.end() :], self.path, rest_allowed=True)
                 if isinstance(data, dict):
@@ -165,13 +153,13 @@ def _day_graph(
 ) -> DayGraph:
     shown = _shown_day(page, day)
     unit = page.text("unit_kwh")
-    # Cubic metres are written in several ways.
+    # Cubic metres have several spellings.
     if unit and normalize("NFKC", unit).lower() != normalize("NFKC", kind.unit).lower():
         raise unreadable(page.path, f"has a unit in `#unit_kwh` that is not {kind.unit}")
     total = number(page.required("val_kwh"), page.path, "#val_kwh")
     data, parts = _hourly_parts(page, kind)
-    told = number(or_dash(data.get("totalValue")), page.path, "totalValue")
-    if None not in (total, told) and total != told:
+    total_value = number(or_dash(data.get("totalValue")), page.path, "totalValue")
+    if None not in (total, total_value) and total != total_value:
         raise unreadable(page.path, "has another total in `#val_kwh` than in `totalValue`")
     hours_wh = own_use_wh = bought_wh = None
     if total is not None:
@@ -189,11 +177,10 @@ def _day_graph(
         hours_wh=_ended(hours_wh, shown, page.device_time),
         own_use_wh=_ended(own_use_wh, shown, page.device_time),
         bought_wh=_ended(bought_wh, shown, page.device_time),
-        generators=_names(data) if series == "generation" else (),
     )
 
 
-def _shown_day(page: _Page, asked: date | None) -> date:
+def _shown_day(page: _Page, requested: date | None) -> date:
     found = _DAY.fullmatch(page.required("val_current"))
     try:
         shown = date(*(int(part) for part in found.groups())) if found else None
@@ -201,15 +188,15 @@ def _shown_day(page: _Page, asked: date | None) -> date:
         shown = None
     if shown is None:
         raise unreadable(page.path, "has no day in `#val_current`")
-    if asked is None and page.device_time is not None:
-        asked = page.device_time.astimezone(TOKYO).date()
-    if asked not in (None, shown):
-        raise unreadable(page.path, f"shows {shown} in `#val_current`, not {asked} as asked")
+    if requested is None and page.device_time is not None:
+        requested = page.device_time.astimezone(TOKYO).date()
+    if requested not in (None, shown):
+        raise unreadable(page.path, f"shows {shown} in `#val_current`, not {requested} as requested")
     return shown
 
 
 def _hourly_parts(page: _Page, kind: _Kind) -> tuple[dict[str, Any], dict[str, list[int]]]:
-    """Return the page's variables and the arrays of hours in use, in Wh; nothing where a page need not have them."""
+    """Return the page's variables and its non-empty arrays of hours in Wh; both empty where they are optional."""
     try:
         data = page.graph_data()
         keys = ("total1", "val2", "val3") if kind.unit == "kWh" else ()
@@ -225,7 +212,7 @@ def _wh(array: Any, page: str, key: str) -> list[int]:
     if not isinstance(array, list) or len(array) != len(HOURS):
         raise unreadable(page, f"has no 24 hours in `{key}`")
     hours_kwh = [number(value, page, key) for value in array]
-    # Rounding takes away what binary fractions add: the device has three decimals.
+    # The device has three decimals; rounding removes the error of binary fractions.
     hours_wh = [round(kwh * _WH_PER_KWH) for kwh in hours_kwh if kwh is not None]
     if len(hours_wh) != len(HOURS):
         raise unreadable(page, f"has an hour without a number in `{key}`")
@@ -233,7 +220,7 @@ def _wh(array: Any, page: str, key: str) -> list[int]:
 
 
 def _sum_that_adds_up(parts: list[list[int]], total_wh: int) -> list[int] | None:
-    """Return the sum of the first arrays, as many as come nearest to the total, if that is near enough."""
+    """Return the sum of the first n arrays, for the n whose sum is nearest to the total; None if it is not near enough."""
     sums = [[sum(hour) for hour in zip(*parts[:n], strict=True)] for n in range(len(parts), 0, -1)]
     nearest = min(sums, key=lambda hours_wh: abs(sum(hours_wh) - total_wh), default=None)
     if nearest is None or abs(sum(nearest) - total_wh) > _ROUNDING_WH:
@@ -242,7 +229,7 @@ def _sum_that_adds_up(parts: list[list[int]], total_wh: int) -> list[int] | None
 
 
 def _is_own_and_bought(data: dict[str, Any], parts: dict[str, list[int]], hours_wh: list[int]) -> bool:
-    """Tell whether the consumption is `total1` (own generation) and `val2` (bought), as in a home without storage."""
+    """Return whether the consumption is `total1` (own use) plus `val2` (bought), as in a home without storage."""
     connected = data.get("connectInfo")
     has_storage = isinstance(connected, dict) and connected.get("sto") not in (0, "0", None)
     if has_storage or not {"total1", "val2"} <= parts.keys():
@@ -251,7 +238,7 @@ def _is_own_and_bought(data: dict[str, Any], parts: dict[str, list[int]], hours_
 
 
 def _ended(hours_wh: list[int] | None, day: date, clock: datetime | None) -> Hours | None:
-    """Blank the hours that had not ended on the page's own clock: the page has 0 for them."""
+    """Return the hours, with None for those that had not ended on the page's own clock: the page shows 0 for them."""
     if hours_wh is None or clock is None:
         return None
     return tuple(
@@ -266,11 +253,6 @@ def _less(hours_wh: Hours | None, less_wh: Hours | None) -> Hours | None:
         None if wh is None or less is None or wh < less else wh - less
         for wh, less in zip(hours_wh, less_wh, strict=True)
     )
-
-
-def _names(data: dict[str, Any]) -> tuple[str, ...]:
-    told = (data.get(f"{key}_string") for key in ("total1", "val2", "val3"))
-    return tuple(clean_name(name.strip()) for name in told if isinstance(name, str) and name.strip())
 
 
 def _start(day: date, hour: int) -> datetime:

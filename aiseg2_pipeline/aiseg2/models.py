@@ -1,11 +1,12 @@
-"""What the device tells, as frozen values with their units in the names.
+"""The values read from the device, as frozen dataclasses with their units in the names.
 
-No I/O and no parsing here. An absent number is None, never 0. Times are UTC unless a name says otherwise.
+No I/O and no parsing here. A value that the device does not report is None, never 0. Times are UTC.
 """
 
 import enum
 from dataclasses import dataclass
 from datetime import date, datetime
+from typing import NamedTuple
 
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 
@@ -13,7 +14,7 @@ Hours = tuple[int | None, ...]
 
 
 class Exchange(enum.Enum):
-    """Which way power flows between home and grid (`lo_buy_sell`)."""
+    """The direction of the power between home and grid (`lo_buy_sell`)."""
 
     BUYING = "buying"
     SELLING = "selling"
@@ -21,7 +22,7 @@ class Exchange(enum.Enum):
 
 
 class BatteryState(enum.Enum):
-    """What the storage battery does; the value is what a reading's `状態` row holds."""
+    """The state of the storage battery; the value is stored in a reading's `状態` row."""
 
     CHARGING = 1
     DISCHARGING = -1
@@ -37,16 +38,8 @@ class GeneratingDevice:
 
 
 @dataclass(frozen=True)
-class Consumer:
-    """One of the three largest consumers that the power flow names (the spelling of page 734)."""
-
-    name: str
-    power_w: float | None
-
-
-@dataclass(frozen=True)
 class Battery:
-    """A storage battery; either value is None where the device does not say."""
+    """A storage battery; either value is None where the device does not report it."""
 
     charge_percent: float | None
     state: BatteryState | None
@@ -56,8 +49,7 @@ class Battery:
 class PowerFlow:
     """The power flow of one moment.
 
-    What only the JSON tells (battery, exchange, EV, fuel cell, consumers) is None or empty when the flow was
-    read from the HTML page.
+    `exchange` and `battery` are only in the JSON: both are None when the flow was read from the HTML page.
     """
 
     generation_kw: float | None
@@ -65,14 +57,9 @@ class PowerFlow:
     generators: tuple[GeneratingDevice, ...]
     exchange: Exchange | None = None
     battery: Battery | None = None
-    ev_connected: bool | None = None
-    fuel_cell_connected: bool | None = None
-    fuel_cell_state: int | None = None
-    largest_consumers: tuple[Consumer, ...] = ()
 
 
-@dataclass(frozen=True)
-class Circuit:
+class Circuit(NamedTuple):
     """A registered circuit: `circuit_id` is page 734's `strId`, `name` its spelling there."""
 
     circuit_id: str
@@ -81,7 +68,7 @@ class Circuit:
 
 @dataclass(frozen=True)
 class CircuitPower:
-    """A row of page 1113 under its spelling there. `power_w` is None for `-` (not measured), 0.0 for a blank."""
+    """A row of page 1113, with its spelling there. `power_w` is None for `-` (not measured), 0.0 for a blank."""
 
     name: str
     power_w: float | None
@@ -107,7 +94,7 @@ class CircuitList:
 
 @dataclass(frozen=True)
 class Room:
-    """A room with a sensor; a number is None where the page shows none that can be read."""
+    """A room with a sensor; a number is None where the page shows none or one that cannot be read."""
 
     name: str
     temperature_c: float | None
@@ -116,7 +103,7 @@ class Room:
 
 @dataclass(frozen=True)
 class ClimatePage:
-    """One page of 41: at most three rooms in the order shown; `problems` has a sentence for each number left out."""
+    """One page of 41: at most three rooms in the order shown; `problems` has a message for each number left out."""
 
     rooms: tuple[Room, ...]
     problems: tuple[str, ...]
@@ -127,8 +114,8 @@ class ClimatePage:
 class LiveReading:
     """One live reading.
 
-    `circuits` is None when they could not be read; `circuits_error` then says why. `circuit_list` is the list
-    in force when known. `clock_offset_s` is device minus host, None when no page with a clock was read.
+    `circuits` is None when they could not be read, and `circuits_error` is then the reason. `circuit_list` is the
+    current list if known. `clock_offset_s` is device minus host, None when no page with a clock was read.
     """
 
     answered_at: datetime
@@ -145,9 +132,9 @@ class LiveReading:
 class DayGraph:
     """A graph page: one series, or one circuit (`series` "usage"), over one day in Japan.
 
-    `total` is the day's, in `unit` (kWh, L or ㎥); of a day that still runs it is the total so far. `hours_wh` has
-    24 values by the hour's start, None for an hour that had not ended at `device_time`; it is None where the page
-    has no hours that add up to `total`. `own_use_wh` and `bought_wh` are the two parts of the consumption, known
+    `total` is the day's total in `unit` (kWh, L or ㎥), or the total so far of the current day. `hours_wh` has 24
+    values by the hour's start, None for an hour that had not ended at `device_time`; it is None where the page has
+    no hours that add up to `total`. `own_use_wh` and `bought_wh` are the two parts of the consumption, known only
     in a home without storage.
     """
 
@@ -161,7 +148,6 @@ class DayGraph:
     hours_wh: Hours | None
     own_use_wh: Hours | None = None
     bought_wh: Hours | None = None
-    generators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,7 +163,7 @@ class EnergyRow:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What the energy of one interval cost, as the device reckons it."""
+    """The cost of one interval's energy, as the device calculates it."""
 
     time: datetime
     interval_s: int
@@ -188,7 +174,7 @@ class CostRow:
 
 @dataclass(frozen=True)
 class SupplyRow:
-    """Gas, water or hot water of one interval, in the card's own unit, which it does not name."""
+    """Gas, water or hot water of one interval; the card does not name the unit."""
 
     time: datetime
     interval_s: int

@@ -1,8 +1,8 @@
-"""The device's pages: pure functions from the bytes of an answer to models.
+"""The device's pages: pure functions from the bytes of a response to models.
 
-No I/O. Every function either returns a whole reading or raises `Unreadable` (or `NoData`) with one sentence that
-names the page and the element. What the device sends is untrusted: nothing but those errors comes out, and
-entities and external references are not followed.
+No I/O. Every function either returns a complete reading or raises `Unreadable` (or `NoData`) with a message that
+names the page and the element. The input is untrusted: no other exception is raised, and entities and external
+references are not resolved.
 """
 
 import json
@@ -24,7 +24,6 @@ from aiseg2_pipeline.aiseg2.models import (
     CircuitList,
     CircuitPage,
     CircuitPower,
-    Consumer,
     Exchange,
     GeneratingDevice,
     PowerFlow,
@@ -39,8 +38,8 @@ EXPORT = "/set/exectop2.cgi"
 CIRCUITS_A_PAGE = 10
 GENERATORS = (1, 2, 3)
 MAX_PERCENT = 100
-# The largest page of a real unit has 45 kB. A hostile one of megabytes would keep the HTML parser busy with the square of
-# its length, and be two hundred megabytes as JSON values.
+# The largest page of a real unit has 45 kB. The time of the HTML parser can grow with the square of the length, and a
+# page of 8 MiB can take 200 MB as JSON values.
 MAX_PAGE_BYTES = 256 * 2**10
 TOKYO = ZoneInfo("Asia/Tokyo")
 
@@ -49,18 +48,18 @@ _NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _TOO_LARGE = 10**9
 _SMALL_INTEGER = re.compile(r"[0-9]{1,2}")
 _SERVER_TIME = re.compile(rb"serverTime\s*=\s*'([^'<]{0,300})'")
-# What libxml2 makes of these in HTML differs by version; a space is what `clean_name` makes of them elsewhere.
+# libxml2 treats these differently by version; `clean_name` replaces them with a space as well.
 _CONTROLS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _LIST_CALL = re.compile(r"window\.onload\s*=\s*init\(")
 _CIRCUIT_HREF = re.compile(r"/page/electricflow/1113\?(?:[^#?]*&)?id=([0-9]{1,4})(?![0-9])")
-# Found by text: the form stands before <body>, where HTML parsers disagree on what to do with it.
+# Searched in the text: the form is before <body>, where HTML parsers handle it differently.
 _CSRF = re.compile(
     rb"""NAME=["']?csrftoken["']?[^>]{0,100}?VALUE=["']?([^"'>\x00-\x20\x7f-\xff]{1,200})""", re.IGNORECASE
 )
 
 
 def flow_from_json(body: bytes) -> PowerFlow:
-    """Return the power flow that `POST /data/electricflow/111/update` answered."""
+    """Return the power flow from the response to `POST /data/electricflow/111/update`."""
     data = json_value(body, FLOW_JSON)
     if not isinstance(data, dict):
         raise unreadable(FLOW_JSON, "is not an object with `g_capacity` and `u_capacity`")
@@ -69,8 +68,8 @@ def flow_from_json(body: bytes) -> PowerFlow:
             raise unreadable(FLOW_JSON, f"has no `{key}`")
     if _flag(data, "measReg") is False:
         raise NoData(
-            f"The AiSEG2 has no measuring unit registered (`measReg` on {FLOW_JSON}), so it has nothing to read: "
-            "register one in the device's installation settings."
+            f"The AiSEG2 has no measuring unit registered (`measReg` on {FLOW_JSON}), so there is no reading: "
+            "register one in the AiSEG2's installation settings."
         )
     battery = None
     if _flag(data, "connSb"):
@@ -78,7 +77,6 @@ def flow_from_json(body: bytes) -> PowerFlow:
         if percent is not None and percent > MAX_PERCENT:
             raise unreadable(FLOW_JSON, "has a `percent` over 100")
         battery = Battery(percent, _battery_state(data.get("charge")))
-    fuel_cell = data.get("fc")
     return PowerFlow(
         generation_kw=number(data["g_capacity"], FLOW_JSON, "g_capacity"),
         consumption_kw=number(data["u_capacity"], FLOW_JSON, "u_capacity"),
@@ -88,40 +86,22 @@ def flow_from_json(body: bytes) -> PowerFlow:
         ),
         exchange=_EXCHANGES.get(_integer(data.get("lo_buy_sell"))),
         battery=battery,
-        ev_connected=_flag(data, "connEv"),
-        fuel_cell_connected=_flag(data, "connFc"),
-        fuel_cell_state=_integer(fuel_cell.get("fcState")) if isinstance(fuel_cell, dict) else None,
-        largest_consumers=tuple(
-            Consumer(
-                _text(data.get(f"u_d_{n}_title", ""), FLOW_JSON, f"u_d_{n}_title"),
-                number(or_dash(data.get(f"u_d_{n}_capacity")), FLOW_JSON, f"u_d_{n}_capacity"),
-            )
-            for n in GENERATORS
-            if _flag(data, f"best{n}")
-        ),
     )
 
 
 def flow_from_html(body: bytes) -> PowerFlow:
-    """Return the power flow that `GET /page/electricflow/111` shows (as five other programs report the page)."""
-    root = html(body, FLOW_HTML)
-
-    def text(element: str) -> str | None:
-        found = root.xpath("//*[@id=$id]", id=element)
-        return "".join(found[0].itertext()).strip() if found else None
-
-    def required(element: str) -> str:
-        value = text(element)
-        if value is None:
-            raise unreadable(FLOW_HTML, f"has no `#{element}`")
-        return value
-
+    """Return the power flow of `GET /page/electricflow/111` (its layout is reported by five other programs)."""
+    page = HtmlPage(FLOW_HTML, body)
     return PowerFlow(
-        generation_kw=number(required("g_capacity").removesuffix("kW"), FLOW_HTML, "#g_capacity"),
-        consumption_kw=number(required("u_capacity").removesuffix("kW"), FLOW_HTML, "#u_capacity"),
+        generation_kw=number(page.required("g_capacity").removesuffix("kW"), FLOW_HTML, "#g_capacity"),
+        consumption_kw=number(page.required("u_capacity").removesuffix("kW"), FLOW_HTML, "#u_capacity"),
         generators=_generators(
-            {1: required("g_d_1_title"), 2: text("g_d_2_title") or "", 3: text("g_d_3_title") or ""},
-            lambda n: _watts(text(f"g_d_{n}_capacity"), FLOW_HTML, f"#g_d_{n}_capacity"),
+            {
+                1: page.required("g_d_1_title"),
+                2: page.text("g_d_2_title") or "",
+                3: page.text("g_d_3_title") or "",
+            },
+            lambda n: _watts(page.text(f"g_d_{n}_capacity"), FLOW_HTML, f"#g_d_{n}_capacity"),
         ),
     )
 
@@ -132,13 +112,13 @@ def circuit_page(body: bytes, page: int) -> CircuitPage:
     rows: list[CircuitPower] = []
     has_blank = False
     for n in range(1, CIRCUITS_A_PAGE + 1):
-        stages = root.xpath("//*[@id=$id]", id=f"stage_{n}")
-        if not stages:
+        stage = root.get_element_by_id(f"stage_{n}", None)
+        if stage is None:
             break
-        name = _child_text(stages[0], "c_device", page, n)
-        value = _child_text(stages[0], "c_value", page, n).strip()
+        name = _child_text(stage, "c_device", page, n)
+        value = _child_text(stage, "c_value", page, n).strip()
         has_blank = has_blank or not value
-        # A blank is what the device draws for a registered circuit at 0 W.
+        # The device shows a registered circuit at 0 W as a blank.
         power_w = _watts(value, CIRCUITS, f"#stage_{n} .c_value") if value else 0.0
         rows.append(CircuitPower(clean_name(name), power_w))
     if not rows:
@@ -173,7 +153,7 @@ def circuit_list(body: bytes) -> CircuitList:
 
 
 def export_token(body: bytes) -> str:
-    """Return the form token of `GET /set/exectop2.cgi`; a page without one is not the export page."""
+    """Return the form token of `GET /set/exectop2.cgi`; without one, the page is not the export page."""
     found = _CSRF.search(body)
     if found is None:
         raise unreadable(EXPORT, "has no `csrftoken`")
@@ -181,23 +161,23 @@ def export_token(body: bytes) -> str:
 
 
 def device_time(body: bytes) -> datetime | None:
-    """Return the device's clock (`TimeInfoVariable.serverTime`) in UTC, or None where a page has none."""
+    """Return the device's clock (`TimeInfoVariable.serverTime`) in UTC; None where the page has no valid one."""
     found = _SERVER_TIME.search(body)
     if found is None:
         return None
     try:
-        told = json.loads(found.group(1))
-        month, day, hour, minute, second = (int(told[part]) for part in ("month", "day", "hour", "min", "sec"))
-        shown = datetime(2000 + int(told["year"]) % 100, month, day, hour, minute, second, tzinfo=TOKYO)
-        return shown.astimezone(UTC)
+        clock = json.loads(found.group(1))
+        month, day, hour, minute, second = (int(clock[part]) for part in ("month", "day", "hour", "min", "sec"))
+        local = datetime(2000 + int(clock["year"]) % 100, month, day, hour, minute, second, tzinfo=TOKYO)
+        return local.astimezone(UTC)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def unreadable(page: str, what: str) -> Unreadable:
-    """Return the error that says what is wrong with the answer to `page`."""
+    """Return the error for a response to `page`; `what` is the verb phrase that says what is wrong."""
     return Unreadable(
-        f"The answer to {page} {what}, so it is no reading: check that AISEG2_HOST is the AiSEG2 itself and that "
+        f"The response to {page} {what}, so it is not used: check that AISEG2_HOST is the AiSEG2 itself and that "
         "this page opens in a browser."
     )
 
@@ -207,7 +187,7 @@ def _too_long(page: str) -> Unreadable:
 
 
 def json_value(body: bytes | str, page: str, *, rest_allowed: bool = False) -> Any:
-    """Return the JSON value of a page, or the one that a script's text begins with (`rest_allowed`)."""
+    """Return the JSON value of a page; with `rest_allowed`, the value at the start of a script's text."""
     if len(body) > MAX_PAGE_BYTES:
         raise _too_long(page)
     decoder = json.JSONDecoder()
@@ -219,10 +199,10 @@ def json_value(body: bytes | str, page: str, *, rest_allowed: bool = False) -> A
 
 
 def html(body: bytes, page: str) -> lxml.html.HtmlElement:
-    """Return the page's root element; refuse a page that was cut, is too long or not UTF-8."""
+    """Return the page's root element. Raise Unreadable for a page that is truncated, too long or not UTF-8."""
     if len(body) > MAX_PAGE_BYTES:
         raise _too_long(page)
-    # A page that was cut inside a value would show a wrong number, so its end must be there.
+    # A page truncated inside a value would show a wrong number, so its end is required.
     if not body.rstrip().endswith(b">") or b"</html>" not in body.lower():
         raise unreadable(page, "ends in the middle")
     parser = lxml.html.HTMLParser(encoding="utf-8")
@@ -232,22 +212,43 @@ def html(body: bytes, page: str) -> lxml.html.HtmlElement:
         root = lxml.html.document_fromstring(_CONTROLS.sub(b" ", body), parser=parser)
     except (lxml.etree.LxmlError, ValueError, AssertionError):
         raise unreadable(page, "is not HTML in UTF-8") from None
-    # libxml2 drops the rest of a page that is nested too deeply, and says so only here.
+    # libxml2 drops the rest of a page that is nested too deeply, and reports it only here.
     if parser.error_log.filter_from_fatals():
         raise unreadable(page, "is nested too deeply")
     return root
+
+
+class HtmlPage:
+    """An HTML page whose elements are found by id."""
+
+    def __init__(self, path: str, body: bytes) -> None:
+        """Parse the page; `path` names it in errors."""
+        self.path = path
+        self.root: lxml.html.HtmlElement = html(body, path)
+
+    def text(self, element_id: str) -> str | None:
+        """Return the stripped text of an element; None where there is no such element."""
+        element = self.root.get_element_by_id(element_id, None)
+        return None if element is None else "".join(element.itertext()).strip()
+
+    def required(self, element_id: str) -> str:
+        """Return the stripped text of an element. Raise Unreadable where there is no such element."""
+        text = self.text(element_id)
+        if text is None:
+            raise unreadable(self.path, f"has no `#{element_id}`")
+        return text
 
 
 def _child_text(stage: lxml.html.HtmlElement, css_class: str, page: int, n: int) -> str:
     found = stage.xpath("./*[contains(concat(' ', normalize-space(@class), ' '), $name)]", name=f" {css_class} ")
     if not found:
         raise unreadable(f"{CIRCUITS}?id={page}", f"has no `#stage_{n} .{css_class}`")
-    # The page wraps a name with <br />: joined with nothing, it is the name again.
+    # The page wraps a name with <br />: its parts are joined without a separator.
     return "".join(found[0].itertext()).strip("\r\n\t ")
 
 
 def _watts(text: str | None, page: str, element: str) -> float | None:
-    """Return the number in ` 224W`; `-`, and `-` with what follows it, is None."""
+    """Return the number in ` 224W`; None for `-` with or without more text."""
     text = (text or "").strip()
     if text.startswith("-"):
         return None
@@ -257,7 +258,7 @@ def _watts(text: str | None, page: str, element: str) -> float | None:
 
 
 def number(value: Any, page: str, element: str) -> float | None:
-    """Return a number as a float, `-` as None; refuse anything else, negative numbers and NaN included."""
+    """Return a number as a float, `-` as None. Raise Unreadable for anything else, also negative numbers and NaN."""
     if isinstance(value, str):
         value = value.strip()
         if value == "-":
@@ -265,13 +266,13 @@ def number(value: Any, page: str, element: str) -> float | None:
         if _NUMBER.fullmatch(value):
             return float(value)
     elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < _TOO_LARGE:
-        # JSON can write -0.0.
+        # JSON allows -0.0.
         return abs(float(value))
     raise unreadable(page, f"has no number in `{element}`")
 
 
 def or_dash(value: Any) -> Any:
-    """Return `-` for an empty value, where the reading does not need the number."""
+    """Return `-` for an empty value; used for numbers that the reading does not need."""
     return "-" if value in ("", None) else value
 
 
@@ -292,7 +293,7 @@ def _entry_text(entry: dict[str, Any], key: str) -> str:
 
 
 def _integer(value: Any) -> int | None:
-    """Return a mixed-type small integer of the flow; it only describes, so the unknown is None."""
+    """Return a small integer sent as text or number; None for any other value, as no reading depends on it."""
     if isinstance(value, str) and _SMALL_INTEGER.fullmatch(value):
         return int(value)
     return int(value) if isinstance(value, int | float) and value in range(100) else None

@@ -1,8 +1,8 @@
-"""The SD card's files, read out of the zip that the device sends: half hours, hours, days, months, years, and their cost.
+"""The SD card's files, read from the zip that the device sends: half hours, hours, days and months, and their cost.
 
-The zip is untrusted: nothing is extracted and no path in it is used. A member is known by its base name alone and is
-read within limits, one at a time, so that years of files take no more memory than a day. Fetching the zip belongs in
-`client`, the rows of a file in `sd_table`.
+The zip is untrusted: nothing is extracted and no path in it is used. A member is identified by its base name only, and
+is read with size limits, one at a time, so that years of files need no more memory than a day. Downloading the zip
+belongs in `client`, parsing a file in `sd_table`.
 """
 
 import io
@@ -11,40 +11,23 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow, SupplyRow
-from aiseg2_pipeline.aiseg2.sd_table import (
-    DAY,
-    HALF_HOUR,
-    HOUR,
-    MONTH,
-    YEAR,
-    Step,
-    Table,
-    cost_rows,
-    energy_rows,
-    table_of,
-    unreadable,
-)
+from aiseg2_pipeline.aiseg2.sd_table import DAY, HALF_HOUR, HOUR, MONTH, Step, Table, parse_table, unreadable
 
 MAX_MEMBERS = 20_000
-# The largest real file has 20 kB, most of it a header that does not shrink a hundredfold.
+# The largest real file has 20 kB, most of it a header that does not compress a hundredfold.
 MAX_MEMBER_BYTES = 2**20
 MAX_RATIO = 100
-# zipfile takes the zip's directory into memory in one piece; this holds that of the most members.
+# zipfile reads the zip's directory into memory at once; this is enough for MAX_MEMBERS.
 MAX_READ_BYTES = 4 * 2**20
 
-
-_MEMBER = re.compile(
-    r"(?:(?:30min|hour|day|month)history|(?:day|month)cost)_rc_[0-9]{4,8}\.csv"
-    r"|year(?:history|cost)_total_rc\.csv"
-)
+_MEMBER = re.compile(r"(?:(?:30min|hour|day|month)history|(?:day|month)cost)_rc_[0-9]{4,8}\.csv")
 _DAY_MEMBER = re.compile(r"(?:30min|hour)history_rc_(20[0-9]{2})([0-9]{2})([0-9]{2})\.csv")
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError, OverflowError)
@@ -53,13 +36,13 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFEr
 class Export:
     """The card's files. Use it as a context manager.
 
-    `made_at` is the device's time when it made the zip: an interval that had not ended then is absent. A day, month
-    or year whose file is not there has no rows. Times are UTC, the interval's start; a number that the card does not
-    have is no row. Every method raises Unreadable for a zip or a file that is not as the device writes it.
+    `made_at` is the device's time when it made the zip: intervals that had not ended then are omitted. A day, month
+    or year without a file has no rows. Times are UTC, the interval's start; a value that the card does not have is
+    omitted. Every method raises Unreadable for a zip or a file that is not in the device's format.
     """
 
     def __init__(self, path: Path, *, made_at: datetime) -> None:
-        """Open the zip and list its files; read none yet."""
+        """Open the zip and list its files, without reading any."""
         self._made_at = made_at
         self._members: dict[str, list[zipfile.ZipInfo]] = {}
         self._file = _opened(path)
@@ -77,9 +60,7 @@ class Export:
         """Return the export."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the zip."""
         self._zip.close()
         self._file.close()
@@ -87,72 +68,60 @@ class Export:
     def days(self) -> list[date]:
         """Return the days, in order, that have a file of half hours or of hours."""
         days = set()
-        for name in self._members:
-            if found := _DAY_MEMBER.fullmatch(name):
-                try:
-                    days.add(date(*(int(part) for part in found.groups())))
-                except ValueError:
-                    continue
+        for found in filter(None, map(_DAY_MEMBER.fullmatch, self._members)):
+            with suppress(ValueError):
+                days.add(date(*(int(part) for part in found.groups())))
         return sorted(days)
 
     def half_hours(self, day: date) -> tuple[EnergyRow, ...]:
         """Return the half hours of a day, every series and circuit."""
-        return energy_rows(self._table(f"30minhistory_rc_{day:%Y%m%d}.csv", f"{day:%Y%m%d}", HALF_HOUR))
+        return self._half_hours(day).energy()
 
     def hours(self, day: date) -> tuple[EnergyRow, ...]:
         """Return the hours of a day, every series and circuit."""
-        return energy_rows(self._table(f"hourhistory_rc_{day:%Y%m%d}.csv", f"{day:%Y%m%d}", HOUR))
+        return self._hours(day).energy()
 
     def day_totals(self, month: date) -> tuple[EnergyRow, ...]:
-        """Return the days of the month that `month` lies in."""
-        return energy_rows(self._days_table(month))
+        """Return the days of the month that contains `month`."""
+        return self._days(month).energy()
 
     def day_supplies(self, month: date) -> tuple[SupplyRow, ...]:
-        """Return gas, water and hot water of the days of a month."""
-        table = self._days_table(month)
-        return tuple(
-            SupplyRow(row.time, row.interval_s, series, value)
-            for row in table.rows
-            for series, column in table.supplies.items()
-            if (value := row.values[column]) is not None
-        )
+        """Return gas, water and hot water of the days of the month that contains `month`."""
+        return self._days(month).supplies()
 
     def month_totals(self, year: int) -> tuple[EnergyRow, ...]:
         """Return the months of a year."""
-        return energy_rows(self._table(f"monthhistory_rc_{year}.csv", f"{year}", MONTH))
-
-    def year_totals(self) -> tuple[EnergyRow, ...]:
-        """Return the years."""
-        return energy_rows(self._table("yearhistory_total_rc.csv", "", YEAR))
+        return self._table("monthhistory", f"{year}", MONTH).energy()
 
     def day_costs(self, month: date) -> tuple[CostRow, ...]:
-        """Return the cost of the days of the month that `month` lies in."""
-        return cost_rows(self._table(f"daycost_rc_{month:%Y%m}.csv", f"{month:%Y%m}", DAY))
+        """Return the cost of the days of the month that contains `month`."""
+        return self._table("daycost", f"{month:%Y%m}", DAY).costs()
 
     def month_costs(self, year: int) -> tuple[CostRow, ...]:
         """Return the cost of the months of a year."""
-        return cost_rows(self._table(f"monthcost_rc_{year}.csv", f"{year}", MONTH))
-
-    def year_costs(self) -> tuple[CostRow, ...]:
-        """Return the cost of the years."""
-        return cost_rows(self._table("yearcost_total_rc.csv", "", YEAR))
+        return self._table("monthcost", f"{year}", MONTH).costs()
 
     def circuit_names(self, day: date) -> dict[str, str]:
-        """Return by id how the day's file spells the circuits that it has numbers of: to be shown, not to go by."""
-        half_hours = self._table(f"30minhistory_rc_{day:%Y%m%d}.csv", f"{day:%Y%m%d}", HALF_HOUR)
-        hours = self._table(f"hourhistory_rc_{day:%Y%m%d}.csv", f"{day:%Y%m%d}", HOUR)
-        return half_hours.circuit_names or hours.circuit_names
+        """Return by id the day's file's spelling of the circuits that have values: for display, not for matching."""
+        return self._half_hours(day).circuit_names or self._hours(day).circuit_names
 
-    def _days_table(self, month: date) -> Table:
-        return self._table(f"dayhistory_rc_{month:%Y%m}.csv", f"{month:%Y%m}", DAY)
+    def _half_hours(self, day: date) -> Table:
+        return self._table("30minhistory", f"{day:%Y%m%d}", HALF_HOUR)
 
-    def _table(self, name: str, period: str, step: Step) -> Table:
+    def _hours(self, day: date) -> Table:
+        return self._table("hourhistory", f"{day:%Y%m%d}", HOUR)
+
+    def _days(self, month: date) -> Table:
+        return self._table("dayhistory", f"{month:%Y%m}", DAY)
+
+    def _table(self, kind: str, period: str, step: Step) -> Table:
+        name = f"{kind}_rc_{period}.csv"
         entries = self._members.get(name, [])
         if not entries:
-            return Table([], {}, {}, frozenset())
+            return Table([], {}, {})
         if len(entries) > 1:
             raise unreadable(f"holds {name} twice")
-        return table_of(name, self._text(name, entries[0]), period, step, self._made_at)
+        return parse_table(name, self._text(name, entries[0]), period, step, self._made_at)
 
     def _text(self, name: str, entry: zipfile.ZipInfo) -> str:
         if entry.file_size > MAX_MEMBER_BYTES or entry.file_size > MAX_RATIO * max(1, entry.compress_size):
@@ -160,12 +129,12 @@ class Export:
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise unreadable(f"has {name} packed in a way that the device does not use")
         with _zip_errors(name), self._zip.open(entry) as file:
-            # zipfile gives no more than the size that was checked, and compares the sum over it at the end.
+            # zipfile returns at most the size checked above, and verifies the checksum at the end.
             return file.read(MAX_MEMBER_BYTES + 1).decode("utf-8-sig")
 
 
 class _SmallReads(io.BufferedReader):
-    """A file that nobody takes into memory: a zip's directory can claim any size."""
+    """A file that refuses large reads, because a zip's directory can declare any size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > MAX_READ_BYTES:
@@ -178,7 +147,7 @@ def _opened(path: Path) -> io.FileIO:
         return io.FileIO(path)
     except OSError as error:
         raise Unreadable(
-            f"Cannot open the AiSEG2's export {path} ({error.strerror}): let this user read it."
+            f"Cannot open the AiSEG2's export {path} ({error.strerror}): give this user permission to read it."
         ) from None
 
 

@@ -1,22 +1,22 @@
-"""One file of the SD card: its text to rows, for half hours, hours, days, months and years alike.
+"""One file of the SD card: parse its text to rows, for half hours, hours, days and months alike.
 
-Which files there are, and reading them out of the zip, belongs in `sd_card`.
+Which files exist, and reading them from the zip, belongs in `sd_card`.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow
+from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow, SupplyRow
 from aiseg2_pipeline.aiseg2.pages import TOKYO
 
-# A header and 48 half hours are the most.
+# The longest file has a header and 48 half hours.
 _MAX_LINES = 100
-# The columns before the circuits, by position, with the series they count to.
+# The columns before the circuits, by position, with the series that they are added to.
 _FIXED = (
     ("計測日時", None),
     ("太陽光発電(創蓄パワコン)", "generation"),
@@ -44,7 +44,7 @@ _PARTS = (slice(0, 4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 12))
 
 
 class Step(NamedTuple):
-    """How a file's rows are labelled (the digits of the interval's start) and when such an interval ends."""
+    """The format of a file's row labels (the digits of the interval's start) and the end of such an interval."""
 
     label: re.Pattern[str]
     end: Callable[[datetime], datetime]
@@ -59,36 +59,73 @@ HALF_HOUR = Step(re.compile(r"(20[0-9]{8}(?:00|30))\+0900"), lambda start: start
 HOUR = Step(re.compile(r"(20[0-9]{8})\+0900"), lambda start: start + timedelta(hours=1))
 DAY = Step(re.compile(r"(20[0-9]{6})"), lambda start: start + timedelta(days=1))
 MONTH = Step(re.compile(r"(20[0-9]{4})"), _next_month)
-YEAR = Step(re.compile(r"(20[0-9]{2})"), lambda start: start.replace(year=start.year + 1))
 
 
 class _Row(NamedTuple):
     time: datetime
     interval_s: int
     values: list[int | None]
+    """By column of the file."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file: its rows whose intervals have ended, and where the columns are that have no fixed place."""
+    """A file's rows whose intervals have ended, and the columns of its supplies by series."""
 
     rows: list[_Row]
-    supplies: dict[str, int]
+    supply_columns: dict[str, int]
     circuit_names: dict[str, str]
-    measured: frozenset[int]
+    fixed_columns: tuple[tuple[str, list[int]], ...] = ()
+    """The measured columns of each series but the circuits."""
+
+    def energy(self) -> tuple[EnergyRow, ...]:
+        """Return the file's values as energy in Wh."""
+        return tuple(
+            EnergyRow(row.time, row.interval_s, series, circuit_id, value)
+            for row, series, circuit_id, value in self._values()
+        )
+
+    def costs(self) -> tuple[CostRow, ...]:
+        """Return the file's values as yen."""
+        return tuple(
+            CostRow(row.time, row.interval_s, series, circuit_id, value / _PER_YEN)
+            for row, series, circuit_id, value in self._values()
+        )
+
+    def supplies(self) -> tuple[SupplyRow, ...]:
+        """Return gas, water and hot water."""
+        return tuple(
+            SupplyRow(row.time, row.interval_s, series, value)
+            for row in self.rows
+            for series, column in self.supply_columns.items()
+            if (value := row.values[column]) is not None
+        )
+
+    def _values(self) -> Iterator[tuple[_Row, str, str | None, int]]:
+        """Yield the row, the series, the circuit's id (of "usage") and the value of each value present."""
+        for row in self.rows:
+            for series, columns in self.fixed_columns:
+                # Generation is the sum of the plants, absent while the value of a measured plant is.
+                values = [value for column in columns if (value := row.values[column]) is not None]
+                if len(values) == len(columns):
+                    yield row, series, None, sum(values)
+            for column in _CIRCUITS:
+                value = row.values[column]
+                if value is not None:
+                    yield row, "usage", _circuit_id(column), value
 
 
 def unreadable(what: str) -> Unreadable:
-    """Return the error for a card whose export is not as the device writes it."""
+    """Return the error for an export that is not in the device's format; `what` is the verb phrase that says why."""
     return Unreadable(
-        f"The export of the AiSEG2's SD card {what}: export it in a browser, and look whether the card is damaged."
+        f"The export of the AiSEG2's SD card {what}: export it in a browser, and check whether the card is damaged."
     )
 
 
-def table_of(name: str, text: str, period: str, step: Step, made_at: datetime) -> Table:
-    """Return a file's rows that had ended at `made_at`. Raise Unreadable where it is not as the device writes it.
+def parse_table(name: str, text: str, period: str, step: Step, made_at: datetime) -> Table:
+    """Return a file's rows that had ended at `made_at`. Raise Unreadable where it is not in the device's format.
 
-    `period` is what all its labels begin with.
+    All its labels must begin with `period`.
     """
     if not text.endswith("\n"):
         raise unreadable(f"holds a {name} that ends in the middle")
@@ -96,11 +133,7 @@ def table_of(name: str, text: str, period: str, step: Step, made_at: datetime) -
         raise unreadable(f"holds a {name} with more rows than such a file can have")
     header, *lines = (line.split(",") for line in text[:-1].split("\n"))
     width = len(lines[0]) if lines else len(header)
-    # A circuit's name can hold a comma, and nothing is quoted: the tail is counted from the end.
-    tail = header[_CONSUMPTION - width :] if width > _CONSUMPTION else []
-    is_known = [column for column, _ in _FIXED] == header[: len(_FIXED)] and tail[:1] == [_TAIL_BEGINS]
-    if not is_known or len(header) < width:
-        raise unreadable(f"holds a {name} with other columns than an AiSEG2 has")
+    tail = _tail(name, header, width)
     rows: dict[datetime, _Row] = {}
     measured: set[int] = set()
     for label, *cells in lines:
@@ -110,28 +143,44 @@ def table_of(name: str, text: str, period: str, step: Step, made_at: datetime) -
         if start is None or start in rows:
             raise unreadable(f"holds a {name} with a row of another time, or one time twice")
         if len(cells) + 1 != width:
-            raise unreadable(f"holds a {name} with a row that is cut")
+            raise unreadable(f"holds a {name} with an incomplete row")
         values = [None, *(_value(cell, name) for cell in cells)]
-        end = step.end(start)
         measured |= {column for column, value in enumerate(values) if value is not None}
+        end = step.end(start)
         if end <= made_at:
             rows[start] = _Row(start.astimezone(UTC), int((end - start).total_seconds()), values)
+    # Where a comma in a name shifts the header, the names have no sure column.
+    named = [column for column in _CIRCUITS if column in measured and len(header) == width]
     return Table(
         rows=[rows[start] for start in sorted(rows)],
-        supplies={
+        supply_columns={
             series: _CONSUMPTION + tail.index(column) for column, series in _SUPPLIES.items() if column in tail
         },
-        circuit_names={
-            _circuit_id(column): clean_name(header[column])
-            for column in _CIRCUITS
-            if column in measured and len(header) == width
-        },
-        measured=frozenset(measured),
+        circuit_names={_circuit_id(column): clean_name(header[column]) for column in named},
+        fixed_columns=_fixed_columns(measured),
     )
 
 
+def _tail(name: str, header: Sequence[str], width: int) -> Sequence[str]:
+    """Return the names of the columns after the circuits, for rows of `width` columns; check the other names."""
+    # A circuit's name can hold a comma, and nothing is quoted: the tail is counted from the end.
+    tail = header[_CONSUMPTION - width :] if width > _CONSUMPTION else []
+    is_known = [column for column, _ in _FIXED] == header[: len(_FIXED)] and tail[:1] == [_TAIL_BEGINS]
+    if not is_known or len(header) < width:
+        raise unreadable(f"holds a {name} with other columns than an AiSEG2 has")
+    return tail
+
+
+def _fixed_columns(measured: set[int]) -> tuple[tuple[str, list[int]], ...]:
+    columns: dict[str, list[int]] = {}
+    for column, (_, series) in enumerate(_FIXED):
+        if series is not None and column in measured:
+            columns.setdefault(series, []).append(column)
+    return (*columns.items(), ("consumption", [_CONSUMPTION]))
+
+
 def _start(label: str, period: str, step: Step) -> datetime | None:
-    """Return the start of the interval that a label names, in Japan time; None where it is none of `period`."""
+    """Return the start of a label's interval in Japan time; None for a label outside `period` or in another format."""
     found = step.label.fullmatch(label)
     if found is None or not label.startswith(period):
         return None
@@ -147,46 +196,10 @@ def _value(cell: str, name: str) -> int | None:
     if cell == _NONE:
         return None
     if not _VALUE.fullmatch(cell):
-        raise unreadable(f"holds a {name} with something else than a number")
+        raise unreadable(f"holds a {name} with a value that is not a number")
     return int(cell)
 
 
 def _circuit_id(column: int) -> str:
-    """Return page 734's `strId`: names repeat, are reversed, or read 無効N, so the position tells the circuit."""
+    """Return page 734's `strId` of a column: names repeat, are reversed, or read 無効N, so only the position is reliable."""
     return str(column - _CIRCUITS.start)
-
-
-def _values(table: Table) -> Iterator[tuple[_Row, str, str | None, int]]:
-    """Yield the row, the series, the circuit's id (of "usage") and the value, for each value that there is."""
-    columns: dict[str, list[int]] = {}
-    for column, (_, series) in enumerate(_FIXED):
-        if series is not None and column in table.measured:
-            columns.setdefault(series, []).append(column)
-    columns["consumption"] = [_CONSUMPTION]
-    for row in table.rows:
-        for series, parts in columns.items():
-            # Generation is the sum of the plants, absent when that of any measured plant is.
-            values = [row.values[part] for part in parts]
-            known = [value for value in values if value is not None]
-            if len(known) == len(values):
-                yield row, series, None, sum(known)
-        for column in _CIRCUITS:
-            value = row.values[column]
-            if value is not None:
-                yield row, "usage", _circuit_id(column), value
-
-
-def energy_rows(table: Table) -> tuple[EnergyRow, ...]:
-    """Return the file's values as energy in Wh."""
-    return tuple(
-        EnergyRow(row.time, row.interval_s, series, circuit_id, value)
-        for row, series, circuit_id, value in _values(table)
-    )
-
-
-def cost_rows(table: Table) -> tuple[CostRow, ...]:
-    """Return the file's values as yen."""
-    return tuple(
-        CostRow(row.time, row.interval_s, series, circuit_id, value / _PER_YEN)
-        for row, series, circuit_id, value in _values(table)
-    )

@@ -25,9 +25,9 @@ CLIMATE = Shape("climate", (TEMPERATURE, HUMIDITY), (0,))
 
 
 def frame(time: datetime, rooms: Sequence[Room]) -> pd.DataFrame:
-    """Return what the rooms' sensors told at a time, as a frame; a number that was not told is no row."""
+    """Return the rooms' values at a time as a frame; a value that is None is omitted."""
     rows = []
-    for name, room in zip(_apart([room.name for room in rooms]), rooms, strict=True):
+    for name, room in zip(_distinct([room.name for room in rooms]), rooms, strict=True):
         for kind, value, unit in (
             (TEMPERATURE, room.temperature_c, "℃"),
             (HUMIDITY, room.humidity_percent, "%"),
@@ -37,8 +37,8 @@ def frame(time: datetime, rooms: Sequence[Room]) -> pd.DataFrame:
     return readings.frame(rows, CLIMATE)
 
 
-def _apart(names: Sequence[str]) -> Iterator[str]:
-    """Yield the names, a second room of a name as `name (2)`: the page has no other mark to tell them by."""
+def _distinct(names: Sequence[str]) -> Iterator[str]:
+    """Yield the names, a second room of a name as `name (2)`, as the page has no id to distinguish them."""
     taken = set(names)
     seen: set[str] = set()
     for name in names:

@@ -1,4 +1,4 @@
-"""The energy frame: what the device remembers, in Wh; and how an energy frame fills the minutes that nobody read.
+"""The energy frame: the energy that the device stores, in Wh, from which missing minutes are filled.
 
 It has the columns of the readings frame and the key (`time`, `kind`, `name`). No I/O here.
 
@@ -10,11 +10,11 @@ It has the columns of the readings frame and the key (`time`, `kind`, `name`). N
 | `daily_total` | as InfluxDB's `detail-section` | `kWh`, `L`, `㎥` | 86400 | a day as the device shows it |
 | `circuit_daily_total` | the circuit's id | `kWh` | 86400 | a circuit's day |
 | `daily_cost` | one of `SERIES`, or `usage/` and the circuit's id | `yen` | 86400 | a day's cost |
-| `no_data` | `totals` or `circuits` | | 86400 | when (unix s) the device last said that it has nothing of that hour |
-| `no_data` | `circuits/` and the circuit's id | | 86400 | when (unix s) that circuit's page of the day last failed; 0: settled |
-| `no_data` | `card` | | 86400 | when (unix s) a card that had been there could not be read for that ended day; 0: settled |
+| `no_data` | `totals` or `circuits` | | 86400 | when (unix s) the device last reported no data for that hour |
+| `no_data` | `circuits/` and the circuit's id | | 86400 | when (unix s) that circuit's page of the day last failed; 0: resolved |
+| `no_data` | `card` | | 86400 | when (unix s) a card that was there before could not be read for that ended day; 0: resolved |
 
-`time` is the start of the interval. A circuit is its id, for names change; the name of a time is the store's to know.
+`time` is the start of the interval. Circuits are identified by id, because names change; the store keeps the names by time.
 """
 
 from collections.abc import Iterable
@@ -74,5 +74,5 @@ def interval(time: datetime, kind: str, name: str, wh: float, interval_s: int) -
 
 
 def circuit_note(day_start: datetime, circuit_id: str, failed_at: float) -> Row:
-    """Return the row that notes when (unix s) a circuit's page of a day failed; 0 once that is settled."""
+    """Return the row that notes when (unix s) a circuit's page of a day failed; 0 once that is resolved."""
     return Row(day_start, NO_DATA, FAILED_CIRCUIT + circuit_id, failed_at, "", DAY_S)

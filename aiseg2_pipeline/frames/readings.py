@@ -1,14 +1,14 @@
-"""The readings frame: its shape, the check that a frame has it, and how a live reading becomes one.
+"""The readings frame: its columns, their check, and the conversion of a live reading.
 
-Everything that passes a frame on (store, points, assets) relies on `checked`; nothing else defines its columns.
-Reading and writing of any kind belongs elsewhere.
+Every module that uses a frame (store, InfluxDB, assets) relies on `checked`; only this module defines the columns.
+No I/O here.
 
 | column | dtype | |
 |---|---|---|
 | `time` | datetime64[ns, UTC] | live: when the device answered with the power flow, to the second |
 | `kind` | str | `total`, `generation`, `usage`, `battery` |
 | `name` | str | as the device shows it; circuits by page 1113's spelling |
-| `value` | float64 | never absent: an absent number is no row |
+| `value` | float64 | always finite: a value that the device does not report is no row |
 | `unit` | str | `kW` (totals), `W`, `%`, or empty |
 | `interval_s` | int32 | 0 for a live reading; 1800 or 3600 for the mean over a half hour or an hour |
 
@@ -48,7 +48,7 @@ INTERVALS_S = (0, 1800, 3600)
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rows of a frame may be; the columns, their dtypes and the key are the same for all frames."""
+    """The kinds and intervals that a frame allows; columns, dtypes and key are the same for all frames."""
 
     name: str
     kinds: tuple[str, ...]
@@ -77,7 +77,7 @@ def frame(rows: Iterable[Row], shape: Shape = READINGS) -> pd.DataFrame:
 
 
 def checked(table: pd.DataFrame, shape: Shape = READINGS) -> pd.DataFrame:
-    """Return `table` unchanged if it is a frame of that shape, else raise ValueError saying what is wrong."""
+    """Return `table` unchanged. Raise ValueError with the reason if it is not a frame of that shape."""
     if list(table.columns) != COLUMNS:
         raise ValueError(f"a {shape.name} frame has the columns {COLUMNS}, not {list(table.columns)}")
     wrong = {name: str(table[name].dtype) for name, dtype in DTYPES.items() if str(table[name].dtype) != dtype}
@@ -100,11 +100,11 @@ def checked(table: pd.DataFrame, shape: Shape = READINGS) -> pd.DataFrame:
 
 
 def live_frame(reading: LiveReading) -> pd.DataFrame:
-    """Return a live reading as a frame; numbers that the device did not tell are no rows.
+    """Return a live reading as a frame; values that the device did not report are omitted.
 
-    Exchange is generation minus consumption; where no generating device is registered it is minus consumption,
-    and there is no generation. Generating devices of one name, and circuits of one name, are added up; a sum is
-    absent when any part of it is.
+    Exchange is generation minus consumption. Without a registered generating device it is minus consumption, and there
+    is no generation. Generating devices with the same name are summed, and so are circuits; a sum is omitted when any
+    part of it is missing.
     """
     time = reading.answered_at.replace(microsecond=0)
     flow = reading.flow

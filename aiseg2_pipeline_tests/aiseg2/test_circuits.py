@@ -1,4 +1,4 @@
-"""A circuit is one circuit under each of its spellings, and a name is one that can be stored."""
+"""A circuit's spellings have one key, and every name can be stored."""
 
 import unicodedata
 
@@ -21,7 +21,7 @@ from aiseg2_pipeline.aiseg2.circuits import circuit_key, clean_name, shown_name,
         ("-", "-"),
     ],
 )
-def test_page_734_and_page_1113_meet_in_one_key(listed: str, shown: str) -> None:
+def test_both_spellings_of_a_circuit_have_one_key(listed: str, shown: str) -> None:
     assert circuit_key(listed) == circuit_key(shown)
     assert circuit_key(shown_name(listed)) == circuit_key(listed)
 
@@ -40,7 +40,7 @@ def test_different_names_have_different_keys(one: str, other: str) -> None:
     assert circuit_key(one) != circuit_key(other)
 
 
-def test_a_circuit_not_yet_seen_has_page_1113_s_spelling() -> None:
+def test_an_unseen_circuit_gets_page_1113_s_spelling() -> None:
     assert shown_name("ＬＤＫ・エアコン") == "ＬＤＫエアコン"
     assert shown_name("UB　洗面所") == "UB　洗面所"
 
@@ -69,7 +69,7 @@ def test_any_name_can_be_stored_and_cleaning_it_again_changes_nothing(name: str)
     assert circuit_key(cleaned) == circuit_key(name) == circuit_key(shown_name(name))
 
 
-def test_values_of_one_name_are_added_in_order_of_first_sight() -> None:
+def test_values_of_one_name_are_summed_in_order_of_first_appearance() -> None:
     sums = sum_by_name(
         [("ＬＤ", 224), ("ＩＨ", 0), ("電子レンジ", 5), ("ＬＤ", 6), ("電子レンジ", 1.5), ("電子レンジ", 1)]
     )
@@ -78,5 +78,5 @@ def test_values_of_one_name_are_added_in_order_of_first_sight() -> None:
 
 
 @pytest.mark.parametrize("values", [(None, 5, 6), (5, None, 6), (5, 6, None), (None, None, 0)])
-def test_a_sum_with_an_absent_part_is_absent(values: tuple[float | None, ...]) -> None:
+def test_a_sum_with_a_missing_part_is_missing(values: tuple[float | None, ...]) -> None:
     assert sum_by_name([("ＩＨ", value) for value in values] + [("ＬＤ", 1)]) == {"ＩＨ": None, "ＬＤ": 1}

@@ -1,4 +1,4 @@
-"""What the client makes of each single fault of the simulated unit: a true reading, or one sentence; never a wrong number."""
+"""The client under each fault of the simulated device: a correct reading or an error message, never a wrong value."""
 
 import tempfile
 from collections import Counter
@@ -13,7 +13,7 @@ import pytest
 
 from aiseg2_pipeline.aiseg2.circuits import circuit_key, shown_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.graphs import Series
 from aiseg2_pipeline.aiseg2.models import DayGraph, LiveReading
 from aiseg2_pipeline.aiseg2.sd_card import Export
@@ -31,7 +31,7 @@ SERIES: tuple[Series, ...] = ("generation", "consumption", "bought", "sold")
 
 
 class Home:
-    """A unit under faults, a clock that the test sets, and a client that knows it already."""
+    """A simulated device with faults, a clock that the test sets, and a client with a completed first reading."""
 
     def __init__(self, served: Running, times: list[datetime], client: Aiseg2Client, folder: Path) -> None:
         self.served = served
@@ -61,23 +61,23 @@ def home(
         yield Home(served, times, client, Path(folder))
 
 
-def told(ask: Callable[[], _T]) -> _T | None:
-    """Return what a client tells; None where it says in one sentence why it cannot."""
+def result_of(read: Callable[[], _T]) -> _T | None:
+    """Return the result of a read; None where it failed with a valid message."""
     try:
-        return ask()
+        return read()
     except Aiseg2Error as error:
-        sentence = error
-    assert is_sentence(sentence)
+        failure = error
+    assert is_message(failure)
     return None
 
 
-def is_sentence(error: Aiseg2Error) -> bool:
+def is_message(error: Aiseg2Error) -> bool:
     text = str(error)
     return text.endswith(".") and ": " in text and "\n" not in text
 
 
-def falsehoods(reading: LiveReading, household: Household, now: datetime) -> list[str]:
-    """Return each number of a reading that the household did not have."""
+def wrong_values(reading: LiveReading, household: Household, now: datetime) -> list[str]:
+    """Return a description of each value of a reading that the household did not have."""
     power = household.power(np.array([step_of(now)]))
     totals = [
         ("generation", reading.flow.generation_kw, power.generation_w[0], 0.05001),
@@ -88,37 +88,37 @@ def falsehoods(reading: LiveReading, household: Household, now: datetime) -> lis
         ),
     ]
     found = [
-        f"{name}: {told_kw} kW, not {true_w} W"
-        for name, told_kw, true_w, most_kw in totals
-        if told_kw is not None and abs(told_kw - true_w / 1000) > most_kw
+        f"{name}: {read_kw} kW, not {true_w} W"
+        for name, read_kw, true_w, most_kw in totals
+        if read_kw is not None and abs(read_kw - true_w / 1000) > most_kw
     ]
     names = household.names(now)
     watts = zip(CIRCUITS, power.circuits_w[0].tolist(), strict=True)
     true = Counter(
         (circuit_key(names[circuit.circuit_id]), w) for circuit, w in watts if circuit.circuit_id in names
     )
-    told = reading.circuits or ()
-    shown = Counter((circuit_key(row.name), row.power_w) for row in told if row.power_w is not None)
+    rows = reading.circuits or ()
+    shown = Counter((circuit_key(row.name), row.power_w) for row in rows if row.power_w is not None)
     found += [f"{name}: {w} W" for name, w in (shown - true)]
-    if reading.circuits is not None and len(told) != len(names):
-        found.append(f"{len(told)} circuits, not {len(names)}")
+    if reading.circuits is not None and len(rows) != len(names):
+        found.append(f"{len(rows)} circuits, not {len(names)}")
     return found
 
 
 @pytest.mark.parametrize("kind", Fault)
-def test_a_live_reading_under_a_fault_is_true_or_one_sentence(kind: Fault) -> None:
+def test_a_live_reading_under_a_fault_is_correct_or_fails_with_a_message(kind: Fault) -> None:
     household = Household(1)
-    is_tried_again = kind in {Fault.SERVER_ERROR, Fault.CUT, Fault.REBOOTED}  # which takes time
+    is_retried = kind in {Fault.SERVER_ERROR, Fault.CUT, Fault.REBOOTED}  # which takes time
     readings: list[LiveReading | None] = []
     with home(household, Faults(3, 0.3, [kind], slow_s=0.02, reboot_s=0.1)) as unit:
-        for n in range(6 if is_tried_again else 20):
+        for n in range(6 if is_retried else 20):
             # Full reads and short ones, with more and with fewer than ten circuits on.
             unit.times[0] += timedelta(minutes=25 if n % 3 else 70)
-            reading = told(lambda: unit.client.live(1.2))
+            reading = result_of(lambda: unit.client.live(1.2))
             readings.append(reading)
             if reading is not None:
-                assert falsehoods(reading, household, unit.times[0]) == []
-                assert reading.circuits_error is None or is_sentence(reading.circuits_error)
+                assert wrong_values(reading, household, unit.times[0]) == []
+                assert reading.circuits_error is None or is_message(reading.circuits_error)
         met = unit.served.tally.faults
     assert met.keys() == ({kind} if kind is not Fault.WRONG_DAY else set())
     assert any(readings)
@@ -129,7 +129,7 @@ def test_a_live_reading_under_a_fault_is_true_or_one_sentence(kind: Fault) -> No
 @pytest.mark.parametrize(
     "kind", [Fault.WRONG_DAY, Fault.UNRELATED, Fault.TRUNCATED, Fault.CUT, Fault.NOT_FOUND, Fault.CLOCK_OFF]
 )
-def test_a_days_graph_under_a_fault_is_true_or_one_sentence(kind: Fault) -> None:
+def test_a_days_graph_under_a_fault_is_correct_or_fails_with_a_message(kind: Fault) -> None:
     day = START.date() - timedelta(days=2)
     midnight = datetime(day.year, day.month, day.day, tzinfo=JAPAN)
     energy = Household(1).energy_wh(midnight, midnight + timedelta(days=1))
@@ -138,10 +138,10 @@ def test_a_days_graph_under_a_fault_is_true_or_one_sentence(kind: Fault) -> None
     with home(faults=Faults(5, 0.5, [kind])) as unit:
         client = unit.client
         for series, wh in zip(SERIES * 4, totals_wh * 4, strict=True):
-            graphs.append((wh, told(lambda series=series: client.graph(series, day, Deadline(0.4)))))  # type: ignore[misc]  # mypy: a lambda's default
+            graphs.append((wh, result_of(lambda series=series: client.graph(series, day, Deadline(0.4)))))  # type: ignore[misc]  # mypy: a lambda's default
         for circuit, wh in zip(CIRCUITS, energy.circuits_wh.tolist(), strict=True):
             circuit_id = str(circuit.circuit_id)
-            graphs.append((wh, told(lambda c=circuit_id: client.circuit_graph(c, day, Deadline(0.4)))))  # type: ignore[misc]  # as above
+            graphs.append((wh, result_of(lambda c=circuit_id: client.circuit_graph(c, day, Deadline(0.4)))))  # type: ignore[misc]  # as above
         assert unit.served.tally.faults[kind] > 5
     shown = [(wh, graph.total) for wh, graph in graphs if graph]
     assert len(shown) > 10
@@ -149,7 +149,7 @@ def test_a_days_graph_under_a_fault_is_true_or_one_sentence(kind: Fault) -> None
 
 
 @pytest.mark.parametrize("kind", [Fault.TRUNCATED, Fault.CUT, Fault.UNRELATED])
-def test_a_card_under_a_fault_is_whole_or_one_sentence(kind: Fault) -> None:
+def test_a_card_under_a_fault_is_complete_or_fails_with_a_message(kind: Fault) -> None:
     with home(sd_card=True) as unit:
         target = unit.folder / "card.zip"
         unit.client.download_export(target, Deadline(20))
@@ -158,7 +158,7 @@ def test_a_card_under_a_fault_is_whole_or_one_sentence(kind: Fault) -> None:
         whole = 0
         for _ in range(12):
             target.unlink(missing_ok=True)
-            is_there = told(lambda: unit.client.download_export(target, Deadline(0.4))) is not None
+            is_there = result_of(lambda: unit.client.download_export(target, Deadline(0.4))) is not None
             assert target.exists() == is_there
             assert not is_there or target.read_bytes() == right
             whole += is_there
@@ -166,17 +166,17 @@ def test_a_card_under_a_fault_is_whole_or_one_sentence(kind: Fault) -> None:
     assert whole
 
 
-# Names that people give their circuits
+# Names of circuits
 
 
-def test_every_hostile_name_is_read_and_spelled_alike_live_and_filled() -> None:
+def test_every_hostile_name_is_read_with_one_spelling() -> None:
     ids = [circuit.circuit_id for circuit in CIRCUITS]
     names = dict(zip(ids, HOSTILE_NAMES, strict=False))
     household = Household(1, renames=[(START - timedelta(days=1), *pair) for pair in names.items()])
     with home(household, sd_card=True) as unit:
         reading = unit.client.live()
         assert reading.circuits_error is None
-        assert falsehoods(reading, household, START) == []
+        assert wrong_values(reading, household, START) == []
         assert reading.circuits is not None
         assert reading.circuit_list is not None
         live = Counter(row.name for row in reading.circuits)
@@ -189,7 +189,7 @@ def test_every_hostile_name_is_read_and_spelled_alike_live_and_filled() -> None:
             assert {row.circuit_id for row in rows} == {None, *map(str, ids)}
 
 
-def test_changes_rename_remove_add_and_double_and_a_seed_replays_them() -> None:
+def test_changes_rename_remove_add_and_duplicate_circuits_and_are_the_same_for_a_seed() -> None:
     changed = changes(4, START, 300)
     assert changed == changes(4, START, 300)
     assert changed != changes(5, START, 300)
@@ -220,7 +220,7 @@ def test_changes_rename_remove_add_and_double_and_a_seed_replays_them() -> None:
     )
 
 
-def test_a_home_whose_circuits_change_is_read_truly_or_with_one_sentence() -> None:
+def test_a_home_whose_circuits_change_is_read_correctly() -> None:
     household = Household(1, renames=changes(1, START, 200))
     missed = 0
     with home(household) as unit:
@@ -228,10 +228,5 @@ def test_a_home_whose_circuits_change_is_read_truly_or_with_one_sentence() -> No
             unit.times[0] += timedelta(days=3, hours=1)
             reading = unit.client.live(5)
             missed += reading.circuits is None
-            assert falsehoods(reading, household, unit.times[0]) == []
+            assert wrong_values(reading, household, unit.times[0]) == []
     assert not missed
-
-
-def test_a_unit_without_a_card_says_so() -> None:
-    with home() as unit, pytest.raises(NoData, match="no SD card"):
-        unit.client.download_export(unit.folder / "card.zip", Deadline(5))

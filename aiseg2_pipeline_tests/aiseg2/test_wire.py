@@ -1,4 +1,4 @@
-"""What leaves for the device, read off the wire: pages, and the one POST that redraws the flow. Nothing else, whatever happens."""
+"""The bytes sent to the device: requests of pages and the one POST that redraws the flow, and nothing else."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ from aiseg2_pipeline_tests.support.device import (
 )
 from aiseg2_pipeline_tests.support.wire import Recorder, recording
 
-# By hand, so that the project's own words do not prove themselves.
+# Written by hand, so that the product's constants do not prove themselves.
 FLOW_POST = "POST /data/electricflow/111/update"
 LINES = re.compile(
     r"POST /data/electricflow/111/update"
@@ -75,64 +75,58 @@ HOSTILE = (
 )
 
 
-def asked(target: str) -> Any:
-    """Return what `data` says, as a web server takes it apart."""
+def data_of(target: str) -> Any:
+    """Return the value of `data`, decoded as a web server does."""
     return json.loads(base64.b64decode(parse_qs(urlsplit(target).query)["data"][0], validate=True))
 
 
 def check(line: str, body: bytes) -> None:
     assert LINES.fullmatch(line), line
     assert body == (b"data={}" if line == FLOW_POST else b"")
-    told = line.lower()
+    sent = line.lower()
     if "data=" in line:
-        data = asked(line)
+        data = data_of(line)
         assert data.keys() <= KEYS
-        told += json.dumps(data).lower()
-    assert not any(word in told for word in CHANGES_THE_DEVICE)
+        sent += json.dumps(data).lower()
+    assert not any(word in sent for word in CHANGES_THE_DEVICE)
 
 
 def check_all(recorder: Recorder) -> set[str]:
-    """Check every request; return their lines without what was asked for."""
+    """Check every request; return their lines without the value of `data`."""
     requests = recorder.requests()
     for line, body in requests:
         check(line, body)
     return {line.partition("?data=")[0] for line, _ in requests}
 
 
-# What a request says
+# The request of an endpoint
 
 
-def target(ask: endpoints.Ask) -> str:
-    return endpoints.wire(ask).target
+def target(endpoint: endpoints.Endpoint) -> str:
+    return endpoints.http_request(endpoint).target
 
 
-def test_a_day_is_asked_for_as_the_devices_own_pages_do() -> None:
+def test_a_day_is_requested_as_the_devices_own_pages_do() -> None:
     address = target(endpoints.Graph("consumption", DAY))
     assert address.startswith("/page/graph/52111?data=")
-    assert asked(address) == {"day": [2026, 7, 14], "month_compare": "mon", "day_compare": "day"}
+    assert data_of(address) == {"day": [2026, 7, 14], "month_compare": "mon", "day_compare": "day"}
     assert target(endpoints.Graph("sold", None)) == "/page/graph/54111"
     circuit = target(endpoints.CircuitGraph("30", DAY))
     assert circuit.startswith("/page/graph/584?data=")
-    assert asked(circuit) == {
+    assert data_of(circuit) == {
         "day": [2026, 7, 14],
         "term": "2026/07/14",
         "termStr": "day",
         "id": "1",
         "circuitid": "30",
     }
-    assert asked(target(endpoints.CircuitGraph("30", None))) == {"circuitid": "30"}
-
-
-def test_an_address_survives_any_day() -> None:
-    for n in range(400):
-        day = DAY + timedelta(days=n)
-        assert asked(target(endpoints.Graph("gas", day)))["day"] == [day.year, day.month, day.day]
+    assert data_of(target(endpoints.CircuitGraph("30", None))) == {"circuitid": "30"}
 
 
 SERIES = st.sampled_from(["generation", "consumption", "bought", "sold", "hotwater", "gas"])
 DAYS = st.none() | st.dates()
 WORDS = st.text(max_size=80) | st.from_regex(r"[0-9A-Za-z_-]{1,70}", fullmatch=True) | st.sampled_from(HOSTILE)
-ASKS = (
+ENDPOINTS = (
     st.sampled_from(endpoints.Page)
     | st.builds(endpoints.CircuitsPage, st.integers())
     | st.builds(endpoints.RoomsPage, st.integers())
@@ -142,17 +136,17 @@ ASKS = (
 )
 
 
-@given(ASKS)
+@given(ENDPOINTS)
 @settings(max_examples=500, deadline=None)
-def test_no_ask_makes_another_request(ask: endpoints.Ask) -> None:
+def test_no_endpoint_makes_another_request(endpoint: endpoints.Endpoint) -> None:
     try:
-        wire = endpoints.wire(ask)
+        request = endpoints.http_request(endpoint)
     except Unreadable:
         assert isinstance(
-            ask, endpoints.CircuitsPage | endpoints.RoomsPage | endpoints.CircuitGraph | endpoints.ExportZip
+            endpoint, endpoints.CircuitsPage | endpoints.RoomsPage | endpoints.CircuitGraph | endpoints.ExportZip
         )
         return
-    check(f"{wire.method} {wire.target}", wire.body or b"")
+    check(f"{request.method} {request.target}", request.body or b"")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +154,7 @@ def test_no_ask_makes_another_request(ask: endpoints.Ask) -> None:
     [
         "/action/reset",
         ("GET", "/action/reset", None),
-        endpoints.Wire("GET", "/action/reset"),
+        endpoints.HttpRequest("GET", "/action/reset"),
         endpoints.CircuitsPage(cast(Any, "1&doReset=1")),
         endpoints.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - what is no number
         endpoints.Graph(cast(Any, "action"), None),
@@ -169,7 +163,7 @@ def test_no_ask_makes_another_request(ask: endpoints.Ask) -> None:
         None,
     ],
 )
-def test_what_is_no_ask_is_refused_before_a_connection_is_made(tmp_path: Path, other: Any) -> None:
+def test_anything_but_an_endpoint_is_refused_before_a_connection_is_made(tmp_path: Path, other: Any) -> None:
     with (
         serving({}) as device,
         recording(device.address) as recorder,
@@ -182,10 +176,10 @@ def test_what_is_no_ask_is_refused_before_a_connection_is_made(tmp_path: Path, o
         assert recorder.connections == []
 
 
-# What is sent
+# The requests that are sent
 
 
-def test_all_that_is_ever_done_with_a_device_leaves_as_pages_and_one_display_post(
+def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -207,7 +201,7 @@ def test_all_that_is_ever_done_with_a_device_leaves_as_pages_and_one_display_pos
             _pipeline(recorder.address, unit.user, unit.password, tmp_path / f"other {sd_card}")
             lines |= check_all(recorder)
             assert PASSWORD.encode() not in recorder.everything()
-    # All that there is was asked for, so that the test cannot pass by doing nothing.
+    # Every page was requested, so that the test cannot pass by doing nothing.
     assert {line for line in lines if "csrftoken" not in line} == {
         FLOW_POST,
         *(f"GET /page/electricflow/1113?id={n}" for n in (1, 2, 3, 4)),
@@ -220,7 +214,7 @@ def test_all_that_is_ever_done_with_a_device_leaves_as_pages_and_one_display_pos
 
 
 def _pipeline(url: str, user: str, password: str, folder: Path) -> None:
-    """Take a minute, the climate, and fill yesterday, as the runs do."""
+    """Read a minute and the climate, and fill yesterday, as the runs do."""
     now = datetime.now(UTC)
 
     def clock() -> datetime:
@@ -243,7 +237,7 @@ def _pipeline(url: str, user: str, password: str, folder: Path) -> None:
         assert sum(day.filled_minutes for day in days) == 60 * len(hours) > 0
 
 
-def _tried(client: Aiseg2Client, folder: Path) -> Iterable[Callable[[], object]]:
+def _reads(client: Aiseg2Client, folder: Path) -> Iterable[Callable[[], object]]:
     deadline = Deadline(5)
     yield lambda: client.live(5)
     yield lambda: client.flow_html(deadline)
@@ -254,7 +248,7 @@ def _tried(client: Aiseg2Client, folder: Path) -> Iterable[Callable[[], object]]
 
 
 @pytest.mark.parametrize("token", HOSTILE)
-def test_a_token_that_is_more_than_one_is_not_sent_back(tmp_path: Path, token: str) -> None:
+def test_an_invalid_token_is_not_sent_back(tmp_path: Path, token: str) -> None:
     form = f'<form><input NAME="csrftoken" VALUE="{token}"></form>'.encode()
     with (
         serving({EXPORT: form}) as device,
@@ -268,7 +262,7 @@ def test_a_token_that_is_more_than_one_is_not_sent_back(tmp_path: Path, token: s
         assert word.encode() not in recorder.everything().lower()
 
 
-def test_nothing_that_a_hostile_device_says_makes_another_request(tmp_path: Path) -> None:
+def test_no_response_of_a_hostile_device_makes_another_request(tmp_path: Path) -> None:
     pages: dict[str, Page] = dict(household([("ＬＤ<br />", " 224W")]))
     ids = circuit_list(["回路"] * len(HOSTILE)).decode()
     for n, circuit_id in enumerate(HOSTILE, 8):
@@ -287,7 +281,7 @@ def test_nothing_that_a_hostile_device_says_makes_another_request(tmp_path: Path
             {EXPORT: b'<form action="/action/reset"><input NAME="csrftoken" VALUE="7&doReset=1"></form>'},
         ):
             device.pages = pages | served
-            for action in _tried(client, tmp_path):
+            for action in _reads(client, tmp_path):
                 try:
                     action()
                 except Aiseg2Error:

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.aiseg2.endpoints import Graph, wire
+from aiseg2_pipeline.aiseg2.endpoints import Graph, http_request
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.ingest.power import take_minute
@@ -323,8 +323,8 @@ def test_the_captured_day_has_the_devices_sums(tmp_path: Path) -> None:
     day = date(2026, 7, 14)
     pages: dict[str, Page] = {
         LIST: (CAPTURES / "installation_734.html").read_bytes(),
-        f"GET {wire(Graph('generation', day)).target}": (CAPTURES / "graph_51111.html").read_bytes(),
-        f"GET {wire(Graph('consumption', day)).target}": (CAPTURES / "graph_52111.html").read_bytes(),
+        f"GET {http_request(Graph('generation', day)).target}": (CAPTURES / "graph_51111.html").read_bytes(),
+        f"GET {http_request(Graph('consumption', day)).target}": (CAPTURES / "graph_52111.html").read_bytes(),
     }
     with serving(pages) as device:
         given = {

@@ -1,7 +1,7 @@
-"""A device for the client's tests: serves given pages over real HTTP with a real digest login, and notes what was asked.
+"""A device for tests: serves given pages over real HTTP with a real digest login, and records the requests.
 
-Pages are written by hand here (or taken from the captures of a real unit where those lie beside the project), so that
-the simulator's idea of a page does not prove the client's.
+The pages are written by hand (or are captures of a real unit, where those are beside the project), so that the client
+is not tested against the simulator's pages only.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from aiseg2_pipeline.aiseg2.endpoints import Graph, wire
+from aiseg2_pipeline.aiseg2.endpoints import Graph, http_request
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 USER, PASSWORD, REALM = "aiseg", "correct horse", "AiSEG2"
@@ -32,7 +32,7 @@ def circuits_path(page: int) -> str:
 
 @dataclass
 class Answer:
-    """What the device sends for one request; `cut` promises more bytes than it sends."""
+    """The response to one request; with `cut`, Content-Length is larger than the body."""
 
     body: bytes
     status: int = 200
@@ -46,9 +46,9 @@ Page = bytes | Answer | Callable[[], bytes | Answer]
 
 @dataclass
 class Device:
-    """`pages` maps "METHOD /path?query" to what is served; `asked` lists every request with its status.
+    """`pages` maps "METHOD /path?query" to the page; `asked` lists every request with its status.
 
-    A nonce's counter is accepted once, as careful servers do.
+    A nonce's counter is accepted once, as strict servers do.
     """
 
     pages: dict[str, Page]
@@ -143,7 +143,7 @@ def _md5(text: str) -> str:
 
 class _Server(ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that hang up: some tests make them."""
+        """Ignore clients that close the connection, as some tests do."""
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def flow_html(generation: str = "2.1", consumption: str = "1.2", title: str = "�
 
 
 def circuit_page(rows: Sequence[tuple[str, str]], page: int = 1, last: int = 1, clock: str = SERVER_TIME) -> bytes:
-    """Return a page of circuits; each row is a name (with <br /> where it wraps) and what stands in `c_value`."""
+    """Return a page of circuits; each row is a name (with <br /> where it wraps) and the text of `c_value`."""
     tabs = "".join(
         f'<div class="tab" href="/page/electricflow/1113?id={n}&track="></div>'
         for n in range(1, last + 1)
@@ -219,20 +219,20 @@ def circuit_list(names: Sequence[str], first_id: int = 8) -> bytes:
         for n, name in enumerate(names, first_id)
     ]
     entries.append({"strId": "99", "strCircuit": "", "strLabel": "分35", "strBtn": "0", "strBtnType": "-"})
-    told = json.dumps({"popupmsg": {"m": "<b>});</b>"}, "arrayCircuitNameList": entries}, ensure_ascii=False)
+    argument = json.dumps({"popupmsg": {"m": "<b>});</b>"}, "arrayCircuitNameList": entries}, ensure_ascii=False)
     return f"""<?xml version="1.0" encoding="UTF-8"?><html><body>
 <script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script>
-<script type="text/javascript">window.onload = init({told});</script></body></html>""".encode()
+<script type="text/javascript">window.onload = init({argument});</script></body></html>""".encode()
 
 
 def empty_graph(day: date) -> dict[str, Page]:
-    """Return the consumption's graph page of a day of which the device remembers nothing."""
+    """Return the consumption's graph page of a day without data."""
     zeros = ",".join("0" * 24)
     page = f"""<html><body><h1 id="h_title">使用電力量</h1>
 <script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script><div id="val_current">{day:%Y/%m/%d}</div>
 <span id="val_kwh">-</span><span id="unit_kwh">kWh</span>
 <script>var graph_data = {{"total1":[{zeros}],"val2":[],"val3":[],"totalValue":"-"}};</script></body></html>"""
-    return {f"GET {wire(Graph('consumption', day)).target}": page.encode()}
+    return {f"GET {http_request(Graph('consumption', day)).target}": page.encode()}
 
 
 def household(rows: Sequence[tuple[str, str]]) -> dict[str, Page]:

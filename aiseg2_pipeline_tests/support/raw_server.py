@@ -1,4 +1,4 @@
-"""A server that answers every connection with the same bytes, HTTP or not, and then hangs up."""
+"""A server that sends the same bytes, HTTP or not, to every connection and closes it."""
 
 import contextlib
 import socket
@@ -12,7 +12,7 @@ _REQUEST_BYTES = 2**16
 
 @dataclass
 class RawServer:
-    """`answer` is what the next connections get, and after it `rest` so many `times`; `connections` counts them."""
+    """`answer` is sent to the next connections, followed by `rest` as often as `times`; `connections` counts them."""
 
     url: str
     answer: bytes = b""
@@ -31,7 +31,7 @@ def raw_server() -> Iterator[RawServer]:
         try:
             yield served
         finally:
-            # Closing alone would not wake the thread.
+            # Closing does not wake the thread.
             with contextlib.suppress(OSError):
                 listener.shutdown(socket.SHUT_RDWR)
             thread.join()
@@ -51,6 +51,6 @@ def _serve(listener: socket.socket, served: RawServer) -> None:
             for _ in range(served.times):
                 connection.sendall(served.rest)
             connection.shutdown(socket.SHUT_WR)
-            # Until the client has read it all: closing with something unread would reset the connection.
+            # Until the client has closed: closing with unread bytes would reset the connection.
             while connection.recv(_REQUEST_BYTES):
                 pass

@@ -1,4 +1,4 @@
-"""The wire to the device, byte by byte: a recorder that stands before it, and a peer that does what a test says."""
+"""The bytes on the connection to the device: a recording proxy, and a peer whose behaviour a test defines."""
 
 import contextlib
 import re
@@ -13,22 +13,22 @@ _LENGTH = re.compile(rb"^content-length: *([0-9]+)\r?$", re.IGNORECASE | re.MULT
 
 @dataclass
 class Recorder:
-    """What was sent to a device: the bytes of each connection, as they came."""
+    """The bytes sent to a device, by connection."""
 
     address: str = ""
     connections: list[bytearray] = field(default_factory=list)
 
     def requests(self) -> list[tuple[str, bytes]]:
-        """Return the first line of every request (method and target) and its body; every byte belongs to one of them."""
+        """Return method and target of every request, and its body; every byte must belong to one of them."""
         return [request for sent in list(self.connections) for request in _requests(bytes(sent))]
 
     def clear(self) -> None:
-        """Forget what was sent; a request that is on its way must not be."""
+        """Remove the recorded bytes; no request may be in progress."""
         for sent in self.connections:
             sent.clear()
 
     def everything(self) -> bytes:
-        """Return all that was sent."""
+        """Return all bytes sent."""
         return b"".join(self.connections)
 
 
@@ -39,7 +39,7 @@ def _requests(sent: bytes) -> Iterator[tuple[str, bytes]]:
         line, _, headers = head.partition(b"\r\n")
         method, target, version = line.decode("ascii").split(" ")
         assert version == "HTTP/1.1"
-        assert not re.search(rb"^[ \t]", headers, re.MULTILINE), "a header that goes on in the next line"
+        assert not re.search(rb"^[ \t]", headers, re.MULTILINE), "a header that continues in the next line"
         assert b"transfer-encoding" not in headers.lower()
         length = _LENGTH.search(headers)
         size = int(length[1]) if length else 0
@@ -50,11 +50,11 @@ def _requests(sent: bytes) -> Iterator[tuple[str, bytes]]:
 
 @contextmanager
 def recording(address: str) -> Iterator[Recorder]:
-    """Stand between a client and the device at `http://host:port`, and note every byte that the client sends."""
+    """Forward between a client and the device at `http://host:port`, and record the bytes that the client sends."""
     host, port = address.removeprefix("http://").split(":")
     recorder = Recorder()
 
-    def pass_on(client: socket.socket) -> None:
+    def forward(client: socket.socket) -> None:
         sent = bytearray()
         recorder.connections.append(sent)
         with client, socket.create_connection((host, int(port))) as device:
@@ -63,7 +63,7 @@ def recording(address: str) -> Iterator[Recorder]:
             _pump(client, device, sent)
             back.join()
 
-    with peer(pass_on) as at:
+    with peer(forward) as at:
         recorder.address = at
         yield recorder
 
@@ -81,7 +81,7 @@ def _pump(source: socket.socket, target: socket.socket, noted: bytearray | None)
 
 @contextmanager
 def peer(serve: Callable[[socket.socket], None], host: str = "127.0.0.1") -> Iterator[str]:
-    """Give the address of something that does `serve` with each connection, in a thread of its own; it ends all at the end."""
+    """Run a server that calls `serve` with each connection in a thread; yield its address, and close all at the end."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
     open_sockets: list[socket.socket] = []
@@ -128,5 +128,5 @@ def request_of(sock: socket.socket) -> bytes:
 
 
 def answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
-    """Return a whole answer; `headers` are lines that end in CR LF."""
+    """Return a complete response; `headers` are lines that end in CR LF."""
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -1,0 +1,91 @@
+"""Hostile responses of an InfluxDB: every one is an error of ours or an unknown value."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from aiseg2_pipeline.influxdb.client import InfluxWriter, Misconfigured, Rejected, Unavailable
+from aiseg2_pipeline_tests.support.raw_server import RawServer, raw_server
+
+SINCE = datetime(2026, 7, 13, tzinfo=UTC)
+
+
+@pytest.fixture
+def server() -> Iterator[RawServer]:
+    with raw_server() as served:
+        yield served
+
+
+@pytest.fixture
+def writer(server: RawServer) -> Iterator[InfluxWriter]:
+    with InfluxWriter(server.url, "secret", "home", "aiseg2", timeout_s=5) as writing:
+        yield writing
+
+
+def answer(server: RawServer, status: int, body: bytes, headers: str = "") -> None:
+    head = f"HTTP/1.1 {status} No\r\nConnection: close\r\n{headers}Content-Length: {len(body)}\r\n\r\n"
+    server.answer = head.encode() + body
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"message":' * 50_000, b'{"message":[]}', b"[]", b"7", b"\xff"]
+)
+def test_a_refusal_that_is_not_influxdbs_names_its_address(
+    server: RawServer, writer: InfluxWriter, body: bytes
+) -> None:
+    answer(server, 400, body)
+    with pytest.raises(Misconfigured, match="INFLUXDB_HOST"):
+        writer.write(["power value=1 1"])
+
+
+def test_a_refusal_is_told_in_characters_that_can_be_shown(server: RawServer, writer: InfluxWriter) -> None:
+    answer(server, 400, json.dumps({"message": "a\x1b[31m\0\u202eb\n\ud800" + "x" * 999}).encode())
+    with pytest.raises(Rejected) as caught:
+        writer.write(["power value=1 1"])
+    assert str(caught.value).isprintable()
+    assert len(caught.value.reason) <= 300
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ("Retry-After: 30\r\n", 30),
+        ("Retry-After: ٣\r\n", None),
+        (f"Retry-After: {'9' * 400}\r\n", None),
+        ("Retry-After: -5\r\n", None),
+        ("Date: Tue, 14 Jul 2026 03:00:00 GMT\r\nRetry-After: Tue, 14 Jul 99999999999 03:00:00 GMT\r\n", None),
+        ("Date: x\r\nRetry-After: Tue, 14 Jul 2026 03:00:00 GMT\r\n", None),
+    ],
+)
+def test_how_long_to_wait_is_a_number_or_unknown(
+    server: RawServer, writer: InfluxWriter, headers: str, seconds: float | None
+) -> None:
+    answer(server, 503, b"", headers)
+    with pytest.raises(Unavailable) as caught:
+        writer.write(["power value=1 1"])
+    assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize("length", ["10000000000000000000", "999999999999999"])
+def test_an_answer_of_a_length_that_no_memory_has_is_an_error_of_ours(
+    server: RawServer, writer: InfluxWriter, length: str
+) -> None:
+    server.answer = f"HTTP/1.1 400 No\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n".encode()
+    with pytest.raises((Misconfigured, Unavailable), match="INFLUXDB_"):
+        writer.write(["power value=1 1"])
+
+
+HEAD = "#datatype,string,long,dateTime:RFC3339\n#group,false,false,false\n#default,_result,,\n"
+TABLES = ["{", ",", "#datatype,x\n,y,z\n", f"{HEAD},result,table,_time\n,,x,y\n", f"{HEAD},result,table,_time\n,,0\n",
+          f"{HEAD},result,table,_time\n,,0,2026-07-14\n,,0,2026-07-14T03:00:00Z\n", f"{HEAD},result,table,other\n,,0,\n",
+          "#datatype,string,long,duration\n" + HEAD.split("\n", 1)[1] + ",result,table,_time\n,,0,x\n", "\0"]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_none_answers_nothing(server: RawServer, writer: InfluxWriter, table: str) -> None:
+    answer(server, 200, table.encode(), "Content-Type: text/csv\r\n")
+    times = writer.other_writers(SINCE, ())
+    assert times is None or all(time.tzinfo is not None for time in times)
+    writer.power_series(SINCE)

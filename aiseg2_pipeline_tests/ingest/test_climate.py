@@ -1,0 +1,155 @@
+"""Reading the rooms' climate: which pages are requested, when, and what a failure changes."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.errors import NoData, Refused, Unreadable
+from aiseg2_pipeline.aiseg2.models import Room
+from aiseg2_pipeline.frames.climate import frame
+from aiseg2_pipeline.influxdb.line_protocol import climate_lines
+from aiseg2_pipeline.ingest.climate import MAX_PAGES, ClimateReading, Sensors, read_climate
+from aiseg2_pipeline_tests.support.device import PASSWORD, USER, Device, Page, serving
+from aiseg2_pipeline_tests.support.device_pages import climate_page, rooms_page
+
+NOW = datetime(2026, 7, 13, 23, 15, 53, tzinfo=UTC)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+
+
+def path(page: int) -> str:
+    return f"GET /page/airenvironment/41?page={page}"
+
+
+def home(rooms: Sequence[tuple[str, str, str]]) -> dict[str, Page]:
+    return {path(n // 3 + 1): rooms_page(*rooms[n : n + 3]) for n in range(0, len(rooms), 3)}
+
+
+def named(count: int) -> list[tuple[str, str, str]]:
+    return [(f"部屋{n}", f"{200 + n}", "50") for n in range(count)]
+
+
+def sensors_of(device: Device, folder: Path) -> Sensors:
+    return Sensors(folder, device.address)
+
+
+def read(device: Device, folder: Path, now: datetime = NOW, password: str = PASSWORD) -> ClimateReading:
+    with Aiseg2Client(
+        device.address, USER, password, state_dir=folder, clock=lambda: now, slot="background"
+    ) as client:
+        return read_climate(client, sensors_of(device, folder), lambda: now)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 7])
+def test_every_room_is_read_with_one_request_a_page(tmp_path: Path, count: int) -> None:
+    with serving(home(named(count))) as device:
+        read(device, tmp_path)
+        device.asked.clear()
+        reading = read(device, tmp_path)
+        assert device.requests == reading.requests == -(-count // 3)
+    assert [room.name for room in reading.rooms] == [name for name, _, _ in named(count)]
+    assert reading.problems == ()
+    assert reading.answered_at == NOW
+    assert reading.clock_offset_s == 0
+
+
+@pytest.mark.parametrize("after", [None, climate_page(""), "again"])
+@pytest.mark.parametrize("count", [3, 6])
+def test_the_page_after_the_last_one_ends_the_rooms(tmp_path: Path, count: int, after: bytes | str | None) -> None:
+    pages = home(named(count))
+    last = count // 3
+    if after == "again":
+        # With other numbers by now.
+        pages[path(last + 1)] = rooms_page(*((name, "111", "11") for name, _, _ in named(count)[-3:]))
+    elif isinstance(after, bytes):
+        pages[path(last + 1)] = after
+    with serving(pages) as device:
+        reading = read(device, tmp_path)
+    assert [room.name for room in reading.rooms] == [name for name, _, _ in named(count)]
+    assert reading.problems == ()
+
+
+def test_a_page_that_fails_keeps_the_rooms_before_it(tmp_path: Path) -> None:
+    with serving(home(named(3)) | {path(2): b"<html>"}) as device:
+        reading = read(device, tmp_path)
+    assert len(reading.rooms) == 3
+    assert "41?page=2" in reading.problems[0]
+
+
+def test_the_number_of_requested_pages_is_limited(tmp_path: Path) -> None:
+    pages: dict[str, Page] = {
+        path(n): rooms_page(*((f"{n} {m}", "200", "50") for m in range(3))) for n in range(1, 50)
+    }
+    with serving(pages) as device:
+        assert len(read(device, tmp_path).rooms) == 3 * MAX_PAGES
+
+
+# When it is requested
+
+
+def test_a_device_with_rooms_is_read_every_time(tmp_path: Path) -> None:
+    with serving(home(named(2))) as device:
+        sensors = sensors_of(device, tmp_path)
+        assert sensors.due(NOW)
+        read(device, tmp_path)
+        assert sensors.due(NOW + 5 * MINUTE)
+        assert sensors.due(NOW + 3 * DAY)
+
+
+@pytest.mark.parametrize("page", [None, climate_page(""), b"<html>half a page"])
+def test_a_device_without_rooms_is_read_once_a_day(tmp_path: Path, page: bytes | None) -> None:
+    with serving({} if page is None else {path(1): page}) as device:
+        with pytest.raises((NoData, Unreadable)):
+            read(device, tmp_path)
+        sensors = sensors_of(device, tmp_path)
+        assert not sensors.due(NOW + 5 * MINUTE)
+        assert not sensors.due(NOW + DAY - MINUTE)
+        assert sensors.due(NOW + DAY)
+
+
+def test_a_device_that_failed_is_read_again_after_an_hour(tmp_path: Path) -> None:
+    with serving(home(named(2))) as device:
+        with pytest.raises(Refused):
+            read(device, tmp_path, password="wrong")
+        sensors = sensors_of(device, tmp_path)
+        assert not sensors.due(NOW + 55 * MINUTE)
+        assert sensors.due(NOW + HOUR)
+
+
+def test_lost_sensors_are_read_for_a_day_before_they_are_given_up(tmp_path: Path) -> None:
+    pages = home(named(2))
+    with serving(pages) as device:
+        read(device, tmp_path)
+        pages[path(1)] = climate_page("")
+        sensors = sensors_of(device, tmp_path)
+        for later in (5 * MINUTE, 23 * HOUR):
+            assert sensors.due(NOW + later)
+            with pytest.raises(NoData):
+                read(device, tmp_path, NOW + later)
+        assert not sensors.due(NOW + 30 * HOUR)
+        assert sensors.due(NOW + 47 * HOUR)
+
+
+def test_another_device_or_a_corrected_clock_is_read_at_once(tmp_path: Path) -> None:
+    with serving({}) as device:
+        with pytest.raises(NoData):
+            read(device, tmp_path, NOW + 400 * DAY)
+        assert not sensors_of(device, tmp_path).due(NOW + 400 * DAY + HOUR)
+        assert sensors_of(device, tmp_path).due(NOW)
+        assert Sensors(tmp_path, "http://192.168.0.99").due(NOW + 400 * DAY + HOUR)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"device": 5}', "\x00", '{"ask_at": "tomorrow", "seen_at": null}'])
+def test_an_unreadable_state_file_costs_one_request(tmp_path: Path, text: str) -> None:
+    (tmp_path / "climate.json").write_text(text)
+    assert Sensors(tmp_path, "http://192.168.0.216").due(NOW)
+
+
+def test_a_point_has_the_series_of_the_wider_forwarder() -> None:
+    lines = climate_lines(frame(NOW, [Room("主 寝室,=", 23.5, 48)]))
+    assert lines == [
+        (f"climate,detail-section=主\\ 寝室\\,\\=,detail-type=temperature value=23.5 {1783984553}000000000",),
+        (f"climate,detail-section=主\\ 寝室\\,\\=,detail-type=humidity value=48.0 {1783984553}000000000",),
+    ]
