@@ -214,7 +214,7 @@ class StoreFile:
             raise
         message = (
             f"{self.path} was damaged ({damage}) and is kept as {aside.name}; readings continue in a new file. "
-            "Its readable rows are restored while the pipeline runs, or by `aiseg2-pipeline salvage`."
+            "A running pipeline restores its readable rows; without one, run `aiseg2-pipeline salvage`."
         )
         self._say(message)
         return message
