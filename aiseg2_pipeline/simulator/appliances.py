@@ -1,9 +1,7 @@
-"""What hangs on each of the 32 circuits, and how much power it takes; and the hot water that people draw.
+"""The appliances on each of the 32 circuits and their power, and the household's hot water.
 
-Energy, pages and the sun belong elsewhere.
-
-Ids, names and names that repeat are those of a real unit. Most circuits take exactly 0 W most of the time: fewer
-than ten are on at night, more than ten in the evening, and programs have to cope with both.
+Ids, names and duplicate names are those of a real device. Most circuits take exactly 0 W most of the time: fewer than
+ten are on at night, more than ten in the evening, because programs have to handle both.
 """
 
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from aiseg2_pipeline.simulator.weather import DAY_S, JAPAN_S, STEP_S, Weather, i
 
 
 class _Days:
-    """The steps as hours of days; hours count on past 24 until the next day begins (`begins_h`, Japan time)."""
+    """The steps as hours of days that begin at `begins_h` (Japan time); hours continue past 24 until then."""
 
     def __init__(self, steps: IntArray, begins_h: int) -> None:
         since = steps * STEP_S + JAPAN_S - begins_h * 3600
@@ -26,10 +24,10 @@ class _Days:
 
 
 class Moments:
-    """The steps as people and appliances see them. All methods return one value for each step."""
+    """The weather, time of day and random events of steps. All methods return one value for each step."""
 
     def __init__(self, seed: int, steps: IntArray) -> None:
-        """Look at the steps (10 s each, counted from 1970 UTC, in any order)."""
+        """Describe these steps (10 s each, counted from 1970 UTC, in any order)."""
         self.seed = seed
         self.seconds: IntArray = steps * STEP_S
         self.weather = Weather(seed, steps)
@@ -47,9 +45,9 @@ class Moments:
         chance: float | FloatArray = 1.0,
         at_night: bool = False,
     ) -> BoolArray:
-        """Tell when `what` is on: once on a day that chance picks (one chance, or one a day), at about `at_h`.
+        """Return when `what` is on: once a day with a probability of `chance` (one value, or one a day), at about `at_h`.
 
-        It lasts between three and five quarters of `lasts_h`. With `at_night`, days begin at noon.
+        It lasts between 0.75 and 1.25 times `lasts_h`. With `at_night`, days begin at noon.
         """
         days = self.nights if at_night else self.days
         start = at_h + give_or_take_h * (2 * uniform(self.seed, what + " starts", days.numbers) - 1)
@@ -63,11 +61,11 @@ class Moments:
         return uniform(self.seed, what, self.seconds // every_s)
 
     def drift(self, what: str, every_s: int) -> FloatArray:
-        """Return numbers in [0, 1) that change steadily, from one to the next in `every_s` seconds."""
+        """Return numbers in [0, 1) that change continuously, from one to the next in `every_s` seconds."""
         return wave(self.seed, what, self.seconds / every_s)
 
     def on_weekends(self, chance: float, otherwise: float = 0.0) -> FloatArray:
-        """Return the chance of each day for something that weekends make more or less likely."""
+        """Return each day's probability: `chance` at weekends, `otherwise` on other days."""
         return np.where(self.days.is_weekend, chance, otherwise)
 
 
@@ -99,7 +97,7 @@ def _television(at: Moments) -> FloatArray:
 
 
 def _entrance(at: Moments) -> FloatArray:
-    """Return the light with a movement sensor."""
+    """Return the power of a light with a motion sensor."""
     people = at.once("coming home", 17.5, 4.0) | at.once("leaving", 7.0, 1.2)
     return 18.0 * (people & at.weather.is_dark & (at.blocks("someone at the door", 120) < 0.2))
 
@@ -123,20 +121,12 @@ def _bathroom(at: Moments) -> FloatArray:
 
 
 def _stairs(at: Moments) -> FloatArray:
-    """Return the network devices under the stairs and a lamp."""
+    """Return the power of the network devices under the stairs and of a lamp."""
     return 44 + 4 * at.blocks("network", 60) + 13 * at.once("lamp on the stairs", 18.0, 5.0)
 
 
-def _bedroom(at: Moments) -> FloatArray:
-    return 48.0 * at.once("bedroom", 22.2, 1.0, at_night=True)
-
-
-def _closet(at: Moments) -> FloatArray:
-    return 5 + 1.4 * at.blocks("closet", 300)
-
-
 def _study(at: Moments) -> FloatArray:
-    """Return a machine that is never off, and work at home on some days."""
+    """Return the power of a computer that is always on, and of a desk on some days."""
     working = at.once("work at home", 9.0, 8.0, chance=at.on_weekends(0.1, otherwise=0.35))
     return 62 + 7 * at.blocks("study", 60) + (70 + 25 * at.blocks("desk", 300)) * working
 
@@ -200,19 +190,19 @@ def _car(at: Moments, what: str, power_w: float, chance: float) -> FloatArray:
 
 
 def _water_heater(at: Moments) -> FloatArray:
-    """Return the heat pump (EcoCute): every night, harder in the cold, and now and then in the evening."""
+    """Return the power of the heat pump (EcoCute): every night, more in the cold, sometimes in the evening."""
     on = at.once("water heater", 26.2, 3.6, at_night=True)
     on |= at.once("water heater in the evening", 21.6, 0.9, chance=0.25, at_night=True)
     return (860 + 14 * np.maximum(22 - at.weather.temperature_c, 0) + 10 * at.drift("water heater", 600)) * on
 
 
 def hot_water_l_per_h(at: Moments) -> FloatArray:
-    """Return the hot water that people draw: a bath, showers, and a little now and then."""
+    """Return the hot water use: a bath, showers, and the tap."""
     bath = at.once("bath is filled", 19.6, 0.3, chance=0.85)
     shower = at.once("shower", 20.6, 0.15) | at.once("second shower", 21.8, 0.15, chance=0.8)
     tap = (at.days.hour > 6) & (at.days.hour < 23.5) & (at.blocks("tap", 60) < 0.02)
-    drawn: FloatArray = 600.0 * bath + 480.0 * shower + 240.0 * tap
-    return drawn
+    used: FloatArray = 600.0 * bath + 480.0 * shower + 240.0 * tap
+    return used
 
 
 def _hob(at: Moments, what: str, chance: float) -> FloatArray:
@@ -223,12 +213,8 @@ def _hob(at: Moments, what: str, chance: float) -> FloatArray:
     return (200 + 1500 * level) * (on & (level > 0.25))
 
 
-def _nothing(at: Moments) -> FloatArray:
-    return np.zeros(at.seconds.shape)
-
-
 class Circuit(NamedTuple):
-    """A circuit: page 734's `strId` and spelling, and the power that it takes in W (not yet whole)."""
+    """A circuit: page 734's `strId` and spelling, and its power in W, unrounded."""
 
     circuit_id: int
     name: str
@@ -246,8 +232,8 @@ CIRCUITS = (
     Circuit(15, "UB　洗面所", _bathroom),
     Circuit(16, "階段", _stairs),
     Circuit(17, "トイレ２", lambda at: _toilet(at, "toilet 2", 16)),
-    Circuit(18, "主寝室", _bedroom),
-    Circuit(19, "ウォークインクローゼット", _closet),
+    Circuit(18, "主寝室", lambda at: 48.0 * at.once("bedroom", 22.2, 1.0, at_night=True)),
+    Circuit(19, "ウォークインクローゼット", lambda at: 5 + 1.4 * at.blocks("closet", 300)),
     Circuit(20, "洋室１", _study),
     Circuit(21, "洋室２", lambda at: _child(at, "room 2", 19.2)),
     Circuit(22, "洋室３", lambda at: _child(at, "room 3", 19.5)),
@@ -265,7 +251,7 @@ CIRCUITS = (
     Circuit(34, "電気自動車１", lambda at: _car(at, "second car", 1500, 0.08)),
     Circuit(35, "エコキュート", _water_heater),
     Circuit(36, "ＩＨ", lambda at: _hob(at, "hob 1", 0.95)),
-    Circuit(37, "-", _nothing),
+    Circuit(37, "-", lambda at: np.zeros(at.seconds.shape)),
     Circuit(38, "電気自動車", lambda at: _car(at, "car", 2900, 0.4)),
     Circuit(39, "ＩＨ", lambda at: _hob(at, "hob 2", 0.6)),
 )

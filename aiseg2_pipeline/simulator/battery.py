@@ -1,22 +1,24 @@
-"""A storage battery as the power flow shows it: charged by night, discharged in the evening, by the hour of the day alone.
+"""A storage battery on the power flow page: charged at night, discharged in the evening, by the hour alone.
 
-It is on the live page only. Its energy is not in what is bought and sold, and neither on the graph pages nor on the
-card, of which no real one with a battery was seen: so a home with a battery is none to try energy with.
+It is on the live page only. Its energy is neither in the bought and sold energy nor on the graph pages or the card,
+because none of a real device with a battery has been observed. So do not test energy on a household with a battery.
 """
 
 import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+import numpy as np
+
 from aiseg2_pipeline.simulator.meter import JAPAN
 
 _CHARGES_H = (1, 5)
 _DISCHARGES_H = (17, 23)
-_LEAST, _MOST = 20, 90
+_PERCENT = (20, 90, 90, 20)  # at each of these hours
 
 
 class BatteryState(enum.IntEnum):
-    """What it does; the values are the power flow's `charge`."""
+    """The state; the values are those of the power flow's `charge`."""
 
     CHARGING = 0
     DISCHARGING = 1
@@ -25,14 +27,14 @@ class BatteryState(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Battery:
-    """A battery at one moment: its charge in whole percent, and what it does."""
+    """A battery at one moment: its charge in whole percent, and its state."""
 
     percent: int
     state: BatteryState
 
     @property
     def bar(self) -> int:
-        """The charge as the bar of 1 to 5 parts that the power flow draws (`soc`)."""
+        """The charge as a bar of 1 to 5 parts, the power flow's `soc`."""
         return -(-self.percent // 20)
 
 
@@ -40,15 +42,10 @@ def battery(now: datetime) -> Battery:
     """Return the battery at an aware time."""
     local = now.astimezone(JAPAN)
     hour = local.hour + local.minute / 60 + local.second / 3600
-    charged = _part(hour, *_CHARGES_H) - _part(hour, *_DISCHARGES_H)
-    percent = round(_LEAST + (_MOST - _LEAST) * charged)
+    percent = round(float(np.interp(hour, (*_CHARGES_H, *_DISCHARGES_H), _PERCENT)))
+    state = BatteryState.IDLE
     if _CHARGES_H[0] <= hour < _CHARGES_H[1]:
-        return Battery(percent, BatteryState.CHARGING)
-    if _DISCHARGES_H[0] <= hour < _DISCHARGES_H[1]:
-        return Battery(percent, BatteryState.DISCHARGING)
-    return Battery(percent, BatteryState.IDLE)
-
-
-def _part(hour: float, start: float, end: float) -> float:
-    """Return how much of the time from `start` to `end` is over: 0 to 1."""
-    return min(max((hour - start) / (end - start), 0.0), 1.0)
+        state = BatteryState.CHARGING
+    elif _DISCHARGES_H[0] <= hour < _DISCHARGES_H[1]:
+        state = BatteryState.DISCHARGING
+    return Battery(percent, state)

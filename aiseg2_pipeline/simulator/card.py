@@ -1,9 +1,9 @@
-"""The unit's SD card: the zip of CSV files that the settings page hands out.
+"""The device's SD card: the zip of CSV files that the settings page exports.
 
-Columns, labels, `-`, BOM and the lack of quotes are those of a real card; so is a running year that holds what has
-come so far, while all other rows are of intervals that have ended. All files are about the same days, the last
-ones. Every file, however old its day, is headed by the names that circuits have now. What was measured belongs in
-`meter`; which circuits there are in `household`.
+Columns, labels, `-`, BOM and the lack of quotes are those of a real card. So is the current year's row, which holds its
+energy so far, while all other rows are of ended intervals. All files cover the same days, up to today. Every file,
+however old its day, has the circuits' current names in its header. The energy belongs in `meter`, the circuits in
+`household`.
 """
 
 import io
@@ -62,33 +62,33 @@ _WITH_COST = [
 ]
 _CIRCUIT_COLUMNS = [circuit.circuit_id + _FIRST_CIRCUIT for circuit in CIRCUITS]
 
-# Yen for a kWh are thousandths of a yen for a Wh.
-_BUYS_AT_YEN = 31  # and what was made or used is worth it
+# In yen per kWh, which is thousandths of a yen per Wh.
+_BUYS_AT_YEN = 31  # for generation and consumption as well
 _SELLS_AT_YEN = 16
 
 _YEAR_ROWS = 11
-_CLOCK_NOT_SET = "2014"  # the year that a new unit begins with
+_CLOCK_NOT_SET = "2014"  # a new device's year
 _NOTHING: FloatArray = np.full(_COLUMNS, np.nan)
-_NO_QUOTES = str.maketrans(",\r\n", "   ")  # what the format has no way to write
+_NO_QUOTES = str.maketrans(",\r\n", "   ")  # the format cannot contain these
 _SETTINGS = "[system]\nlanguage=ja\n"
 
 
 class Card:
-    """The last days of a meter as a card holds them; the zip is made anew only after a half hour or a renaming."""
+    """The last days of a meter in the card's format; the zip is cached until a half hour ends or a name changes."""
 
     def __init__(self, meter: Meter, *, card_days: int = CARD_D) -> None:
-        """Put in a card that keeps today and `card_days` - 1 days before it."""
+        """Keep today and the `card_days` - 1 days before it."""
         self._meter = meter
         self._days = card_days
-        self._made: tuple[tuple[datetime, dict[int, str]], bytes] | None = None
+        self._cached: tuple[tuple[datetime, dict[int, str]], bytes] | None = None
 
     def export(self, now: datetime, names: Mapping[int, str]) -> bytes:
-        """Return the zip at `now` (the unit's clock in Japan time); `names` are registered circuits' by id."""
+        """Return the zip at `now` (the device's clock in Japan time); `names` are the registered circuits', by id."""
         half_hour = now.replace(minute=now.minute // 30 * 30, second=0, microsecond=0)
         key = (half_hour, dict(names))
-        if self._made is None or self._made[0] != key:
-            self._made = key, self._zip(half_hour, names)
-        return self._made[1]
+        if self._cached is None or self._cached[0] != key:
+            self._cached = key, self._zip(half_hour, names)
+        return self._cached[1]
 
     def _zip(self, now: datetime, names: Mapping[int, str]) -> bytes:
         days = [now.date() - timedelta(days=back) for back in reversed(range(self._days))]
@@ -108,7 +108,7 @@ class Card:
             for day, day_halves in zip(days, halves, strict=True):
                 hours = _added_up(day_halves.reshape(24, 2, _COLUMNS), axis=1)
                 if day == days[-1]:
-                    hours[now.hour :] = np.nan  # the running one may have its first half
+                    hours[now.hour :] = np.nan  # the current one may have its first half
                 half_rows = [
                     (f"{day:%Y%m%d}{i // 2:02}{i % 2 * 30:02}+0900", row) for i, row in enumerate(day_halves)
                 ]
@@ -124,7 +124,7 @@ class Card:
 
 
 def _long_files(daily: Mapping[str, FloatArray], today: str) -> dict[tuple[str, str], Rows]:
-    """Return the rows of the day, month and year files, by how the files' names begin and end."""
+    """Return the rows of the day, month and year files, by the beginning and end of the files' names."""
     ended = {day: row for day, row in daily.items() if day < today}
     months = sorted({day[:6] for day in daily})
     monthly = {month: _total(daily, month) for month in months if month < today[:6]}
@@ -156,18 +156,18 @@ def _columns(half_hours: FloatArray) -> FloatArray:
     columns[:, _PV1] = own + sold
     columns[:, _CONSUMPTION] = own + bought
     columns[:, _HOT_WATER] = hot_water
-    columns[:, [_HEAT_PUMP, _CAR]] = np.where(np.isnan(own), np.nan, 0)[:, None]  # they tell the unit nothing
+    columns[:, [_HEAT_PUMP, _CAR]] = np.where(np.isnan(own), np.nan, 0)[:, None]  # not connected to the device
     columns[:, _CIRCUIT_COLUMNS] = np.stack(circuits, axis=1)
     return columns
 
 
 def _added_up(wh: FloatArray, axis: int) -> FloatArray:
-    """Return the sums of what was measured; NaN where nothing was."""
+    """Return sums that ignore NaN; NaN where all values are NaN."""
     return np.where(np.isnan(wh).all(axis=axis), np.nan, np.nansum(wh, axis=axis))
 
 
 def _circuit_titles(names: Mapping[int, str]) -> list[str]:
-    """Return the titles of all places: names have their two halves exchanged, free places are counted."""
+    """Return the titles of all places: a name's parts are in reverse order, free places are numbered."""
     titles = []
     free_places = 0
     for place in range(_PLACES):
@@ -182,7 +182,7 @@ def _circuit_titles(names: Mapping[int, str]) -> list[str]:
 
 
 def _csv(titles: list[str], rows: Rows) -> str:
-    """Return a file with BOM; the rows' first column is their label."""
+    """Return a file with BOM; the first column is the label."""
     lines = [",".join(titles)]
     for label, row in rows:
         numbers = ("-" if math.isnan(value) else str(int(value)) for value in row[1:].tolist())

@@ -1,6 +1,6 @@
-"""Chance without state: numbers that look random, but follow from the seed, a subject and an index alone.
+"""Stateless pseudo-random numbers, each a function of the seed, a subject and an index.
 
-That lets any moment be asked in any order, in any process, with one answer. What chance decides belongs elsewhere.
+So any moment can be computed in any order, in any process, with the same result.
 """
 
 import zlib
@@ -19,7 +19,7 @@ _64_BITS = 0xFFFF_FFFF_FFFF_FFFF
 def uniform(seed: int, subject: str, index: IntArray) -> FloatArray:
     """Return one number in [0, 1) for each index: the same for the same seed, subject and index.
 
-    The mixing is that of splitmix64 (public domain), whose neighbours are independent.
+    The hash is splitmix64 (public domain): numbers of neighbouring indices are independent.
     """
     stream = (seed * 0xD1B5_4A32_D192_ED03 + zlib.crc32(subject.encode()) * 0x9E37_79B9_7F4A_7C15) & _64_BITS
     mixed = index.astype(np.uint64) * np.uint64(0x9E37_79B9_7F4A_7C15) + np.uint64(stream)
@@ -30,7 +30,7 @@ def uniform(seed: int, subject: str, index: IntArray) -> FloatArray:
 
 
 def wave(seed: int, subject: str, position: FloatArray) -> FloatArray:
-    """Return a steady curve in [0, 1): `uniform` at whole positions, a straight line between them."""
+    """Return a continuous curve in [0, 1): `uniform` at whole positions, linear between them."""
     knot = np.floor(position).astype(np.int64)
     left = uniform(seed, subject, knot)
     right = uniform(seed, subject, knot + 1)

@@ -1,6 +1,6 @@
-"""The unit's graph pages: a day's hours of one series, and the day before to compare with.
+"""The device's graph pages: a day's hours of one series, and the day before for comparison.
 
-No clock, no HTTP and no household in here. Which hours there are belongs in `meter`.
+Pure functions without clock, HTTP or household. The hours' energy belongs in `meter`.
 """
 
 import base64
@@ -34,18 +34,18 @@ _BUTTONS = (
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph page: what it shows, and the variables of its script that no hour decides."""
+    """A graph page: its series, and the variables of its script that do not depend on the hours."""
 
     page_id: str
     title: str
     legends: tuple[str, ...]
-    parts: Callable[[Day], tuple[IntArray, ...]]  # stacked in the graph; `_NOTHING` where nothing is measured
+    parts: Callable[[Day], tuple[IntArray, ...]]  # stacked in the graph; `_NOTHING` if nothing is measured
     variables: dict[str, Any]
     unit: str = "kWh"
 
     @property
     def decimals(self) -> int:
-        """How many decimals make the unit of what was counted: kWh of Wh, L of L."""
+        """The number of decimals in `unit`: the meter counts Wh and L."""
         return 3 if self.unit == "kWh" else 0
 
 
@@ -95,46 +95,38 @@ GRAPHS = {
 }
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What the `data` of a graph page's address asks for; None where it does not say, or not readably."""
+def parse_query(data: str) -> tuple[date | None, str | None]:
+    """Return the day and the circuit id of a graph page's query; None for a missing or invalid one.
 
-    day: date | None = None
-    circuit_id: str | None = None
-
-
-def asked(data: str) -> Asked:
-    """Read `data`: base64 of JSON with `day` ([2026, 7, 14]) and, for one circuit, `circuitid`."""
+    `data` is base64 of JSON with `day` ([2026, 7, 14]) and, for one circuit, `circuitid`.
+    """
     try:
-        # A `+` that a client did not escape arrives as a space; some leave the filling out.
+        # A `+` that a client did not escape arrives as a space; some clients omit the padding.
         text = data.replace(" ", "+").rstrip("=")
         values = json.loads(base64.b64decode(text + "=" * (-len(text) % 4)))
         circuit_id = values.get("circuitid")
     except (ValueError, AttributeError, RecursionError):
-        return Asked()
+        return None, None
     try:
-        year, month, day = (int(part) for part in values["day"])
-        wanted = date(year, month, day) if 1970 <= year < 9999 else None
+        year, month, number = (int(part) for part in values["day"])
+        day = date(year, month, number) if 1970 <= year < 9999 else None
     except (ValueError, KeyError, TypeError, OverflowError):
-        wanted = None
-    return Asked(wanted, None if circuit_id is None else str(circuit_id))
+        day = None
+    return day, None if circuit_id is None else str(circuit_id)
 
 
 def circuit_graph(circuit_id: str | None, names: Mapping[int, str]) -> Graph:
-    """Return the graph of one circuit; of nothing when no registered circuit (`names` by id) has this id."""
+    """Return the graph of one circuit; an empty one if no circuit in `names` (by id) has this id."""
     ids = [str(circuit.circuit_id) if circuit.circuit_id in names else "" for circuit in CIRCUITS]
     if not circuit_id or circuit_id not in ids:
         return Graph(CIRCUIT_GRAPH, "回路ごと", (), lambda _: (_NOTHING,), _one_series("", ""))
     index = ids.index(circuit_id)
-    name = names[CIRCUITS[index].circuit_id]
-    shown = escape(name)
-    return Graph(
-        CIRCUIT_GRAPH, shown, (shown,), lambda day: (day.circuits_wh[:, index],), _one_series(name, "circuit")
-    )
+    title, variables = escape(names[int(circuit_id)]), _one_series(names[int(circuit_id)], "circuit")
+    return Graph(CIRCUIT_GRAPH, title, (title,), lambda day: (day.circuits_wh[:, index],), variables)
 
 
 def graph_page(graph: Graph, day: date, hours: Day, before: Day, now: datetime) -> bytes:
-    """Return the page of a graph for `day`; `before` is the day before it, `now` the unit's clock in Japan time."""
+    """Return a graph's page for `day`; `before` is the day before, `now` the device's clock in Japan time."""
     parts = graph.parts(hours)
     of_day = np.stack(parts).sum(axis=0)
     of_before = np.stack(graph.parts(before)).sum(axis=0)
@@ -143,7 +135,7 @@ def graph_page(graph: Graph, day: date, hours: Day, before: Day, now: datetime) 
     arrays = {
         "total1": _in(unit, parts[0]),
         "val2": _in(unit, parts[1]) if len(parts) > 1 else [],
-        # Only the page with two parts has a place for a third one.
+        # Only the page with two series has a `val3`.
         **({"val3": []} if len(parts) > 1 else {}),
         "total2": _in(unit, of_before),
     }
@@ -170,7 +162,7 @@ def graph_page(graph: Graph, day: date, hours: Day, before: Day, now: datetime) 
 
 
 def _in(unit: int, hours: IntArray) -> list[float]:
-    """Return hours as the script has them: kWh (a unit of 1000) with its decimals, whole numbers without any."""
+    """Return hours as in the script: kWh (`unit` 1000) with decimals, whole numbers without."""
     return [value / unit if value % unit else value // unit for value in hours.tolist()]
 
 

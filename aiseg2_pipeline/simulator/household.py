@@ -1,40 +1,32 @@
-"""The household: how much power it makes and takes at any moment, from time and seed alone, and the energy of it.
+"""The household: its power at any moment, from time and seed alone, and the energy of it.
 
-Power is constant within each step of 10 seconds, so that energy is an exact sum of power. Which circuits are
-registered at the unit, and under which names, is part of it, since people change that in the course of time. What is on a circuit
-belongs in `appliances`, rounding as a meter does it in `meter`, and everything about pages in `pages` and `graphs`.
+Power is constant within each step of 10 seconds, so that energy is an exact sum of power. The circuits' registration
+and names on the device belong here too, because people change them over time. Each circuit's power belongs in
+`appliances`, the meter's rounding in `meter`, pages in `pages` and `graphs`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
 
 from aiseg2_pipeline.simulator.appliances import CIRCUITS, Moments, hot_water_l_per_h
 from aiseg2_pipeline.simulator.chance import BoolArray, FloatArray, IntArray
-from aiseg2_pipeline.simulator.weather import DAY_S, STEP_S, Weather
+from aiseg2_pipeline.simulator.weather import STEP_S, Weather
 
 GENERATOR_NAME = "太陽光発電"
 
 Rename = tuple[datetime, int, str | None]  # from when (aware), circuit id, its name; None: no longer registered
 
 _ORDER = {circuit.circuit_id: index for index, circuit in enumerate(CIRCUITS)}
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STEP = timedelta(seconds=STEP_S)
 _PANELS_W = 4300
-_STEPS_AT_ONCE = DAY_S // STEP_S
 
 
 def step_of(time: datetime) -> int:
-    """Return the number of the step that an aware time lies in, counted from 1970 UTC."""
-    return (time - _EPOCH) // _STEP
-
-
-def step_start(step: int) -> datetime:
-    """Return when a step begins (UTC)."""
-    return _EPOCH + step * _STEP
+    """Return the number of the step that contains an aware time, counted from 1970 UTC."""
+    return int(time.timestamp() // STEP_S)
 
 
 @dataclass(frozen=True)
@@ -53,12 +45,12 @@ class Power:
 
     @property
     def bought_w(self) -> IntArray:
-        """Consumption that the grid provides."""
+        """Consumption from the grid."""
         return self.consumption_w - self.own_w
 
     @property
     def sold_w(self) -> IntArray:
-        """Generation that the grid takes."""
+        """Generation that is sold to the grid."""
         return self.generation_w - self.own_w
 
 
@@ -75,12 +67,12 @@ class Energy:
 
 
 class Household:
-    """A household of the given seed: the same seed is the same household, at any time, in any process."""
+    """A household; the same seed gives the same household, at any time, in any process."""
 
     def __init__(self, seed: int = 1, *, renames: Sequence[Rename] = (), battery: bool = False) -> None:
-        """Make a household; nothing is computed before it is asked for. ValueError: a rename of no circuit.
+        """Make a household. ValueError: a rename has an unknown circuit id.
 
-        With a `battery` the live page shows one; it takes and gives no power (see there).
+        With a `battery` the live page shows one, which neither takes nor gives power (see `battery`).
         """
         self.seed = seed
         self.has_battery = battery
@@ -98,18 +90,18 @@ class Household:
         return {circuit_id: name for circuit_id, name in names.items() if name is not None}
 
     def is_registered(self, steps: IntArray) -> BoolArray:
-        """Tell for each step and circuit (n, 32) whether the unit measures it; power is taken all the same."""
+        """Return for each step and circuit (n, 32) whether it is measured; other circuits still use power."""
         is_registered = np.ones((len(steps), len(CIRCUITS)), np.bool_)
         for time, circuit_id, name in self._renames:
             is_registered[steps * STEP_S >= time.timestamp(), _ORDER[circuit_id]] = name is not None
         return is_registered
 
     def power(self, steps: IntArray) -> Power:
-        """Return the power at the steps (`step_of`), which may come in any order."""
+        """Return the power at the steps (`step_of`), in any order."""
         moments = Moments(self.seed, steps)
         circuits_w = np.rint(np.stack([circuit.takes_w(moments) for circuit in CIRCUITS], axis=1)).astype(np.int64)
         circuits_sum_w = circuits_w.sum(axis=1)
-        # What no circuit measures is about 5 %.
+        # About 5 % is on no circuit.
         rest_w = 5 + circuits_sum_w * (0.035 + 0.02 * moments.drift("unmeasured", 3600))
         return Power(
             circuits_w=circuits_w,
@@ -118,39 +110,18 @@ class Household:
             hot_water_l_per_h=np.rint(hot_water_l_per_h(moments)).astype(np.int64),
         )
 
-    def circuits_w(self, steps: IntArray) -> IntArray:
-        """Return the circuits' power at the steps: (n, 32) whole watts."""
-        return self.power(steps).circuits_w
-
-    def generation_w(self, steps: IntArray) -> IntArray:
-        """Return the solar plant's power at the steps: (n,) whole watts."""
-        return _generation_w(Weather(self.seed, steps))
-
-    def consumption_w(self, steps: IntArray) -> IntArray:
-        """Return the household's power at the steps: (n,) whole watts, what no circuit measures included."""
-        return self.power(steps).consumption_w
-
     def energy_wh(self, start: datetime, end: datetime) -> Energy:
-        """Return the exact energy from `start` to `end` (aware; any length; none if `end` is not later)."""
-        total = np.zeros(len(CIRCUITS) + 5)
-        last = step_of(end)
-        for first in range(step_of(start), last + 1, _STEPS_AT_ONCE):
-            steps = np.arange(first, min(first + _STEPS_AT_ONCE, last + 1))
-            seconds = np.full(len(steps), float(STEP_S))
-            # The first and the last step may count in part only.
-            if step_start(first) < start:
-                seconds[0] -= (start - step_start(first)).total_seconds()
-            if step_start(int(steps[-1]) + 1) > end:
-                seconds[-1] -= (step_start(int(steps[-1]) + 1) - end).total_seconds()
-            power = self.power(steps)
-            parts_w = [power.generation_w, power.consumption_w, power.own_w, power.bought_w, power.sold_w]
-            total += seconds @ np.column_stack([power.circuits_w, *parts_w])
-        total /= 3600
-        return Energy(total[: len(CIRCUITS)], *(float(value) for value in total[len(CIRCUITS) :]))
+        """Return the exact energy from `start` to `end` (aware); 0 if `end` is not later."""
+        steps = np.arange(step_of(start), step_of(end) + 1)
+        edges_s = np.clip(np.append(steps, steps[-1:] + 1) * STEP_S, start.timestamp(), end.timestamp())
+        power = self.power(steps)
+        totals_w = [power.generation_w, power.consumption_w, power.own_w, power.bought_w, power.sold_w]
+        wh = np.diff(edges_s) @ np.column_stack([*totals_w, power.circuits_w]) / 3600
+        return Energy(wh[5:], *(float(value) for value in wh[:5]))
 
 
 def _generation_w(weather: Weather) -> IntArray:
     heat_loss = 1 - 0.004 * np.maximum(weather.temperature_c - 20, 0)
     power_w = _PANELS_W * weather.sunshine * heat_loss
-    # A low sun is below the inverter's start.
+    # The inverter does not start below this power.
     return np.where(power_w < 8, 0, np.rint(power_w)).astype(np.int64)

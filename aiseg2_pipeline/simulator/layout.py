@@ -1,7 +1,7 @@
-"""What all pages of the unit have in common: head, footer, header with the clock, closing scripts.
+"""The frame of every page: head, footer, header with the clock, closing scripts.
 
-Ids, classes, their order and the quirks (XML declaration, `&nbsp;`, unquoted attributes: no well-formed XML) are
-those of a real unit; what stands in a page's middle belongs in `pages` and `graphs`.
+Ids, classes, their order and the quirks (XML declaration, `&nbsp;`, unquoted attributes: not well-formed XML) are
+those of a real device. The content of a page belongs in `pages`, `settings_pages`, `rooms` and `graphs`.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any
 VERSION = "Ver.2.97I-01"
 
 _ENDS_SCRIPT = re.compile("<(?=/script|!--)", re.IGNORECASE)
+_CLOCK_KEYS = ("year", "month", "day", "hour", "min", "sec", "weekday")
 _FOOTER_MENU = (
     ("00", "/page/myhome/9"),
     ("01", "/page/electricflow/111"),
@@ -23,20 +24,20 @@ _FOOTER_MENU = (
 
 
 def to_json(value: Any) -> str:
-    """Return JSON as the unit writes it into a script: no spaces, names as they are, unless they would end the script."""
+    """Return JSON as in the device's scripts: no spaces, no escapes except where text would end the script."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return _ENDS_SCRIPT.sub(r"\\u003c", text)
 
 
 def script(name: str) -> str:
-    """Return the element that loads one of the unit's scripts."""
+    """Return the element that loads one of the device's scripts."""
     return f'<script type="text/javascript" src="/contents/{VERSION}/javascripts/{name}.js"></script>\n'
 
 
 def page(
     *, title: str, icon: int, back: str, now: datetime, middle: str, scripts: str, breadcrumbs: str = ""
 ) -> bytes:
-    """Return a whole page; `now` is the unit's clock in Japan time."""
+    """Return a whole page; `now` is the device's clock in Japan time."""
     menu = "".join(
         f'<div id="fmbtn_{number}" class="fmbtn"><a href="{href}" class="fmhit">&nbsp;</a></div>\t\t'
         for number, href in _FOOTER_MENU
@@ -96,21 +97,12 @@ def page(
 
 
 def breadcrumb(name: str, href: str | None = None) -> str:
-    """Return one step of the way to a page; the last one has no `href`."""
+    """Return one breadcrumb; the last one, the page itself, has no `href`."""
     if href is None:
         return f'<li class="h_bitem"><span>{name}</span></li>\n'
     return f'<li class="h_bitem"><a href="{href}">{name}</a><span>&nbsp;＞</span></li>\n'
 
 
 def _server_time(now: datetime) -> str:
-    return to_json(
-        {
-            "year": f"{now.year % 100:02}",
-            "month": str(now.month),
-            "day": str(now.day),
-            "hour": str(now.hour),
-            "min": str(now.minute),
-            "sec": str(now.second),
-            "weekday": str(now.isoweekday() % 7),
-        }
-    )
+    values = (f"{now:%y}", *now.timetuple()[1:6], f"{now:%w}")
+    return to_json(dict(zip(_CLOCK_KEYS, map(str, values), strict=True)))

@@ -1,6 +1,6 @@
-"""HTTP Digest login as the unit asks for it: MD5, `qop=auth`, on every path.
+"""HTTP Digest authentication as the device requires it: MD5, `qop=auth`, on every path.
 
-A nonce serves for many requests while its counter rises. What is served behind the login belongs in `server`.
+A nonce is valid for many requests, each with a new counter. The pages behind the login belong in `device`.
 """
 
 import enum
@@ -13,30 +13,30 @@ from urllib.request import parse_http_list, parse_keqv_list
 
 _REALM = "AiSEG2"
 _OPAQUE = "5ccc069c403ebaf9f0171e9517f40e41"
-_NONCES_KEPT = 10_000
+_MAX_NONCES = 10_000
 
 
 class Answer(enum.Enum):
-    """What comes of an `Authorization` header."""
+    """The result of checking an `Authorization` header."""
 
     WELCOME = "welcome"
-    STALE = "stale"  # the password is right, the nonce is too old, unknown or its counter was used before
+    STALE = "stale"  # the password is correct, but the nonce is expired or unknown, or its counter was used before
     REFUSED = "refused"
 
 
 class DigestLogin:
-    """One user, one password, and the nonces that were given out."""
+    """One user, one password, and the issued nonces."""
 
     def __init__(self, user: str, password: str, *, nonce_life_s: float = 3600) -> None:
-        """Ask for this user and password; a nonce is refused as stale after `nonce_life_s`."""
+        """Accept this user and password; a nonce is stale after `nonce_life_s`."""
         self._user = user.encode()
         self._secret = _md5(f"{user}:{_REALM}:{password}")
         self._nonce_life_s = nonce_life_s
-        self._nonces: dict[str, tuple[float, set[int]]] = {}  # when given out, and the counters used, oldest first
+        self._nonces: dict[str, tuple[float, set[int]]] = {}  # time of issue and used counters, oldest first
 
     def challenge(self, *, is_stale: bool) -> str:
         """Return the `WWW-Authenticate` header with a new nonce."""
-        if len(self._nonces) >= _NONCES_KEPT:
+        if len(self._nonces) >= _MAX_NONCES:
             self._nonces.pop(next(iter(self._nonces)))
         nonce = secrets.token_hex(16)
         self._nonces[nonce] = (time.monotonic(), set())
@@ -46,50 +46,50 @@ class DigestLogin:
     def check(self, method: str, target: str, authorization: str) -> Answer:
         """Check an `Authorization` header for the request's method and target (path and query as sent).
 
-        Values may be quoted or not, whatever the standard says of each: clients differ.
+        Accepts every value quoted or unquoted, because clients differ from the standard in this.
         """
         scheme, _, _ = authorization.partition(" ")
         try:
-            given = _given(authorization)
-            nonce, counter = given["nonce"], int(given["nc"], 16)
-            asked = _md5(f"{method}:{given['uri']}")
-            middle = f"{nonce}:{given['nc']}:{given['cnonce']}:{given['qop']}"
-            is_right = (
+            values = _values(authorization)
+            nonce, counter = values["nonce"], int(values["nc"], 16)
+            request = _md5(f"{method}:{values['uri']}")
+            middle = f"{nonce}:{values['nc']}:{values['cnonce']}:{values['qop']}"
+            is_valid = (
                 scheme.lower() == "digest"
-                and given["qop"] == "auth"
-                and given.get("algorithm", "MD5").upper() == "MD5"
-                and given["username"].encode("latin-1") == self._user
-                and _is_target(given["uri"], target)
-                and hmac.compare_digest(_md5(f"{self._secret}:{middle}:{asked}"), given["response"].lower())
+                and values["qop"] == "auth"
+                and values.get("algorithm", "MD5").upper() == "MD5"
+                and values["username"].encode("latin-1") == self._user
+                and _is_target(values["uri"], target)
+                and hmac.compare_digest(_md5(f"{self._secret}:{middle}:{request}"), values["response"].lower())
             )
-        except (KeyError, ValueError, IndexError, TypeError):  # a header that is none
+        except (KeyError, ValueError, IndexError, TypeError):  # an invalid header
             return Answer.REFUSED
-        if not is_right:
+        if not is_valid:
             return Answer.REFUSED
-        given_out, counters = self._nonces.get(nonce, (float("-inf"), set()))
-        if time.monotonic() - given_out > self._nonce_life_s or counter in counters:
+        issued, counters = self._nonces.get(nonce, (float("-inf"), set()))
+        if time.monotonic() - issued > self._nonce_life_s or counter in counters:
             return Answer.STALE
-        # Two requests in flight may overtake each other: a counter is good once, in any order.
+        # Concurrent requests may arrive out of order: accept each counter once, in any order.
         counters.add(counter)
         return Answer.WELCOME
 
     def forget(self, authorization: str) -> None:
-        """Refuse the nonce of a header that was welcome from now on."""
-        self._nonces.pop(_given(authorization)["nonce"], None)
+        """Invalidate the nonce of an accepted header."""
+        self._nonces.pop(_values(authorization)["nonce"], None)
 
     def forget_all(self) -> None:
-        """Refuse every nonce that was given out."""
+        """Invalidate every nonce."""
         self._nonces.clear()
 
 
-def _given(authorization: str) -> dict[str, str]:
-    """Return the values of a header; ValueError or IndexError for one that is none."""
+def _values(authorization: str) -> dict[str, str]:
+    """Return the values of a header; ValueError or IndexError for an invalid one."""
     _, _, rest = authorization.partition(" ")
     return {key.strip().lower(): value for key, value in parse_keqv_list(parse_http_list(rest)).items()}
 
 
 def _is_target(uri: str, target: str) -> bool:
-    """Tell whether `uri` (a path with its query, or a whole address) is what the request asks for."""
+    """Return whether `uri` (a path with its query, or an absolute URL) is the request's target."""
     if uri == target:
         return True
     parts = urlsplit(uri)

@@ -1,9 +1,8 @@
-"""The unit's memory: the energy of each half hour, in whole Wh, as a meter would have counted it.
+"""The device's history: the energy of each half hour, in whole Wh, as a meter would have counted it.
 
-A meter counts up from midnight and is read at full half hours; so parts add up to the whole with no rounding left
-over, and bought, sold and own use balance generation and consumption exactly, as in a real unit's files. Web pages
-and card are shown from this one count, so they agree to the Wh. How a page shows an hour belongs in `graphs`, how
-the card's files are written in `card`.
+A meter counts up from midnight and is read at full half hours. So parts add up to the whole without rounding errors,
+and bought, sold and own use balance generation and consumption exactly, as in a real device's files. Web pages and card
+use the same count, so they agree to the Wh. The pages belong in `graphs`, the card's files in `card`.
 """
 
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from aiseg2_pipeline.simulator.weather import DAY_S, STEP_S
 JAPAN = ZoneInfo("Asia/Tokyo")
 MEMORY_D = 400
 
-Outages = Sequence[tuple[datetime, datetime]]  # from, to (aware): the unit has no electricity
+Outages = Sequence[tuple[datetime, datetime]]  # from, to (aware): the device has no electricity
 
 _HALF_STEPS = 1800 // STEP_S
 _DAY_STEPS = DAY_S // STEP_S
@@ -30,10 +29,10 @@ _SERIES = 4 + len(CIRCUITS)  # own use, bought, sold, hot water, circuits
 
 @dataclass(frozen=True)
 class Day:
-    """A day's 24 hours in Wh; hours that have not come are 0, the running hour holds what has come so far.
+    """A day's 24 hours in Wh; future hours are 0, the current hour has its energy so far.
 
-    `circuits_wh` is (24, 32) in the order of `CIRCUITS`, all else (24,). Without `is_known` all is 0. So is every
-    hour in which the unit was off, and a circuit's before it was registered.
+    `circuits_wh` is (24, 32) in the order of `CIRCUITS`, all else (24,). All are 0 without `is_known`, in an hour in
+    which the device was off, and for a circuit before it was registered.
     """
 
     is_known: bool
@@ -45,32 +44,32 @@ class Day:
 
     @property
     def generation_wh(self) -> IntArray:
-        """What the plant made: used here or sold."""
+        """Generation: used by the household, or sold."""
         return self.own_wh + self.sold_wh
 
     @property
     def consumption_wh(self) -> IntArray:
-        """What the household used: its own or bought."""
+        """Consumption: own generation, or bought."""
         return self.own_wh + self.bought_wh
 
 
 def is_off(outages: Outages, now: datetime) -> bool:
-    """Tell whether the unit has no electricity at `now` (aware)."""
+    """Return whether the device has no electricity at `now` (aware)."""
     return any(start <= now < end for start, end in outages)
 
 
 class Meter:
-    """Counts a household's energy while the unit is on; half hours that have ended are counted once."""
+    """Count a household's energy while the device is on; ended half hours are computed once."""
 
     def __init__(self, household: Household, *, outages: Outages = (), memory_days: int = MEMORY_D) -> None:
-        """Make a meter that has counted nothing yet; web pages show today and `memory_days` days before it."""
+        """Make a meter for web pages that cover today and the `memory_days` days before it."""
         self._household = household
         self._outages = outages
         self._memory = timedelta(days=memory_days)
-        self._halves: dict[int, IntArray] = {}  # by half hours since 1970: watts added up over the steps
+        self._halves: dict[int, IntArray] = {}  # by half hours since 1970: sum of the watts of the steps
 
     def day(self, day: date, now: datetime) -> Day:
-        """Return the hours of a day in Japan as the web pages remember them at `now` (aware)."""
+        """Return the hours of a day in Japan as the web pages show them at `now` (aware)."""
         today = now.astimezone(JAPAN).date()
         is_known = today - self._memory <= day <= today
         halves = self._half_hours(day, step_of(now)) if is_known else np.zeros((48, _SERIES), np.int64)
@@ -79,10 +78,10 @@ class Meter:
         return Day(is_known, own, bought, sold, hot_water, circuits_wh=hours[:, 4:])
 
     def half_hours(self, day: date, now: datetime) -> FloatArray:
-        """Return (48, 36): a day's half hours that have ended at `now`, however long ago the day is.
+        """Return (48, 36): a day's half hours that have ended at `now`, for any day.
 
         Columns are own use, bought and sold in Wh, hot water in L, and the circuits in the order of `CIRCUITS` in
-        Wh, all whole. NaN where nothing was measured: the half hour has not ended, the unit was off for all of it,
+        Wh, all whole. NaN where nothing was measured: the half hour has not ended, the device was off for all of it,
         or the circuit was not registered.
         """
         first = _first_step(day)
@@ -118,7 +117,7 @@ class Meter:
         return np.column_stack([*totals, power.circuits_w]) * self._is_measured(numbers)
 
     def _is_measured(self, steps: IntArray) -> BoolArray:
-        """Tell for each step and series whether the unit was on, and the circuit registered."""
+        """Return for each step and series whether the device was on and the circuit registered."""
         seconds = steps * STEP_S
         is_on = np.ones(len(steps), np.bool_)
         for start, end in self._outages:

@@ -1,7 +1,7 @@
-"""The unit's live pages, as bytes, from one moment of the household.
+"""The device's live pages, as bytes, from one moment of the household.
 
-A page is a pure function of what it shows: no clock, no HTTP and no household here. Graphs belong in `graphs`, the
-circuit list and the export form in `settings_pages`.
+Pure functions without clock, HTTP or household. Graphs belong in `graphs`, the circuit list and the export form in
+`settings_pages`.
 """
 
 from collections.abc import Collection, Sequence
@@ -14,7 +14,7 @@ from aiseg2_pipeline.simulator.battery import Battery
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
 from aiseg2_pipeline.simulator.layout import VERSION, breadcrumb, page, script, to_json
 
-# What can have no reading: of the flow by key (JSON, which has the battery too) and id (HTML), of the circuits by row.
+# The flow's readings that can be `-`, by key (JSON, which alone has the battery) and by id (HTML).
 BATTERY_READING = "percent"
 FLOW_READINGS = (
     "g_capacity",
@@ -24,16 +24,15 @@ FLOW_READINGS = (
     "u_d_2_capacity",
     "u_d_3_capacity",
 )
-PAGE_ROWS = range(10)
+PAGE_ROWS = 10
 
-_PAGE_ROWS = len(PAGE_ROWS)
 _NAME_WRAPS_AFTER = 6  # characters
 _BAR_PX = 87
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What the unit measures now (Japan time). `circuits_w` has a name and watts for each registered circuit."""
+    """The device's readings at `now` (Japan time); `circuits_w` has each registered circuit's name and watts."""
 
     now: datetime
     circuits_w: tuple[tuple[str, int], ...]
@@ -47,13 +46,19 @@ class Moment:
 
 
 def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
-    """Return what the power flow page redraws itself from: numbers, strings and `-` mixed as on a real unit.
+    """Return the data with which the power flow page refreshes itself.
 
-    `dashes` are those of `FLOW_READINGS`, and `BATTERY_READING`, without a reading.
+    It mixes numbers, strings and `-` as a real device does. `dashes` are the readings that are `-`: some of
+    `FLOW_READINGS` and `BATTERY_READING`.
     """
+    generation_w, consumption_w = moment.generation_w, moment.consumption_w
+    buys_or_sells = 2 if generation_w == consumption_w else int(generation_w > consumption_w)
+    consumers: dict[str, Any] = {}
+    for number, (name, watts) in enumerate(moment.largest_first()[:3], start=1):
+        consumers |= {f"u_d_{number}_capacity": watts, f"u_d_{number}_title": name, f"best{number}": 1}
     flow = {
         **_capacities(moment),
-        "lo_buy_sell": _buy_sell(moment),
+        "lo_buy_sell": buys_or_sells,
         "soc": moment.battery.bar if moment.battery else 0,
         BATTERY_READING: moment.battery.percent if moment.battery else "-",
         "charge": int(moment.battery.state) if moment.battery else 2,
@@ -63,11 +68,11 @@ def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
         "connPv2": 0,
         "g_d_1_title": GENERATOR_NAME,
         "g_d_2_title": "",
-        "g_d_1_capacity": moment.generation_w,
+        "g_d_1_capacity": generation_w,
         "g_d_2_capacity": "-",
         "connFc": 0,
         "sbNet": 0,
-        **_largest_consumers(moment),
+        **consumers,
         "fc": {"fcState": 0, "fcLevel": 6},
         "noPvFc": 0,
         "measReg": 1,
@@ -78,65 +83,59 @@ def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
 
 
 def flow_page(moment: Moment, dashes: Collection[str] = ()) -> bytes:
-    """Return page 111: the power flow as HTML, for programs that read it there; `dashes` as for `flow_json`."""
+    """Return page 111: the power flow as HTML; `dashes` as for `flow_json`."""
     devices = [("g_d_1", GENERATOR_NAME, f"{moment.generation_w}W"), ("g_d_2", "", "-"), ("g_d_3", "", "-")]
     largest = enumerate(moment.largest_first()[:3], start=1)
     devices += [(f"u_d_{number}", escape(name), f"{watts}W") for number, (name, watts) in largest]
-    shown: dict[str, str] = {**_capacities(moment)}
+    texts = _capacities(moment)
     for device, title, capacity in devices:
-        shown |= {f"{device}_title": title, f"{device}_capacity": capacity}
-    shown |= dict.fromkeys(dashes, "-")
-    elements = "".join(f'\t<div id="{element}">{text}</div>\n' for element, text in shown.items())
-    middle = f"""<div id="main">
-{elements}</div>
-</div>
-"""
+        texts |= {f"{device}_title": title, f"{device}_capacity": capacity}
+    texts |= dict.fromkeys(dashes, "-")
+    elements = "".join(f'\t<div id="{element}">{text}</div>\n' for element, text in texts.items())
     return page(
         title="現在の電気",
         icon=1,
         back="/page/myhome/9",
         now=moment.now,
-        middle=middle,
+        middle=f'<div id="main">\n{elements}</div>\n</div>\n',
         scripts=script("pages/electricflow/111"),
     )
 
 
 def boundaries(moment: Moment, number: int) -> list[int]:
-    """Return after how many circuits a page ends or begins where the two beside it could have changed places since.
+    """Return the ranks at which this page begins or ends and the two circuits beside it can swap places.
 
-    Not where they have one name: nobody could tell. Not where the first page would end with a circuit of 0 W in
-    place of one with power: such an order no moment has.
+    Circuits of the same name cannot, because no client could detect it. Neither can a circuit of 0 W with one with
+    power at the end of the first page, because no moment has such an order.
     """
     circuits = moment.largest_first()
     number = _shown_number(circuits, number)
-    found = []
-    for boundary in ((number - 1) * _PAGE_ROWS, number * _PAGE_ROWS):
+    boundaries = []
+    for boundary in ((number - 1) * PAGE_ROWS, number * PAGE_ROWS):
         if 0 < boundary < len(circuits):
             (name, watts), (other_name, other_watts) = circuits[boundary - 1 : boundary + 1]
             if _letters(name) != _letters(other_name) and (number > 1 or not watts or other_watts):
-                found.append(boundary)
-    return found
+                boundaries.append(boundary)
+    return boundaries
 
 
-def circuits_page(
-    moment: Moment, number: int, dashes: Collection[int] = (), exchanged: int | None = None
-) -> bytes:
-    """Return page 1113: ten circuits, largest first. Past the last page it is the last page again.
+def circuits_page(moment: Moment, number: int, dashes: Collection[int] = (), swapped: int | None = None) -> bytes:
+    """Return page 1113: ten circuits, largest first. A number past the last page gives the last page.
 
-    `dashes` are rows (from 0) without a reading. `exchanged` is one of `boundaries`: the two circuits beside it have
-    changed places.
+    `dashes` are rows (from 0) without a reading. `swapped` is one of `boundaries`: the two circuits beside it are
+    swapped.
     """
     circuits = moment.largest_first()
     pages = _pages(circuits)
     number = _shown_number(circuits, number)
-    if exchanged is not None:
-        circuits[exchanged - 1 : exchanged + 1] = reversed(circuits[exchanged - 1 : exchanged + 1])
+    if swapped is not None:
+        circuits[swapped - 1 : swapped + 1] = reversed(circuits[swapped - 1 : swapped + 1])
     rows = [
         (name, None if row in dashes else watts)
-        for row, (name, watts) in enumerate(circuits[(number - 1) * _PAGE_ROWS : number * _PAGE_ROWS])
+        for row, (name, watts) in enumerate(circuits[(number - 1) * PAGE_ROWS : number * PAGE_ROWS])
     ]
-    tops = to_json([_bar_top(watts, circuits[0][1]) for _, watts in rows])
-    images = ",".join(["p_1112_6"] * _PAGE_ROWS)
+    tops = to_json([_BAR_PX - _BAR_PX * watts / circuits[0][1] if watts else _BAR_PX for _, watts in rows])
+    images = ",".join(["p_1112_6"] * PAGE_ROWS)
     title = "回路ごとで使っている電気"
     middle = f"""<div id="main">
 	<div id="tab-area">
@@ -171,21 +170,8 @@ def _capacities(moment: Moment) -> dict[str, str]:
     }
 
 
-def _buy_sell(moment: Moment) -> int:
-    if moment.generation_w == moment.consumption_w:
-        return 2
-    return 1 if moment.generation_w > moment.consumption_w else 0
-
-
-def _largest_consumers(moment: Moment) -> dict[str, Any]:
-    consumers: dict[str, Any] = {}
-    for number, (name, watts) in enumerate(moment.largest_first()[:3], start=1):
-        consumers |= {f"u_d_{number}_capacity": watts, f"u_d_{number}_title": name, f"best{number}": 1}
-    return consumers
-
-
 def _pages(circuits: Sequence[tuple[str, int]]) -> int:
-    return -(-len(circuits) // _PAGE_ROWS)
+    return -(-len(circuits) // PAGE_ROWS)
 
 
 def _shown_number(circuits: Sequence[tuple[str, int]], number: int) -> int:
@@ -193,19 +179,14 @@ def _shown_number(circuits: Sequence[tuple[str, int]], number: int) -> int:
 
 
 def _letters(name: str) -> str:
-    """Return what is left of a name on every page, whatever it makes of space, `・` and what cannot be seen."""
+    """Return the characters of a name that no page drops or changes: not white space, `・` or unprintable ones."""
     return "".join(char for char in name if char.isprintable() and not char.isspace() and char != "・")
 
 
-def _bar_top(watts: int | None, largest_w: int) -> float:
-    """Return where a circuit's bar begins: pixels from the top."""
-    return _BAR_PX - _BAR_PX * watts / largest_w if watts else _BAR_PX
-
-
 def _tabs(number: int, pages: int) -> str:
-    """Return the tabs over the circuits. The first set leads to pages 2 and 3 and on, the second to the others.
+    """Return the tabs over the circuits: pages 1 to 3 link to 2, 3 and the next ones, later pages to those from 4.
 
-    No tab of the last page leads to a page after it: that is how programs know that it is the last.
+    The last page has no link to a later one; that is how programs detect it.
     """
     tabs = [("all", "1111"), ("desc-1", "1112")] if number <= 3 else [("desc-prev", "1111")]
     shown = range(2, min(pages, 3) + 1) if number <= 3 else range(4, pages + 1)
@@ -255,7 +236,7 @@ def _value(watts: int | None) -> str:
 
 
 def _wrapped(name: str) -> str:
-    """Return a name on its lines: each `・` is a break, else there is one after six characters or at the end."""
+    """Return a name with line breaks: at each `・`, otherwise after six characters or at the end."""
     lines = name.split("・")
     if len(lines) == 1:
         lines = [name[:_NAME_WRAPS_AFTER], name[_NAME_WRAPS_AFTER:]]

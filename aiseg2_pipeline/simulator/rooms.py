@@ -1,8 +1,8 @@
 """Rooms with sensors: their temperature and humidity, and page 41, which shows them.
 
-The climate of a room is a function of the seed, its name and the time alone. The page is built as other programs
-report it, for nobody has kept one: what stands beside the elements that they read is the other pages' layout, and that
-the page after the last is the last again is only believed to be as with circuits.
+The climate of a room is a function of the seed, its name and the time alone. No real page 41 was available: its
+elements are those that other programs read, the rest is the layout of the other pages, and returning the last page for
+every number after it is assumed from the circuits' pages.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _HOUR_STEPS = 3600 / STEP_S
 
 @dataclass(frozen=True)
 class RoomClimate:
-    """What a sensor measures: tenths of a degree, whole percent."""
+    """A sensor's reading: tenths of a degree, whole percent."""
 
     name: str
     temperature_tenths_c: int
@@ -32,7 +32,7 @@ class RoomClimate:
 
 
 def climate(seed: int, names: Sequence[str], now: datetime) -> tuple[RoomClimate, ...]:
-    """Return the climate of each room at an aware time: milder and slower than the weather."""
+    """Return the climate of each room at an aware time: milder than the weather."""
     step = np.array([step_of(now)])
     outside_c = float(Weather(seed, step).temperature_c[0])
     rooms = []
@@ -48,22 +48,22 @@ def climate(seed: int, names: Sequence[str], now: datetime) -> tuple[RoomClimate
 
 
 def climate_page(rooms: Sequence[RoomClimate], number: int, now: datetime) -> bytes:
-    """Return page 41: three rooms. Past the last page it is the last page again; without rooms it is empty."""
+    """Return page 41: three rooms. A number past the last page gives the last page; without rooms it is empty."""
     pages = -(-len(rooms) // _PAGE_ROOMS)
     number = max(1, min(number, pages))
     shown = rooms[(number - 1) * _PAGE_ROOMS : number * _PAGE_ROOMS]
-    places = "".join(_place(n, room) for n, room in enumerate(shown, start=1))
+    elements = "".join(_room(n, room) for n, room in enumerate(shown, start=1))
     return page(
         title="空気環境",
         icon=4,
         back="/page/myhome/9",
         now=now,
-        middle=f'<div id="main">\n\t<div id="area">\n{places}\t</div>\n</div>\n</div>\n',
+        middle=f'<div id="main">\n\t<div id="area">\n{elements}\t</div>\n</div>\n</div>\n',
         scripts=script("pages/airenvironment/41"),
     )
 
 
-def _place(n: int, room: RoomClimate) -> str:
+def _room(n: int, room: RoomClimate) -> str:
     return f"""\t\t<div id="base{n}_1" class="base">
 			<div class="txt_name">{escape(room.name)}</div>
 			<div class="num_wrapper">

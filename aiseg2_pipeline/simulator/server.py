@@ -1,6 +1,6 @@
-"""Serving the simulated unit: on a port until Ctrl-C, or in a thread while a test runs; and the clock that it shows.
+"""Serve the simulated device: on a port until Ctrl-C, or in a thread while a test runs; and its clock.
 
-What it answers belongs in `unit`.
+The responses belong in `device`.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypedDict, Unpack
 
 import uvicorn
 from starlette.applications import Starlette
@@ -19,24 +20,22 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
-from aiseg2_pipeline.simulator.card import CARD_D
-from aiseg2_pipeline.simulator.door import HANG_UP, Tally
-from aiseg2_pipeline.simulator.faults import Faults, Switch
+from aiseg2_pipeline.simulator.device import Clock, create_app
+from aiseg2_pipeline.simulator.faults import ActiveFaults, Faults
 from aiseg2_pipeline.simulator.household import Household
-from aiseg2_pipeline.simulator.meter import MEMORY_D, Outages, is_off
+from aiseg2_pipeline.simulator.meter import Outages, is_off
+from aiseg2_pipeline.simulator.middleware import HANG_UP, Tally
 from aiseg2_pipeline.simulator.rooms import ROOMS
-from aiseg2_pipeline.simulator.unit import Clock, create_app
 
 
 def simulated_clock(start: datetime | None = None, speed: float = 1.0) -> Clock:
-    """Return a clock that shows `start` (aware; default: now) now, and runs `speed` times as fast as ours."""
+    """Return a clock that starts at `start` (aware; default: now) and runs `speed` times as fast as real time."""
     if start is not None and start.tzinfo is None:
         raise ValueError("the simulator's start needs a time zone, such as 2026-07-14T08:00:00+09:00")
-    began = datetime.now(UTC)
-    shown = began if start is None else start
+    real_start = datetime.now(UTC)
 
     def now() -> datetime:
-        return shown + (datetime.now(UTC) - began) * speed
+        return (start or real_start) + (datetime.now(UTC) - real_start) * speed
 
     return now
 
@@ -49,29 +48,25 @@ def serve(  # noqa: PLR0913 - each is an option of the command
     latency_ms: float = 0.0,
     start: datetime | None = None,
     speed: float = 1.0,
-    user: str = DEFAULT_USER,
-    password: str = DEFAULT_PASSWORD,
     sd_card: bool = False,
     rooms: Sequence[str] = ROOMS,
     faults: Faults | None = None,
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then return. To be called in the main thread.
+    """Serve until SIGINT or SIGTERM, then return. Call it in the main thread.
 
-    OSError, with a sentence to show, when nothing can listen there.
+    OSError, with a message for the user, when the port cannot be opened.
     """
     app = create_app(
         household or Household(),
-        user=user,
-        password=password,
         clock=simulated_clock(start, speed),
         latency_s=latency_ms / 1000,
         sd_card=sd_card,
         rooms=rooms,
-        switch=Switch(faults),
+        active_faults=ActiveFaults(faults),
     )
     listener = _listen(host, port)
     server = _server(app)
-    # Uvicorn hands a signal that ended it on to the handler before it: with its own there, that ends quietly.
+    # Uvicorn raises the signal again for the previous handler: its own handler there makes the process exit quietly.
     before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listener])
@@ -83,70 +78,71 @@ def serve(  # noqa: PLR0913 - each is an option of the command
 
 @dataclass
 class Running:
-    """A unit that is being served: `address` is `127.0.0.1:PORT`, `switch` holds the faults that requests meet."""
+    """A device that is being served; `address` is `127.0.0.1:PORT`."""
 
     address: str
     user: str
     password: str
     tally: Tally
-    switch: Switch
+    active_faults: ActiveFaults
 
     @property
     def faults(self) -> Faults | None:
-        """The faults in force; others may be set at any time, and requests are counted from then on."""
-        return self.switch.faults
+        """The current faults; setting them restarts the request numbers."""
+        return self.active_faults.faults
 
     @faults.setter
     def faults(self, faults: Faults | None) -> None:
-        self.switch.faults = faults
+        self.active_faults.faults = faults
+
+
+class DeviceOptions(TypedDict, total=False):
+    """Options of `create_app` that `running` passes on."""
+
+    latency_s: float
+    nonce_life_s: float
+    sd_card: bool
+    card_days: int
+    memory_days: int
+    rooms: Sequence[str]
 
 
 @contextmanager
-def running(  # noqa: PLR0913 - as `create_app`
+def running(
     household: Household | None = None,
     *,
     port: int = 0,
     clock: Clock | None = None,
     user: str = DEFAULT_USER,
     password: str = DEFAULT_PASSWORD,
-    latency_s: float = 0.0,
-    nonce_life_s: float = 3600.0,
     outages: Outages = (),
-    sd_card: bool = False,
-    card_days: int = CARD_D,
-    memory_days: int = MEMORY_D,
-    rooms: Sequence[str] = ROOMS,
     faults: Faults | None = None,
+    **options: Unpack[DeviceOptions],
 ) -> Iterator[Running]:
-    """Serve in a thread on the loopback (port 0: a free one) while the `with` block runs.
+    """Serve in a thread on 127.0.0.1 (port 0: a free one) during the `with` block.
 
-    While the clock shows a time within `outages` (from, to), and while the unit boots (REBOOTED), connections are
-    closed without an answer, and such requests are not in the tally. For the other parameters see `create_app`.
+    During `outages` (from, to; simulated time) and after REBOOTED, connections are closed without a response, and these
+    requests are not in the tally. For the other parameters see `create_app`.
     """
-    tally = Tally()
-    switch = Switch(faults)
     clock = clock or simulated_clock()
+    running = Running("", user, password, Tally(), ActiveFaults(faults))
     app = create_app(
         household or Household(),
         user=user,
         password=password,
         clock=clock,
-        latency_s=latency_s,
-        nonce_life_s=nonce_life_s,
-        tally=tally,
+        tally=running.tally,
         outages=outages,
-        sd_card=sd_card,
-        card_days=card_days,
-        memory_days=memory_days,
-        rooms=rooms,
-        switch=switch,
+        active_faults=running.active_faults,
+        **options,
     )
     listener = _listen("127.0.0.1", port)
+    running.address = f"127.0.0.1:{listener.getsockname()[1]}"
     server = _server(app, is_off=lambda: is_off(outages, clock()))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:
-        yield Running(f"127.0.0.1:{listener.getsockname()[1]}", user, password, tally, switch)
+        yield running
     finally:
         server.should_exit = True
         thread.join()
@@ -182,11 +178,12 @@ def _server(app: Starlette, is_off: Callable[[], bool] = lambda: False) -> uvico
             else:
                 super().data_received(data)
 
-    # No Date header: it would tell our time, not the simulated one. Nothing is logged: clients come and go.
+    # No Date header: it would show the real time, not the simulated one. Nothing is logged: clients may disconnect.
     return uvicorn.Server(
         uvicorn.Config(
             app,
             http=Protocol,
+            ws="none",
             log_config=None,
             log_level=100,
             access_log=False,

@@ -1,6 +1,6 @@
-"""Two pages of the settings: the list of the circuits, and the form that exports the SD card.
+"""Two settings pages: the list of the circuits, and the form that exports the SD card.
 
-Pure functions, as in `pages`.
+As in `pages`, these are pure functions.
 """
 
 from collections.abc import Mapping
@@ -36,18 +36,16 @@ _CIRCUIT_LIST = """<div id="main" class="wrap_set">
 
 
 def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
-    """Return page 734: all 45 places of the distribution board, and the registered circuits' names (by id) there."""
-    mains = [
-        {
-            "strLabel": "主幹",
-            "strId": "-",
-            "strLocation": "-",
-            "strCircuit": f"主幹L{phase}",
-            "strBtn": "0",
-            "strBtnType": "-",
-        }
-        for phase in (1, 2)
-    ]
+    """Return page 734: all 45 places of the distribution board, with the registered circuits' names (by id)."""
+    main = {
+        "strLabel": "主幹",
+        "strId": "-",
+        "strLocation": "-",
+        "strCircuit": "",
+        "strBtn": "0",
+        "strBtnType": "-",
+    }
+    mains = [main | {"strCircuit": f"主幹L{phase}"} for phase in (1, 2)]
     places = [
         {
             "strId": str(place),
@@ -58,11 +56,7 @@ def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
         }
         for place in range(43)
     ]
-    settings = {
-        "popupmsg": _POPUP_MESSAGES,
-        "pageno": 1,
-        "arrayCircuitNameList": mains + places,
-    }
+    settings = {"popupmsg": _POPUP_MESSAGES, "pageno": 1, "arrayCircuitNameList": mains + places}
     title = "計測回路名称設定"
     start = f'<script type="text/javascript">window.onload = init({to_json(settings)});</script>\n'
     return page(
@@ -77,7 +71,7 @@ def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
 
 
 def settings_page(token: str) -> bytes:
-    """Return exectop2.cgi: no XML declaration here, upper-case attributes, and the form before the body."""
+    """Return exectop2.cgi, which has no XML declaration, upper-case attributes, and its form before the body."""
     fields = {
         "top": "0",
         "graph": "0",

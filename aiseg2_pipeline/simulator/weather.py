@@ -1,4 +1,4 @@
-"""Sun, clouds and temperature over Tokyo, step by step. What people and appliances make of them belongs elsewhere."""
+"""Sun, clouds and temperature in Tokyo, step by step."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class Weather:
     """The weather at each of the steps (10 s each, counted from 1970 UTC)."""
 
     def __init__(self, seed: int, steps: IntArray) -> None:
-        """Look at the steps' sky; the arrays have the steps' shape."""
+        """Compute the weather; the arrays have the shape of `steps`."""
         seconds = (steps * STEP_S).astype(np.float64)
         days = seconds / DAY_S
         local_days = (seconds + JAPAN_S) / DAY_S
@@ -33,10 +33,10 @@ class Weather:
         self.sun_height: FloatArray = np.maximum(height, 0.0)  # sine of the sun's angle over the horizon
         self.is_dark: BoolArray = self.sun_height < 0.08
 
-        # The knots of the wave are noons, so that a day's weather and `is_rainy_day` are of one mind.
+        # The wave's whole positions are noons, so that a day's weather agrees with `is_rainy_day`.
         fine = wave(seed, "weather", local_days - 0.5)
         clear_sky = np.clip(0.12 + 1.3 * fine, 0.12, 1.0)
-        broken = 4 * clear_sky * (1 - clear_sky)  # neither a blue nor a grey sky has clouds that pass
+        broken = 4 * clear_sky * (1 - clear_sky)  # neither a blue nor a grey sky has passing clouds
         passing = wave(seed, "clouds", seconds / 150) * wave(seed, "banks of clouds", seconds / 1500)
         self.sunshine: FloatArray = self.sun_height * clear_sky * (1 - 0.75 * broken * passing)
 
@@ -47,5 +47,5 @@ class Weather:
 
 
 def is_rainy_day(seed: int, local_day: IntArray) -> BoolArray:
-    """Tell for each day (Japan's, counted from 1970) whether the washing is better dried indoors."""
+    """Return for each day (in Japan, counted from 1970) whether it is rainy."""
     return uniform(seed, "weather", local_day) < _RAINY_BELOW

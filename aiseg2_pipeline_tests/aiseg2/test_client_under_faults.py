@@ -19,10 +19,10 @@ from aiseg2_pipeline.aiseg2.models import DayGraph, LiveReading
 from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
-from aiseg2_pipeline.simulator.changes import HOSTILE_NAMES, changes
 from aiseg2_pipeline.simulator.faults import Fault, Faults
 from aiseg2_pipeline.simulator.household import Household, step_of
 from aiseg2_pipeline.simulator.server import Running, running
+from aiseg2_pipeline_tests.support.circuit_changes import HOSTILE_NAMES, changes
 from aiseg2_pipeline_tests.support.simulator_client import JAPAN
 
 _T = TypeVar("_T")

@@ -1,18 +1,20 @@
-"""What the virtual unit's web pages remember: days, days without electricity, circuits that change."""
+"""The history on the simulator's graph pages: days, outages, circuits that change."""
 
+import base64
+from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 
-import numpy as np
 import pytest
 import requests
 
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
-from aiseg2_pipeline.simulator.household import Household, Rename, step_of
-from aiseg2_pipeline_tests.support.simulator_client import CIRCUIT_LIST, JAPAN, NOON, Unit, simulated
+from aiseg2_pipeline.simulator.household import Household, Rename
+from aiseg2_pipeline_tests.support.simulator_client import CIRCUIT_LIST, JAPAN, NOON, Unit, graph_data, simulated
 
 TODAY = NOON.date()
 YESTERDAY = TODAY - timedelta(days=1)
 TOTALS = ("51111", "52111", "53111", "54111", "55111")
+SERIES = [*((page_id, None) for page_id in TOTALS), ("584", "8")]
 
 
 def at(day: date, hour: int, minute: int = 0, second: int = 0) -> datetime:
@@ -20,86 +22,131 @@ def at(day: date, hour: int, minute: int = 0, second: int = 0) -> datetime:
 
 
 def hours(unit: Unit, page_id: str, day: date, circuit_id: str | None = None) -> list[float]:
-    """Return a page's 24 hours: kWh, or litres."""
+    """Return a page's 24 hours in kWh or L."""
     page = unit.graph(page_id, day, circuit_id)
     return [sum(parts) for parts in zip(page["total1"], page["val2"] or [0] * 24, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Unit]:
+    with simulated() as unit:
+        yield unit
+
+
+@pytest.fixture
+def unit(shared: Unit) -> Unit:
+    shared.set_clock(NOON)
+    return shared
 
 
 # Days
 
 
-def test_pages_remember_today_and_as_many_days_before_it_as_asked() -> None:
-    with simulated(NOON, memory_days=3) as unit:
-        for page_id, circuit_id in [*((page_id, None) for page_id in TOTALS), ("584", "8")]:
-            known = [unit.graph(page_id, TODAY - timedelta(days=back), circuit_id) for back in (0, 3)]
-            assert all(float(page["val_kwh"]) > 0 for page in known)
-            for days in (-4, -400, 1, 30):
-                unknown = unit.graph(page_id, TODAY + timedelta(days=days), circuit_id)
-                assert (unknown["val_kwh"], unknown["totalValue"]) == ("-", "-")
-                assert not any(unknown["total1"] + unknown["val2"])
-                assert len(unknown["total1"]) == 24
+def test_the_hours_of_a_day_add_up_to_its_energy(unit: Unit) -> None:
+    energy = Household(1).energy_wh(at(YESTERDAY, 0), at(TODAY, 0))
+    totals_wh = [energy.generation_wh, energy.consumption_wh, energy.bought_wh, energy.sold_wh]
+    pages = [unit.graph(page_id, YESTERDAY) for page_id in TOTALS]
+    for page, exact_wh in zip(pages, totals_wh, strict=False):
+        values = page["total1"] + page["val2"]
+        assert sum(values) == pytest.approx(exact_wh / 1000, abs=0.0021)
+        assert page["val_kwh"] == page["totalValue"] == f"{sum(values):.3f}"
+        assert page["val_current"] == f"{YESTERDAY:%Y/%m/%d}"
+        assert [round(value, 3) for value in values] == values
+    made, used, bought, sold, water = pages
+    assert used["val2"] == bought["total1"]
+    own_and_sold = zip(used["total1"], sold["total1"], strict=True)
+    assert made["total1"] == [round(own + out, 3) for own, out in own_and_sold]
+    assert water["val_kwh"] == water["totalValue"] == str(sum(water["total1"]))
+    assert 100 < sum(water["total1"]) < 1000
+    circuits = [unit.graph("584", YESTERDAY, str(circuit.circuit_id)) for circuit in CIRCUITS]
+    assert [float(page["val_kwh"]) for page in circuits] == pytest.approx(energy.circuits_wh / 1000, abs=0.001)
+    assert all(f"{sum(page['total1']):.3f}" == page["val_kwh"] for page in circuits)
+    for hour, parts in enumerate(zip(*(page["total1"] for page in circuits), strict=True)):
+        whole = used["total1"][hour] + used["val2"][hour]
+        assert 0.8 * whole < sum(parts) <= whole
 
 
-def test_hot_water_is_whole_litres_that_add_up_to_the_day() -> None:
-    with simulated() as unit:
-        page = unit.graph("55111", YESTERDAY)
-        assert page["val_kwh"] == page["totalValue"] == str(sum(page["total1"]))
-        assert 100 < sum(page["total1"]) < 1000
-        assert unit.page("/page/graph/55111").get_element_by_id("unit_kwh").text == "L"
+def test_the_current_hour_grows_and_future_hours_are_0(unit: Unit) -> None:
+    unit.set_clock(NOON.replace(minute=0, second=0))
+    assert not any(unit.graph("52111")["total1"][12:])
+    unit.set_clock(NOON.replace(minute=30))
+    half = unit.graph("52111")
+    unit.set_clock(NOON.replace(hour=13))
+    whole = unit.graph("52111")
+    assert 0 < half["total1"][12] < whole["total1"][12]
+    assert half["total1"][:12] == whole["total1"][:12]
+    assert not any(half["total1"][13:])
+    assert len(half["total1"]) == len(half["val2"]) == len(half["total2"]) == 24
 
 
-def test_circuits_add_up_to_less_than_the_consumption_in_every_hour() -> None:
-    with simulated() as unit:
-        used = hours(unit, "52111", YESTERDAY)
-        circuits = [hours(unit, "584", YESTERDAY, str(circuit.circuit_id)) for circuit in CIRCUITS]
-    summed = [sum(hour) for hour in zip(*circuits, strict=True)]
-    assert all(0.8 * whole < part <= whole for part, whole in zip(summed, used, strict=True))
+def test_a_graph_has_the_day_before_for_comparison(unit: Unit) -> None:
+    for page_id in ("52111", "54111"):
+        before = [round(value, 3) for value in hours(unit, page_id, YESTERDAY)]
+        assert unit.graph(page_id)["total2"] == before
+
+
+@pytest.mark.parametrize("memory_days", [3, 400])
+def test_pages_cover_today_and_the_days_before_it(memory_days: int) -> None:
+    with simulated(memory_days=memory_days) as unit:
+        for page_id, circuit_id in SERIES:
+            for days in (0, -memory_days):
+                assert float(unit.graph(page_id, TODAY + timedelta(days=days), circuit_id)["val_kwh"]) > 0
+            for days in (1, 30, -memory_days - 1, -20_000):
+                day = TODAY + timedelta(days=days)
+                page = unit.graph(page_id, day, circuit_id)
+                assert (page["val_kwh"], page["totalValue"], page["total1"]) == ("-", "-", [0] * 24)
+                assert (any(page["val2"]), page["val_current"]) == (False, f"{day:%Y/%m/%d}")
+
+
+@pytest.mark.parametrize(
+    ("page_id", "circuit_id"), [("57111", None), ("584", None), ("584", "7"), ("584", "40"), ("584", "x")]
+)
+def test_gas_and_an_unknown_circuit_have_no_values(unit: Unit, page_id: str, circuit_id: str | None) -> None:
+    for days in (0, 3, 500):
+        page = unit.graph(page_id, TODAY - timedelta(days=days), circuit_id)
+        assert (page["val_kwh"], page["total1"], page["val2"], page["total2"]) == ("-", [], [], [])
+
+
+@pytest.mark.parametrize(
+    "query", ["x", "\xff", "[]", '{"day": 3}', '{"day": [2026, 2, 30]}', '{"day": [1, 1, 1]}']
+)
+def test_an_invalid_day_gives_today(unit: Unit, query: str) -> None:
+    for data in (base64.b64encode(query.encode("latin-1")).decode(), query):
+        assert graph_data(unit.get("/page/graph/51111", data=data).text)["val_current"] == "2026/07/14"
 
 
 # Outages
 
-OUTAGE = (at(YESTERDAY, 19, 20), at(YESTERDAY, 22, 45))
 
-
-def test_hours_in_which_the_unit_was_off_are_0_for_every_series() -> None:
-    with simulated(outages=[OUTAGE]) as unit:
-        for page_id, circuit_id in [*((page_id, None) for page_id in TOTALS), ("584", "8")]:
-            assert hours(unit, page_id, YESTERDAY, circuit_id)[20:22] == [0, 0]
-        page = unit.graph("52111", YESTERDAY)
+def test_an_outage_removes_the_unmeasured_energy_and_nothing_else(unit: Unit) -> None:
+    start, end = at(YESTERDAY, 19, 20), at(YESTERDAY, 22, 45)
+    day_before = YESTERDAY - timedelta(days=1)
+    with simulated(outages=[(start, end), (at(day_before, 0), at(YESTERDAY, 0))]) as cut:
+        for page_id, circuit_id in SERIES:
+            assert hours(cut, page_id, YESTERDAY, circuit_id)[20:22] == [0, 0]
+            assert float(cut.graph(page_id, day_before, circuit_id)["val_kwh"]) == 0
+        page = cut.graph("52111", YESTERDAY)
         assert float(page["val_kwh"]) == pytest.approx(sum(page["total1"] + page["val2"]), abs=1e-6)
+        used = hours(cut, "52111", YESTERDAY)
+    whole = hours(unit, "52111", YESTERDAY)
+    assert used[:19] == whole[:19]
+    before = Household(1).energy_wh(at(YESTERDAY, 19), start).consumption_wh
+    after = Household(1).energy_wh(end, at(YESTERDAY, 23)).consumption_wh
+    assert [used[19] * 1000, used[22] * 1000] == pytest.approx([before, after], abs=2)
+    # The counter's rounding carries over from the hours before.
+    assert used[23] == pytest.approx(whole[23], abs=0.0021)
 
 
-def test_an_outage_takes_from_an_hour_what_was_not_measured_and_nothing_else() -> None:
-    with simulated(outages=[OUTAGE]) as unit, simulated() as always_on:
-        cut = hours(unit, "52111", YESTERDAY)
-        whole = hours(always_on, "52111", YESTERDAY)
-        assert cut[:19] == whole[:19]
-    before = Household(1).energy_wh(at(YESTERDAY, 19), OUTAGE[0]).consumption_wh
-    after = Household(1).energy_wh(OUTAGE[1], at(YESTERDAY, 23)).consumption_wh
-    assert cut[19] * 1000 == pytest.approx(before, abs=2)
-    assert cut[22] * 1000 == pytest.approx(after, abs=2)
-    # A counter that was read at other times may differ by the Wh that it rounds off.
-    assert cut[23] == pytest.approx(whole[23], abs=0.0021)
-
-
-def test_a_day_without_electricity_is_nothing_but_zeros() -> None:
-    with simulated(outages=[(at(YESTERDAY, 0), at(TODAY, 0))]) as unit:
-        for page_id in TOTALS:
-            assert not any(hours(unit, page_id, YESTERDAY))
-            assert float(unit.graph(page_id, YESTERDAY)["val_kwh"]) == 0
-
-
-def test_a_unit_that_is_off_closes_every_connection_without_an_answer() -> None:
+def test_during_an_outage_every_connection_is_closed_without_a_response() -> None:
     start, end = at(TODAY, 12, 10), at(TODAY, 12, 20)
     with simulated(outages=[(start, end)]) as unit:
         assert unit.get(CIRCUIT_LIST).status_code == 200
         requested = unit.served.tally.requests.total()
         for off in (start, start + timedelta(minutes=5), end - timedelta(seconds=1)):
             unit.set_clock(off)
-            with pytest.raises(requests.ConnectionError):
-                unit.get(CIRCUIT_LIST)
-            with pytest.raises(requests.ConnectionError):
-                requests.get(f"http://{unit.served.address}/", timeout=10)
+            for get in (unit.get, unit.get_once):
+                with pytest.raises(requests.ConnectionError):
+                    get(CIRCUIT_LIST)
         assert unit.served.tally.requests.total() == requested
         unit.set_clock(end)
         assert unit.get(CIRCUIT_LIST).status_code == 200
@@ -116,57 +163,45 @@ def renamed(*renames: Rename) -> Household:
 
 
 def test_a_new_name_is_shown_from_its_time_on() -> None:
-    with simulated(NOON, renamed((RENAMED, 20, "書斎・机"))) as unit:
+    renames = (RENAMED + timedelta(seconds=30), 20, "書斎・机"), (RENAMED, 20, "一")
+    with simulated(NOON, renamed(*renames)) as unit:
         assert unit.registered()[20] == "洋室１"
         before = unit.graph("584", TODAY, "20")
         unit.set_clock(AFTER)
         assert unit.registered() == {c.circuit_id: c.name for c in CIRCUITS} | {20: "書斎・机"}
         names = [name for _, name in unit.all_circuits()]
-        assert "書斎机" in names
-        assert "洋室１" not in names
+        assert ("書斎机" in names, "洋室１" in names) == (True, False)
         after = unit.graph("584", TODAY, "20")
         assert (before["total1_string"], after["total1_string"]) == ("洋室１", "書斎・机")
         assert before["total1"][:12] == after["total1"][:12]
 
 
-def test_the_last_new_name_counts_in_whatever_order_they_are_given() -> None:
-    renames = [(RENAMED + timedelta(seconds=30), 20, "二"), (RENAMED, 20, "一")]
-    with simulated(AFTER, renamed(*renames)) as unit:
-        assert unit.registered()[20] == "二"
+def test_a_removed_circuit_is_on_no_page_but_still_uses_power(unit: Unit) -> None:
+    unit.set_clock(AFTER)
+    with simulated(AFTER, renamed((RENAMED, 20, None))) as removed:
+        assert removed.registered().keys() == unit.registered().keys() - {20}
+        names = [name for _, name in removed.all_circuits()]
+        assert (len(names), "洋室１" in names) == (31, False)
+        assert removed.flow()["u_capacity"] == unit.flow()["u_capacity"]
+        assert removed.graph("584", YESTERDAY, "20")["val_kwh"] == "-"
+        assert removed.graph("584", YESTERDAY, "21") == unit.graph("584", YESTERDAY, "21")
 
 
-def test_a_circuit_that_was_removed_is_nowhere_while_the_house_takes_as_much() -> None:
-    with simulated(AFTER, renamed((RENAMED, 20, None))) as unit, simulated(AFTER) as other:
-        assert unit.registered().keys() == other.registered().keys() - {20}
-        assert len(unit.all_circuits()) == 31
-        assert "洋室１" not in [name for _, name in unit.all_circuits()]
-        assert unit.flow()["u_capacity"] == other.flow()["u_capacity"]
-        assert unit.graph("584", YESTERDAY, "20")["val_kwh"] == "-"
-        assert unit.graph("584", YESTERDAY, "21") == other.graph("584", YESTERDAY, "21")
-
-
-def test_a_circuit_that_was_added_has_no_past() -> None:
+def test_an_added_circuit_has_no_history() -> None:
     added = at(YESTERDAY, 10, 30)
-    household = renamed((at(date(2000, 1, 1), 0), 20, None), (added, 20, "書斎"))
-    with simulated(NOON, household) as unit:
+    with simulated(NOON, renamed((at(date(2000, 1, 1), 0), 20, None), (added, 20, "書斎"))) as unit:
         assert unit.registered()[20] == "書斎"
         of_yesterday = hours(unit, "584", YESTERDAY, "20")
-        assert not any(of_yesterday[:10])
-        steps = Household(1).circuits_w(np.arange(180) + step_of(added))[:, 12]
-        assert of_yesterday[10] * 1000 == pytest.approx(steps.sum() / 360, abs=1)
-        assert all(of_yesterday[11:])
+        energy = Household(1).energy_wh(added, at(YESTERDAY, 11))
+        assert (any(of_yesterday[:10]), all(of_yesterday[11:])) == (False, True)
+        assert of_yesterday[10] * 1000 == pytest.approx(energy.circuits_wh[12], abs=1)
         assert unit.graph("584", YESTERDAY - timedelta(days=1), "20")["val_kwh"] == "0.000"
 
 
-def test_a_name_may_hold_any_character() -> None:
+def test_a_name_may_contain_any_character() -> None:
     name = "<b>&'\"</b>"
     with simulated(AFTER, renamed((RENAMED, 20, name))) as unit:
         assert unit.registered()[20] == name
         assert name in [shown for _, shown in unit.all_circuits()]
         assert unit.page("/page/graph/584").get_element_by_id("h_title").text == "回路ごと"
         assert unit.graph("584", TODAY, "20")["total1_string"] == name
-
-
-def test_only_circuits_of_the_household_can_be_renamed() -> None:
-    with pytest.raises(ValueError, match="no circuit 40"):
-        renamed((RENAMED, 40, "書斎"))

@@ -1,4 +1,4 @@
-"""The simulator as its tests read it: over HTTP, with a client that knows nothing of the project's own."""
+"""An HTTP client for tests of the simulator; it uses nothing of the project's own client."""
 
 import base64
 import io
@@ -31,27 +31,44 @@ CARD_PAGE = "/set/exectop2.cgi"
 
 
 class Unit:
-    """A running unit whose clock the test sets, and one session that reads it."""
+    """A running simulator whose clock the test sets, and a session with it."""
 
     def __init__(self, served: Running, times: list[datetime]) -> None:
         self.served = served
         self.times = times
-        self.session = session_for(served)
+        self.session = requests.Session()
+        self.session.auth = HTTPDigestAuth(served.user, served.password)
 
     def set_clock(self, time: datetime) -> None:
         self.times[0] = time
 
+    def url(self, path: str) -> str:
+        return f"http://{self.served.address}{path}"
+
     def get(self, path: str, **params: str) -> requests.Response:
-        return self.session.get(f"http://{self.served.address}{path}", params=params, timeout=10)
+        return self.session.get(self.url(path), params=params, timeout=10)
+
+    def post_flow(self) -> requests.Response:
+        return self.session.post(self.url(FLOW), data={"data": "{}"}, timeout=10)
+
+    def authorization(self, path: str) -> str:
+        """Return the header of the session's next request; the session needs a nonce."""
+        auth: Any = self.session.auth
+        header: str = auth.build_digest_header("GET", self.url(path))
+        return header
+
+    def get_once(self, path: str, authorization: str | None = None) -> requests.Response:
+        """Send a single request without a session, which does not repeat it after a 401."""
+        headers = {} if authorization is None else {"Authorization": authorization.encode()}
+        return requests.get(self.url(path), headers=headers, timeout=10)
 
     def page(self, path: str, **params: str) -> html.HtmlElement:
-        answer = self.get(path, **params)
-        assert answer.status_code == 200
-        return html.fromstring(answer.content)
+        response = self.get(path, **params)
+        assert response.status_code == 200
+        return html.fromstring(response.content)
 
     def flow(self) -> dict[str, Any]:
-        answer = self.session.post(f"http://{self.served.address}{FLOW}", data={"data": "{}"}, timeout=10)
-        flow: dict[str, Any] = answer.json()
+        flow: dict[str, Any] = self.post_flow().json()
         return flow
 
     def circuits(self, number: int) -> list[tuple[str, str]]:
@@ -65,51 +82,57 @@ class Unit:
         return [row for number in (1, 2, 3, 4) for row in self.circuits(number)]
 
     def graph(self, page_id: str, day: date | None = None, circuit_id: str | None = None) -> dict[str, Any]:
-        asked: dict[str, Any] = {} if circuit_id is None else {"circuitid": circuit_id}
+        query: dict[str, Any] = {} if circuit_id is None else {"circuitid": circuit_id}
         if day is not None:
-            asked["day"] = [day.year, day.month, day.day]
-        data = {"data": base64.b64encode(json.dumps(asked).encode()).decode()} if asked else {}
+            query["day"] = [day.year, day.month, day.day]
+        data = {"data": base64.b64encode(json.dumps(query).encode()).decode()} if query else {}
         return graph_data(self.get(f"/page/graph/{page_id}", **data).text)
 
     def registered(self) -> dict[int, str]:
         """Return the names on page 734 by id."""
-        match = re.search(r"window\.onload = init\((\{.*\})\);", self.get(CIRCUIT_LIST).text)
-        assert match is not None
-        places = json.loads(match[1])["arrayCircuitNameList"]
+        places = circuit_places(self.get(CIRCUIT_LIST).text)
         return {int(place["strId"]): place["strCircuit"] for place in places if place["strBtnType"] == "1"}
 
     def token(self) -> str:
-        match = re.search(r'NAME="csrftoken" VALUE="(\w+)"', self.get(CARD_PAGE).text)
-        assert match is not None
-        return match[1]
+        return _search(r'NAME="csrftoken" VALUE="(\w+)"', self.get(CARD_PAGE).text)
 
     def card(self) -> dict[str, str]:
         """Return the members of the SD card's export by name."""
-        answer = self.get(CARD_PAGE, downType="1", csrftoken=self.token())
-        assert answer.status_code == 200
-        with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        response = self.get(CARD_PAGE, downType="1", csrftoken=self.token())
+        assert response.status_code == 200
+        with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
             return {name: archive.read(name).decode() for name in archive.namelist()}
 
 
 @contextmanager
 def simulated(now: datetime = NOON, household: Household | None = None, **options: Any) -> Iterator[Unit]:
-    """Serve a unit whose clock stands at `now`; `options` as for `running`."""
+    """Serve a simulator whose clock stands at `now`; `options` as for `running`."""
     times = [now]
     with running(household, clock=lambda: times[0], **options) as served:
         yield Unit(served, times)
 
 
-def session_for(served: Running) -> requests.Session:
-    session = requests.Session()
-    session.auth = HTTPDigestAuth(served.user, served.password)
-    return session
+def circuit_places(text: str) -> list[dict[str, str]]:
+    """Return the 45 places on page 734."""
+    places: list[dict[str, str]] = json.loads(_search(r"window\.onload = init\((\{.*\})\);", text))[
+        "arrayCircuitNameList"
+    ]
+    return places
 
 
 def graph_data(text: str) -> dict[str, Any]:
-    match = re.search(r"graph_data = (\{.*?\});", text)
-    total = re.search(r'id="val_kwh">([^<]*)<', text)
-    shown = re.search(r'id="val_current">([^<]*)<', text)
+    """Return a graph page's data, its total and its day."""
+    total, day = _search(r'id="val_kwh">([^<]*)<', text), _search(r'id="val_current">([^<]*)<', text)
+    return {**json.loads(_search(r"graph_data = (\{.*?\});", text)), "val_kwh": total, "val_current": day}
+
+
+def shown_clock(text: str) -> dict[str, str]:
+    """Return the clock of a page."""
+    clock: dict[str, str] = json.loads(_search(r"TimeInfoVariable\.serverTime = '(.*?)';", text))
+    return clock
+
+
+def _search(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
     assert match is not None
-    assert total is not None
-    assert shown is not None
-    return {**json.loads(match[1]), "val_kwh": total[1], "val_current": shown[1]}
+    return match[1]

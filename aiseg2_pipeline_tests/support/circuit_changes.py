@@ -1,7 +1,6 @@
-"""What people do to their circuits in the course of time: rename, remove, add again, give two the same name.
+"""Random changes of the simulated household's circuits: renamed, removed, added again, two with the same name.
 
-The names are some that people choose, and some that nobody should have to choose: a unit takes what is typed or read
-from its card. Which circuits there are at first belongs in `appliances`.
+Some names are ordinary, others hostile: the device accepts every name that is typed or read from its card.
 """
 
 from datetime import datetime, timedelta
@@ -55,13 +54,13 @@ HOSTILE_NAMES = (
     "0",
     "NaN",
 )
-_A_DAY = 0.4  # the chance of a change
-_MOST_REMOVED = 8
+_CHANGE_PROBABILITY = 0.4  # a day
+_MAX_REMOVED = 8
 _IDS = [circuit.circuit_id for circuit in CIRCUITS]
 
 
 def changes(seed: int, start: datetime, days: int, *, whole_hours: bool = False) -> list[Rename]:
-    """Return what changes in `days` days from `start` (aware), in order of time: about two things in five days.
+    """Return the changes in `days` days from `start` (aware), in order of time: about two in five days.
 
     With `whole_hours`, only at whole hours after `start`.
     """
@@ -72,19 +71,19 @@ def changes(seed: int, start: datetime, days: int, *, whole_hours: bool = False)
             float(uniform(seed, f"circuits change: {subject}", np.array([day]))[0])
             for subject in ("happens", "hour", "what", "which", "name")
         )
-        if happens >= _A_DAY:
+        if happens >= _CHANGE_PROBABILITY:
             continue
         after = timedelta(hours=int(24 * hour) if whole_hours else 24 * hour)
         removed = [circuit_id for circuit_id in _IDS if names[circuit_id] is None]
-        there = [circuit_id for circuit_id in _IDS if names[circuit_id] is not None]
-        circuit_id = there[int(which * len(there))]
+        registered = [circuit_id for circuit_id in _IDS if names[circuit_id] is not None]
+        circuit_id = registered[int(which * len(registered))]
         new: str | None = HOSTILE_NAMES[int(name * len(HOSTILE_NAMES))]
-        if what < 0.15 and len(removed) < _MOST_REMOVED:
+        if what < 0.15 and len(removed) < _MAX_REMOVED:
             new = None
         elif what < 0.3 and removed:
             circuit_id = removed[int(which * len(removed))]
         elif what < 0.45:
-            new = names[there[int(name * len(there))]]
+            new = names[registered[int(name * len(registered))]]
         elif what < 0.65:
             new = ORDINARY_NAMES[int(name * len(ORDINARY_NAMES))]
         names[circuit_id] = new
