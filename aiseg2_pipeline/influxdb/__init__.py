@@ -1,4 +1,4 @@
 """InfluxDB: the schema as line protocol, one request, and the delivery of pending rows in batches.
 
-Which rows are pending belongs in `store`; when a delivery runs, in `orchestration`.
+Which rows are pending belongs in `store`; the schedule of deliveries in `orchestration`.
 """

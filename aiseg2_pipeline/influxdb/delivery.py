@@ -1,8 +1,8 @@
-"""Brings what a destination is owed from the store to InfluxDB, and notes what it has.
+"""Sends a destination's pending rows from the store to InfluxDB, and acknowledges them in the store.
 
-Here is decided what goes into one request, and what a refusal means for the rows in it. One request, its
-timeouts and its errors belong in `client`; which rows are pending, in `store`. Trying again is the caller's: each
-answer is noted in the store at once, so the next run goes on where this one stopped.
+It chooses the rows of each request, and handles rejected ones. One request, its timeouts and its errors belong in
+`client`; which rows are pending, in `store`. The caller retries: each answer is stored at once, so the next run
+continues where this one stopped.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from aiseg2_pipeline.influxdb.line_protocol import lines as power_lines
 from aiseg2_pipeline.store import Destination, PendingBatch, Store
 
 MAX_SPLIT_REQUESTS = 200
-# With less than this left no request begins: its time-out would say nothing about the server.
+# No request starts with less time left: its timeout would not mean that the server is down.
 LEAST_REQUEST_S = 0.5
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a delivery did: rows and points acknowledged by the server, rows set aside, requests made.
+    """Sum up a delivery: rows and points acknowledged by the server, rows set aside, requests made.
 
-    `hours` are those of which it wrote rows and nothing is left pending; `left_hours` counts the destination's
-    hours with pending rows; `stopped` is the sentence that says why it ended before all was settled, if it did;
-    `refusal` the newest one of the rows set aside, unless all were beyond the bucket's retention, which is as it should be.
+    `hours` had rows written and have none pending now; `left_hours` counts the destination's hours with pending rows;
+    `stopped` says why the delivery ended early, None if it did not; `refusal` is the newest error of the rows set aside,
+    None if all of them were beyond the bucket's retention, which is expected.
     """
 
     rows: int
@@ -60,14 +60,14 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     on_progress: Callable[[int], None] | None = None,
     lines: Callable[[pd.DataFrame], list[tuple[str, ...]]] = power_lines,
 ) -> Delivery:
-    """Send what is pending of `hours` (UTC starts; None: of all): the running hour, then the others, oldest first.
+    """Send the pending rows of `hours` (UTC starts; None: all): the running hour first, then the others, oldest first.
 
-    At most `max_older_rows` rows of hours other than the running one. `deadline` is a time of `clock` after which
-    nothing is begun or waited for. `on_progress` is told after each batch how many rows are settled so far. One
-    delivery at a time to a destination, over all processes; another one is waited for until the deadline.
+    It sends at most `max_older_rows` rows of hours other than the running one. After `deadline`, a time of `clock`, no
+    request or wait starts. `on_progress` gets the number of rows settled so far after each batch. A file lock allows one
+    delivery at a time to a destination, across processes; another one waits for it until the deadline.
 
-    `lines` makes the store's rows into points. Rows that the server will never take are set aside with its reason.
-    Raises StoreError, and Unavailable and Misconfigured with what was delivered until then in `delivery`; what was noted stays noted.
+    `lines` converts the store's rows to points. Rows that the server rejects for good are set aside with its reason.
+    Raises StoreError, and Unavailable and Misconfigured with the Delivery so far in `delivery`; acknowledged rows stay so.
     """
     run = _Run(store, writer, destination, now, deadline, clock, lines)
     wanted = None if hours is None else set(hours)
@@ -79,12 +79,12 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
                 pending.remove(running_hour)
                 run.settle([running_hour], batch_rows, sys.maxsize, on_progress)
             left = max_older_rows
-            # A day of UTC at a time, as InfluxDB keeps its shards.
+            # A request spans at most one UTC day, as InfluxDB's shards do.
             for _, day in itertools.groupby(pending, key=datetime.date):
                 left -= run.settle(list(day), batch_rows, left, on_progress)
     except Timeout:
         stopped = (
-            f"Another run is writing to the bucket {destination.bucket}; what is pending goes out with the next."
+            f"Another run is writing to the bucket {destination.bucket}; the next run sends the pending rows."
         )
     except _StoppedError as reason:
         stopped = str(reason)
@@ -95,21 +95,21 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
 
 
 def delivery_lock(store: Store, destination: Destination, patience_s: float) -> FileLock:
-    """Return what keeps all deliveries to a destination out while it is held; entering it may raise filelock.Timeout.
+    """Return the lock that excludes all deliveries to a destination; entering it may raise filelock.Timeout.
 
-    `patience_s` is -1 where there is no end.
+    `patience_s` of -1 waits without end.
     """
     name = hashlib.sha256(repr(destination).encode()).hexdigest()[:12]
     return FileLock(store.path.with_name(f"outbox-{name}.lock"), timeout=patience_s, mode=0o600)
 
 
 class _StoppedError(Exception):
-    """Why a run ends before all is settled."""
+    """Report why a delivery ends early."""
 
 
 @dataclass
 class _Run:
-    """One delivery: its limits, and what it has done so far."""
+    """One delivery: its limits and its progress."""
 
     store: Store
     writer: InfluxWriter
@@ -127,7 +127,7 @@ class _Run:
     written_hours: set[int] = field(default_factory=set)
 
     def delivery(self, stopped: str | None) -> Delivery:
-        """Sum up."""
+        """Return the delivery's sums."""
         pending = set(self.store.pending_hours(self.destination))
         written = (datetime.fromtimestamp(hour, UTC) for hour in sorted(self.written_hours))
         hours = tuple(hour for hour in written if hour not in pending)
@@ -136,20 +136,18 @@ class _Run:
         )
 
     def patience_s(self) -> float:
-        """Return the seconds left, -1 where there is no end: what FileLock wants."""
+        """Return the seconds left as FileLock's timeout: -1 without a deadline."""
         return -1 if self.deadline is None else max(0.0, self.deadline - self.clock())
 
     def settle(
         self, hours: Sequence[datetime], batch_rows: int, most_rows: int, on_progress: Callable[[int], None] | None
     ) -> int:
-        """Settle what is pending of these hours, at most `most_rows` rows; return how many rows it were."""
+        """Write or set aside at most `most_rows` pending rows of these hours; return the number of rows."""
         settled = 0
         while not (batch := self.store.pending_rows(self.destination, hours, batch_rows)).frame.empty:
             rows = min(len(batch.frame), most_rows - settled)
             if rows == 0:
-                raise _StoppedError(
-                    "This run has sent its share of older rows; the rest goes out with the next ones."
-                )
+                raise _StoppedError("This run has sent its share of older rows; the next runs send the rest.")
             self._send(batch, self.lines(batch.frame), 0, rows)
             settled += rows
             if on_progress is not None:
@@ -159,9 +157,9 @@ class _Run:
     def _send(
         self, batch: PendingBatch, points: list[tuple[str, ...]], start: int, stop: int, *, split: bool = False
     ) -> None:
-        """Send rows [start, stop) as one request; where that is refused, as several, in order.
+        """Send rows [start, stop) as one request; if it is refused, as several, in order.
 
-        So what is settled is the batch's first rows at any time, and is noted at once.
+        The settled rows are therefore always the batch's first ones, and are acknowledged at once.
         """
         try:
             self._request(points[start:stop], split=split)
@@ -188,21 +186,21 @@ class _Run:
         if split:
             if self.split_requests == MAX_SPLIT_REQUESTS:
                 raise _StoppedError(
-                    f"InfluxDB refuses points, and {MAX_SPLIT_REQUESTS} requests were not enough to tell which; "
-                    "the next run goes on."
+                    f"InfluxDB refuses points, and {MAX_SPLIT_REQUESTS} requests did not identify them all; "
+                    "the next run continues."
                 )
             self.split_requests += 1
         left_s = None if self.deadline is None else self.deadline - self.clock()
         if left_s is not None and left_s < LEAST_REQUEST_S:
-            raise _StoppedError("The time for this run is over; what is pending goes out with the next.")
+            raise _StoppedError("The time for this run is over; the next run sends the pending rows.")
         self.requests += 1
         self.writer.write([point for row in points for point in row], left_s)
 
 
 def _cuts(batch: PendingBatch, start: int, stop: int, refusal: Rejected | TooLarge) -> list[int]:
-    """Return where to cut rows [start, stop) after a refusal; nowhere where it holds for all of them.
+    """Return where to cut rows [start, stop) after a refusal; empty if it applies to all of them.
 
-    Retention goes by time, so hours are told apart, not points. Anything else is halved, down to the row.
+    Retention depends on time only, so those rows are cut by hour. Any others are halved, down to one row.
     """
     if isinstance(refusal, BeyondRetention):
         hours = batch.hours[start:stop]

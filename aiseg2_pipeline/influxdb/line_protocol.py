@@ -1,16 +1,17 @@
-"""Readings rows as InfluxDB points: the schema of the bucket, which nothing else knows.
+"""Rows of the stores as InfluxDB points: the schema of the bucket, defined here alone.
 
-`power` stays exactly what dashboards of today's forwarder read: one float field `value`, and the tag `summary`
-for a total or `detail-type` and `detail-section` for a device or a circuit. That a row is filled is told beside
-it, in `power_fill`: another field or tag in `power` would add a series to every dashboard. Sending the points
-belongs in `client` and `delivery`.
+`power` stays compatible with the dashboards of the earlier forwarder: one float field `value`, and the tag `summary`
+for a total or `detail-type` and `detail-section` for a device or a circuit. A filled row is marked by a second point in
+`power_fill`, because another field or tag in `power` would add a series to every dashboard. Sending the points belongs
+in `client` and `delivery`.
 
-Every name comes back as it was sent, except for what line protocol cannot say: it has no escape for a backslash.
-- One at the end of a tag would escape what follows it, so influxdb-client puts a space there: the server reads the name
-  with a space for its last character. `power` has the unit behind a name; a room or a circuit's energy has not.
-- A backslash before a space, another before an equals sign, and a quote after them: InfluxDB looks for the end of the
-  line past the end of the line, and refuses this point and the next of the request. It stores nothing else for them,
-  and `delivery` splits what was refused until the point stands alone, which is read as it was meant.
+InfluxDB stores every name as the device shows it, with two exceptions, because line protocol cannot escape a backslash:
+- At the end of a tag a backslash would escape the next character, so influxdb-client appends a space: the server stores
+  the name with a space as its last character. In `power` the unit follows the name; a room and a circuit's energy have
+  no unit.
+- With a backslash before a space, another before an equals sign, and a quote after them, InfluxDB searches the end of the
+  line beyond it, and rejects this point and the next of the request. It stores no wrong point for them, and `delivery`
+  splits the rejected rows until the point is alone, which is parsed correctly.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 MEASUREMENTS = ("power", "power_fill", "battery")
 ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost")
 CLIMATE_MEASUREMENTS = ("climate",)
-# Names a circuit as it was called at a time, by its id; None where nobody knows.
+# Returns a circuit's name at a time, by its id; None if it is unknown.
 NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
 
@@ -33,11 +34,11 @@ CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
 def lines(readings: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return for each row of a readings frame, in order, its points as line protocol in nanoseconds.
 
-    A row is one point; a filled row (`interval_s` > 0) has a second one in `power_fill`.
+    A filled row (`interval_s` > 0) has a second point, in `power_fill`.
     """
-    # Pandas' own iteration over text takes six times as long as numpy's.
+    # Iterating over text takes pandas six times as long as numpy.
     series = list(zip(*(readings[label].to_numpy() for label in ("kind", "name", "unit")), strict=True))
-    # A day has 52 000 rows of a few dozen series: each is escaped once (a Point a row takes four times as long).
+    # A day has 52 000 rows of a few dozen series: each series is escaped once (a Point for each row takes four times as long).
     heads = {key: _heads(*key) for key in set(series)}
     times_ns = readings["time"].astype("int64")
     points: list[tuple[str, ...]] = []
@@ -63,7 +64,7 @@ def series_tags(kind: str, name: str, unit: str) -> dict[str, str]:
 def energy_lines(rows: pd.DataFrame, name_of: NameOf) -> list[tuple[str, ...]]:
     """Return for each row of an energy frame, in order, its point as line protocol in nanoseconds.
 
-    Half hours, whose hours are rows as well, and what is only remembered for ourselves are no points.
+    Half hours, whose hours are rows as well, and the pipeline's own notes have no points.
     """
     heads: dict[tuple[str, str, str | None], str | None] = {}
     points: list[tuple[str, ...]] = []
@@ -122,7 +123,7 @@ def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None
 
 
 def _heads(kind: str, name: str, unit: str) -> tuple[str, str]:
-    """Return what comes before the number in the series' point, and in the point that tells of a fill."""
+    """Return the line up to the number, for the series' point and for its mark of a fill."""
     tags = series_tags(kind, name, unit)
     measurement = "battery" if kind == "battery" else "power"
     return _head(measurement, tags, "value"), _head("power_fill", tags, "interval_s")
