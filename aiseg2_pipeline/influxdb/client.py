@@ -247,8 +247,10 @@ class InfluxWriter:
             status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
             or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         ):
+            # InfluxDB 2.9.1 answers 500 after a full disk was freed until it is restarted.
+            answer = f"{status}: {_shortened(message)}" if message else f"{status}"
             return Unavailable(
-                f"InfluxDB at {self.url} cannot take it now ({status}): wait, and if this goes on, look at its log.",
+                f"InfluxDB at {self.url} cannot take requests now ({answer}): wait, and if this continues, check its log and restart it.",
                 _retry_after_s(error),
             )
         return self._error_of_setting(status, message or "")

@@ -141,8 +141,9 @@ def test_a_server_that_accepts_and_says_nothing_is_given_up_in_time() -> None:
 def test_a_server_that_asks_to_wait_is_worth_another_try(
     influx: Influx, writer: InfluxWriter, status: int, headers: dict[str, str], retry_after_s: float | None
 ) -> None:
-    influx.proxy.fault = lambda _: Fault(status, headers)
-    with pytest.raises(Unavailable, match=str(status)) as raised:
+    body = b'{"code":"internal error","message":"write /wal/1.wal: no space left on device"}'
+    influx.proxy.fault = lambda _: Fault(status, headers, body)
+    with pytest.raises(Unavailable, match=f"{status}: write /wal/1.wal: no space left on device") as raised:
         writer.write([point()])
     assert raised.value.retry_after_s == retry_after_s
     assert len(influx.proxy.requests) == 1
