@@ -181,8 +181,14 @@ class _Run:
         self.store.acknowledge(self.destination, batch, stop)
 
     def _request(self, points: list[tuple[str, ...]], *, split: bool) -> None:
-        if not any(points):
-            return
+        # The marks of filled rows first: of a request with a rejected point the server stores the other points, and a
+        # filled value must not be in the bucket without its mark.
+        marks = [mark for row in points for mark in row[1:]]
+        for lines in (marks, [row[0] for row in points if row]):
+            if lines:
+                self._write(lines, split=split)
+
+    def _write(self, lines: list[str], *, split: bool) -> None:
         if split:
             if self.split_requests == MAX_SPLIT_REQUESTS:
                 raise _StoppedError(
@@ -194,7 +200,7 @@ class _Run:
         if left_s is not None and left_s < LEAST_REQUEST_S:
             raise _StoppedError("The time for this run is over; the next run sends the pending rows.")
         self.requests += 1
-        self.writer.write([point for row in points for point in row], left_s)
+        self.writer.write(lines, left_s)
 
 
 def _cuts(batch: PendingBatch, start: int, stop: int, refusal: Rejected | TooLarge) -> list[int]:

@@ -97,7 +97,7 @@ def test_a_frame_that_went_to_influxdb_reads_back_equal(home: Home) -> None:
         points=17,
         hours=(RUNNING - 2 * HOUR, RUNNING),
         set_aside=0,
-        requests=2,
+        requests=3,
         left_hours=0,
         stopped=None,
     )
@@ -283,6 +283,16 @@ def test_points_that_influxdb_will_never_take_are_set_aside_and_all_others_go_th
     written = home.influx.points("power")
     assert len(written) == 9
     assert home.deliver().requests == 0
+
+
+def test_a_filled_value_is_not_written_when_its_mark_is_refused(home: Home) -> None:
+    with home.influx.writer() as writer:
+        writer.write([f'power_fill,summary=x interval_s="1" {int(RUNNING.timestamp())}000000000'])
+    filled = [Row(RUNNING + n * MINUTE, "total", "総消費電力", 0.25, "kW", 3600) for n in range(2)]
+    home.store.upsert(frame([*filled, Row(RUNNING + 2 * MINUTE, "total", "総消費電力", 0.5, "kW", 0)]))
+    delivery = home.deliver()
+    assert (delivery.rows, delivery.set_aside) == (1, 2)
+    assert [point["value"] for point in home.influx.points("power")] == [0.5]
 
 
 def test_names_that_influxdb_misreads_beside_other_lines_come_back_as_sent(home: Home) -> None:

@@ -99,6 +99,7 @@ class InfluxFaults:
         self.kinds = tuple(kinds)
         self.tally: Counter[str] = Counter()
         self.poisoned: set[str] = set()
+        self._marked: set[tuple[str, ...]] = set()
         self._slow_s = slow_s
         self._lasts = lasts
         self._chance = random.Random(seed)  # noqa: S311 - a test's dice, to be thrown again
@@ -112,7 +113,14 @@ class InfluxFaults:
         self.poisoned.clear()
 
     def __call__(self, exchange: Exchange) -> Fault | None:
-        """Return what becomes of this write; None: nothing."""
+        """Return the fault of this write; None for no fault."""
+        fault = self._next(exchange)
+        # A row whose mark of a fill was accepted is never refused: the mark would stay without its value.
+        marks = (line for line in exchange.lines if line.startswith("power_fill,"))
+        self._marked.update(_row(mark) for mark in marks if mark not in self.poisoned)
+        return fault
+
+    def _next(self, exchange: Exchange) -> Fault | None:
         if not self.poisoned.isdisjoint(exchange.lines):
             return self._refused(exchange)
         if self._left == 0 and self._chance.random() < self.rate:
@@ -131,7 +139,10 @@ class InfluxFaults:
             return None
         if kind == "refused":
             self._left = 0
-            row = _row(self._chance.choice(exchange.lines))
+            rows = [row for line in exchange.lines if (row := _row(line)) not in self._marked]
+            if not rows:
+                return None
+            row = self._chance.choice(rows)
             self.poisoned.update(line for line in exchange.lines if _row(line) == row)
             return self._refused(exchange)
         return {
