@@ -1,4 +1,4 @@
-"""Names out of a hostile page, through store and outbox into a real InfluxDB: one point a row, in the series meant."""
+"""Names of a hostile page in a real InfluxDB: each row is one point, in its own series."""
 
 import itertools
 import json
@@ -51,18 +51,18 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def told(name: str) -> str:
-    """Return what page 734 makes of a name, as JSON can write any."""
+def parsed_name(name: str) -> str:
+    """Return a name as the parser of page 734 returns it."""
     body = circuit_list(["QQ"]).replace(b'"QQ"', json.dumps(name).encode())
     return pages.circuit_list(body).circuits[0].name
 
 
 def reach_influxdb(store: Store, influx: Influx, names: list[str]) -> None:
-    """Assert that a reading with devices of these names comes back from InfluxDB as it was stored, and nothing else."""
-    # Each example has an hour of its own: a delivery takes whole ones.
+    """Assert that InfluxDB has the stored reading with devices of these names, and no other point."""
+    # Each example has its own hour, because a delivery sends whole hours.
     hour = START + next(_hours) * HOUR
     flow = pages.flow_from_json(flow_json(g_d_1_title="QQ").replace(b'"QQ"', json.dumps(names[0] + "x").encode()))
-    circuits = tuple(CircuitPower(told(name), float(n)) for n, name in enumerate(names))
+    circuits = tuple(CircuitPower(parsed_name(name), float(n)) for n, name in enumerate(names))
     table = live_frame(LiveReading(hour, flow, circuits, None, None, None, 0, 0.0))
     store.upsert(table)
     with influx.writer() as writer:
@@ -89,22 +89,22 @@ def test_no_name_writes_another_point(store: Store, influx: Influx, name: str) -
 # One bucket and one store for all examples.
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
-def test_any_names_reach_influxdb_as_the_series_that_were_meant(store: Store, influx: Influx, seed: int) -> None:
+def test_any_names_are_stored_in_their_series(store: Store, influx: Influx, seed: int) -> None:
     garbage = Garbage(Random(seed))  # noqa: S311 - no secret
     reach_influxdb(store, influx, [garbage.name() for _ in range(garbage.chance.randrange(1, 12))])
 
 
-def test_the_points_of_every_name_read_back_by_the_rules_of_line_protocol() -> None:
-    read_back([told(name) for name in NAMES])
+def test_the_points_of_every_name_parse_by_the_rules_of_line_protocol() -> None:
+    read_back([parsed_name(name) for name in NAMES])
 
 
-def test_names_of_rooms_and_of_the_energys_circuits_come_back_as_told(influx: Influx) -> None:
-    names = [told(name) for name in (*NAMES, *INJECTIONS)]
+def test_names_of_rooms_and_circuits_are_stored_as_shown(influx: Influx) -> None:
+    names = [parsed_name(name) for name in (*NAMES, *INJECTIONS)]
     rooms = climate.frame(START, [Room(name, 20.5, 50) for name in names if name.strip()])
     ids = [str(number) for number in range(len(names))]
     hours = energy.frame(energy.interval(START, energy.USAGE, circuit, 7, energy.HOUR_S) for circuit in ids)
     with influx.writer() as writer:
-        # One at a time: what a server makes of two lines together is the outbox's to sort out.
+        # One at a time: `delivery` handles lines that the server rejects beside others.
         for row in [
             *line_protocol.climate_lines(rooms),
             *line_protocol.energy_lines(hours, lambda circuit, _: names[int(circuit)]),

@@ -1,4 +1,4 @@
-"""Points are what today's forwarder writes, and names come back from a real server as they were sent."""
+"""Points have the schema of the earlier forwarder, and a real server stores names as they were sent."""
 
 import itertools
 from datetime import UTC, datetime
@@ -19,11 +19,11 @@ AWKWARD_NAMES = [
     " lead", "trail ", "#comment", "", "(W)", "🔌 充電", "キッチン　パントリー", "洋室１・エアコン", "-", "e\u0301",
     "\ufeffmark", "line\u2028break", 'k=v,"x y"\\', "value=1", "power,summary=x value=1 1",
 ]  # fmt: skip
-# The characters that line protocol knows, more often than chance brings them.
+# Mostly the characters with a meaning in line protocol.
 NAMES = st.text(st.sampled_from(",= \"\\'(#") | st.characters()).map(clean_name)
 
 
-def test_a_row_of_each_kind_is_written_as_todays_forwarder_writes_it() -> None:
+def test_a_row_of_each_kind_has_its_measurement_tags_and_field() -> None:
     readings = frame(
         [
             Row(TIME, "total", "総発電電力", 2.1, "kW", 0),
@@ -31,20 +31,17 @@ def test_a_row_of_each_kind_is_written_as_todays_forwarder_writes_it() -> None:
             Row(TIME, "total", "売買電力", -0.9, "kW", 0),
             Row(TIME, "generation", "太陽光発電", 2130, "W", 0),
             Row(TIME, "usage", "ＬＤ", 224, "W", 0),
+            Row(TIME, "battery", "充電率", 80, "%", 0),
+            Row(TIME, "battery", "状態", -1, "", 0),
         ]
     )
+    assert lines(frame([])) == []
     assert lines(readings) == [
         (f"power,summary=総発電電力(kW) value=2.1 {TIME_NS}",),
         (f"power,summary=総消費電力(kW) value=1.2 {TIME_NS}",),
         (f"power,summary=売買電力(kW) value=-0.9 {TIME_NS}",),
         (f"power,detail-section=太陽光発電(W),detail-type=generation value=2130.0 {TIME_NS}",),
         (f"power,detail-section=ＬＤ(W),detail-type=usage value=224.0 {TIME_NS}",),
-    ]
-
-
-def test_the_battery_has_a_measurement_of_its_own() -> None:
-    readings = frame([Row(TIME, "battery", "充電率", 80, "%", 0), Row(TIME, "battery", "状態", -1, "", 0)])
-    assert lines(readings) == [
         (f"battery,detail-section=充電率(%) value=80.0 {TIME_NS}",),
         (f"battery,detail-section=状態 value=-1.0 {TIME_NS}",),
     ]
@@ -66,11 +63,7 @@ def test_a_filled_row_says_so_in_a_second_point_with_the_same_tags_and_time() ->
     ]
 
 
-def test_no_rows_are_no_points() -> None:
-    assert lines(frame([])) == []
-
-
-def test_awkward_names_come_back_as_sent(influx: Influx) -> None:
+def test_awkward_names_are_stored_as_sent(influx: Influx) -> None:
     readings = frame(
         [
             Row(TIME, kind, name, number, "W", 1800)
@@ -86,10 +79,10 @@ def test_awkward_names_come_back_as_sent(influx: Influx) -> None:
 _examples = itertools.count()
 
 
-# An hour of one bucket is an example's own.
+# Each example has its own hour of the bucket.
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(st.tuples(NAMES, st.floats(allow_nan=False, allow_infinity=False)), min_size=20, max_size=60))
-def test_any_name_and_number_come_back_as_sent(influx: Influx, sent: list[tuple[str, float]]) -> None:
+def test_any_name_and_number_are_stored_as_sent(influx: Influx, sent: list[tuple[str, float]]) -> None:
     begin = next(_examples) * 3600
     times = [datetime.fromtimestamp(begin + second, UTC) for second in range(len(sent))]
     rows = [Row(time, "usage", name, value, "W", 0) for time, (name, value) in zip(times, sent, strict=True)]

@@ -1,7 +1,7 @@
 """A real InfluxDB 2 for tests, benchmarks, and for trying the pipeline by hand.
 
-`InfluxServer` is the process and its administration; `Influx` is one test's bucket on it, with a token of its own, behind
-a pass-through that can disturb writes (`influxdb_proxy`). `.ci/install-servers` builds the server.
+`InfluxServer` is the process and its administration; `Influx` is a test's own bucket with its own token, behind a proxy
+that injects faults (`influxdb_proxy`). `.ci/install-servers` builds the server.
 
 By hand, until Ctrl-C (then set INFLUXDB_HOST=127.0.0.1:8086, INFLUXDB_ORG, INFLUXDB_BUCKET and INFLUXDB_TOKEN):
 
@@ -50,13 +50,13 @@ _NO_TAGS = {"result", "table", "_start", "_stop", "_time", "_value", "_field", "
 
 
 class InfluxServer:
-    """influxd on the loopback interface, with one organization; `token` may do everything.
+    """influxd on the loopback interface, with one organization; `token` has all permissions.
 
-    `folder` keeps its data; a server that is started again on the same folder has what it had.
+    `folder` keeps its data across restarts.
     """
 
     def __init__(self, folder: Path, *, org: str = "home", token: str, port: int = 0) -> None:
-        """Prepare it; nothing runs yet."""
+        """Choose the port; entering starts the server."""
         self.org = org
         self.token = token
         with socket.create_server(("127.0.0.1", port)) as free:
@@ -67,7 +67,7 @@ class InfluxServer:
         self._tokens: dict[str, Authorization] = {}
 
     def __enter__(self) -> Self:
-        """Start the server; the first start on a folder makes the organization and the token."""
+        """Start the server; the first start in a folder creates the organization and the token."""
         self.start()
         if requests.get(f"{self.url}/api/v2/setup", timeout=10).json()["allowed"]:
             first = {
@@ -83,7 +83,7 @@ class InfluxServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop it; the data stays."""
+        """Stop the server and keep its data."""
         self.client.close()
         self.stop()
 
@@ -124,7 +124,7 @@ class InfluxServer:
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End influxd as a power failure does."""
+        """Kill influxd, as a power failure does."""
         self._end(signal.SIGKILL)
 
     def _end(self, number: signal.Signals) -> None:
@@ -135,29 +135,29 @@ class InfluxServer:
 
     @property
     def running(self) -> bool:
-        """Whether influxd runs."""
+        """Return whether influxd runs."""
         return self._process is not None
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """Return the process's id."""
         assert self._process is not None
         return self._process.pid
 
     def create_bucket(self, name: str, retention: timedelta | None = None) -> None:
-        """Create a bucket that keeps its points for `retention` (an hour at the least), or for ever."""
+        """Create a bucket with a retention of at least an hour, or without one."""
         rules = BucketRetentionRules(
             type="expire", every_seconds=int(retention.total_seconds()) if retention else 0
         )
         self.client.buckets_api().create_bucket(bucket_name=name, org=self.org, retention_rules=rules)
 
     def drop_bucket(self, name: str) -> None:
-        """Delete a bucket and all that is in it."""
+        """Delete a bucket and its points."""
         buckets = self.client.buckets_api()
         buckets.delete_bucket(buckets.find_bucket_by_name(name))
 
     def rename_bucket(self, name: str, new_name: str) -> None:
-        """Give a bucket another name: writes to the old one get a 404, and what is in it stays."""
+        """Rename a bucket: writes to the old name get a 404, and its points stay."""
         buckets = self.client.buckets_api()
         bucket = buckets.find_bucket_by_name(name)
         bucket.name = new_name
@@ -174,7 +174,7 @@ class InfluxServer:
         return str(created.token)
 
     def allow(self, token: str, *, active: bool) -> None:
-        """Accept a token that was created here again, or refuse it with 403."""
+        """Activate or deactivate a token of `create_token`; an inactive one gets a 403."""
         self._tokens[token].status = "active" if active else "inactive"
         self.client.authorizations_api().update_authorization(self._tokens[token])
 
@@ -192,7 +192,7 @@ class InfluxServer:
         ]
 
     def readings(self, bucket: str) -> pd.DataFrame:
-        """Return what a bucket holds as a readings frame, ordered by its key."""
+        """Return a bucket's points as a readings frame, ordered by its key."""
         fills = {
             (point["time"], *_series(point)): point["interval_s"] for point in self.points(bucket, "power_fill")
         }
@@ -202,18 +202,15 @@ class InfluxServer:
             name, _, unit = label.removesuffix(")").rpartition("(") if label.endswith(")") else (label, "", "")
             interval_s = fills.pop((point["time"], kind, label), 0)
             rows.append(Row(pd.Timestamp(point["time"]), kind, name, point["value"], unit, interval_s))
-        assert not fills, f"these mark a fill that is not there: {fills}"
+        assert not fills, f"marks without a filled value: {fills}"
         return frame(rows).sort_values(KEY, ignore_index=True)
 
 
 class Influx:
-    """A bucket of a test's own, with a token for the organization's buckets, behind a pass-through.
-
-    `fault`, when set, is asked about each write first; `requests` are the writes, deletes and queries so far.
-    """
+    """A test's own bucket, with a token for the organization's buckets, behind the proxy `proxy`."""
 
     def __init__(self, server: InfluxServer, bucket: str, *, retention: timedelta | None = None) -> None:
-        """Prepare it; the bucket is made on entering, and keeps its points for `retention`, or for ever."""
+        """Bind the proxy's port; entering creates the bucket, with a retention if given."""
         self.server = server
         self.org = server.org
         self.bucket = bucket
@@ -222,14 +219,14 @@ class Influx:
         self.url = self.proxy.url
 
     def __enter__(self) -> Self:
-        """Make the bucket and the token."""
+        """Create the bucket and the token, and start the proxy."""
         self.server.create_bucket(self.bucket, self._retention)
         self.token = self.server.create_token()
         self.proxy.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Delete the bucket; a server that was stopped is started again."""
+        """Delete the bucket; restart the server if a test stopped it."""
         self.proxy.stop()
         if not self.server.running:
             self.server.start()
@@ -237,7 +234,7 @@ class Influx:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings of a pipeline that writes here."""
+        """Return the settings of a pipeline that writes to this bucket."""
         return {
             "INFLUXDB_HOST": self.url.removeprefix("http://"),
             "INFLUXDB_TOKEN": self.token,
@@ -247,7 +244,7 @@ class Influx:
 
     @property
     def destination(self) -> Destination:
-        """Where a store's rows go, as a pipeline with `settings` notes it."""
+        """Return the destination that a pipeline with `settings` has."""
         return Destination(self.settings["INFLUXDB_HOST"], self.org, self.bucket)
 
     def writer(self) -> InfluxWriter:
@@ -255,7 +252,7 @@ class Influx:
         return InfluxWriter(self.url, self.token, self.org, self.bucket)
 
     def empty(self) -> None:
-        """Delete the bucket and make a new one of its name."""
+        """Delete the bucket and create a new one with its name."""
         self.server.drop_bucket(self.bucket)
         self.server.create_bucket(self.bucket, self._retention)
 
@@ -264,12 +261,12 @@ class Influx:
         return self.server.points(self.bucket, measurement)
 
     def readings(self) -> pd.DataFrame:
-        """Return what the bucket holds as a readings frame, ordered by its key."""
+        """Return the bucket's points as a readings frame, ordered by its key."""
         return self.server.readings(self.bucket)
 
 
 def _series(point: Mapping[str, Any]) -> tuple[str, str]:
-    """Return kind and label of a point's series."""
+    """Return the kind and the label of a point's series."""
     if point["measurement"] == "battery":
         return "battery", point["detail-section"]
     return (
@@ -279,7 +276,7 @@ def _series(point: Mapping[str, Any]) -> tuple[str, str]:
 
 @cache
 def influxd_path() -> Path:
-    """Return the server that .ci/install-servers built, else an influxd 2 on PATH. Raise FileNotFoundError."""
+    """Return the server built by .ci/install-servers, or an influxd 2 on PATH. Raise FileNotFoundError."""
     version = re.findall(r"image: influxdb:([0-9.]+)-", _COMPOSE_FILE.read_text(encoding="utf-8"))[0]
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     built = caches / "aiseg2-pipeline" / f"influxdb-v{version}" / "influxd"

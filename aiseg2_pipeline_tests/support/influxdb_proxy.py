@@ -1,9 +1,8 @@
-"""A pass-through in front of the real InfluxDB, for what that cannot be made to do.
+"""A proxy in front of the real InfluxDB, which injects faults that the server cannot produce.
 
-It hands every request on and keeps a list of the writes, deletes and queries. A `fault` is asked about each write: it may
-answer in the server's place (429, 503, a page of another program), answer late, or cut the connection. Whatever the
-server itself can be made to do (stopped, killed, a bucket deleted, a token without rights, a retention) is done to
-the server.
+It forwards every request and logs the writes, deletes and queries. Its `fault` decides about each write: answer in the
+server's place (429, 503, a page of another program), answer late, or cut the connection. Other faults (a stopped or
+killed server, a deleted bucket, a token without rights, a retention) are produced on the server itself.
 """
 
 import gzip
@@ -54,10 +53,10 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Fault:
-    """What to answer instead; `take` hands a write to the server first, `cut` then breaks the connection.
+    """The answer to a write; `take` forwards the write to the server first, `cut` closes the connection without an answer.
 
-    The answer, or the cut, comes after `delay_s`; no `status` is the server's own answer to what it took, which is
-    `lines` where there are any. `then` is called once the server has taken the write, before that.
+    The answer, or the cut, comes after `delay_s`. Without `status` it is the server's own answer to the forwarded write,
+    whose lines are replaced by `lines` if there are any. `then` is called after the server's answer, before the delay.
     """
 
     status: int | None = 500
@@ -72,7 +71,7 @@ class Fault:
 
 @dataclass
 class Exchange:
-    """One request as the pass-through saw it, and the status that was answered (0: the connection was cut)."""
+    """One logged request, and the status of its answer (0: the connection was cut)."""
 
     path: str
     params: Mapping[str, str]
@@ -83,16 +82,16 @@ class Exchange:
 
 
 class InfluxFaults:
-    """Draws a fault for a write with probability `rate`; it holds for that write and up to `lasts` - 1 following ones.
+    """Injects a fault into a write with probability `rate`; it lasts for that write and up to `lasts` - 1 following ones.
 
-    `slow_s` must be longer than the writer waits. `tally` counts the answers by kind. `poisoned` are the lines that
-    are refused for good, always all of a row: what the writer has to set aside. Same seed and same writes, same faults.
+    `slow_s` must exceed the writer's timeout. `tally` counts the faults by kind. `poisoned` are the lines that are refused
+    for good: the writer must set their rows aside. The same seed and writes give the same faults.
     """
 
     def __init__(
         self, seed: int, rate: float, kinds: Sequence[str] = KINDS, *, slow_s: float = 0.3, lasts: int = 3
     ) -> None:
-        """Draw nothing yet."""
+        """Set up the random generator."""
         if unknown := set(kinds) - set(KINDS):
             raise ValueError(f"there are no faults {sorted(unknown)}: choose from {', '.join(KINDS)}")
         self.rate = rate
@@ -102,12 +101,12 @@ class InfluxFaults:
         self._marked: set[tuple[str, ...]] = set()
         self._slow_s = slow_s
         self._lasts = lasts
-        self._chance = random.Random(seed)  # noqa: S311 - a test's dice, to be thrown again
+        self._chance = random.Random(seed)  # noqa: S311 - reproducible test data
         self._kind = ""
         self._left = 0
 
     def stop(self) -> None:
-        """Let everything be well from now on, what was refused for good included."""
+        """Inject no fault from now on, and accept the poisoned lines."""
         self.rate = 0.0
         self._left = 0
         self.poisoned.clear()
@@ -158,7 +157,7 @@ class InfluxFaults:
         }[kind]
 
     def _refused(self, exchange: Exchange) -> Fault:
-        # Whatever else it holds, the server refuses a field of the name `time`.
+        # The server always refuses a field named `time`.
         lines = (_LINE.sub(r"\1time=\3", line) if line in self.poisoned else line for line in exchange.lines)
         return Fault(None, take=True, lines=tuple(lines))
 
@@ -167,7 +166,7 @@ _LINE = re.compile(r"(\w+,(.*) )\w+=(\S+ (\d+))")
 
 
 def _row(line: str) -> tuple[str, ...]:
-    """Return what all points of a row share: the tags of its series and the time."""
+    """Return the tags and the time, which all points of a row share."""
     found = _LINE.fullmatch(line)
     return found.group(2, 4) if found else (line,)
 
@@ -177,14 +176,14 @@ def _answer(status: int, code: str, message: str, headers: Mapping[str, str] | N
 
 
 class InfluxProxy:
-    """The pass-through to the server at `target`, on a port of its own.
+    """The proxy of the server at `target`, on a port of its own.
 
-    `requests` are the writes, deletes and queries so far; `fault`, when set, is asked about each write first. `token`,
-    when set, replaces that of every request, as if it had been revoked.
+    `requests` are the writes, deletes and queries so far; `fault`, when set, is called for each write. `token`, when set,
+    replaces the token of every request, as if that had been revoked.
     """
 
     def __init__(self, target: str, port: int = 0) -> None:
-        """Take the port; `start` serves."""
+        """Bind the port; `start` serves it."""
         self.target = target
         self.requests: list[Exchange] = []
         self.fault: Callable[[Exchange], Fault | None] | None = None
@@ -201,16 +200,16 @@ class InfluxProxy:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop serving, and give the port back."""
+        """Stop serving and release the port."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
 
     def answer(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer | None:
-        """Return the answer to a request, None where the connection is to be cut."""
+        """Return the answer to a request, None to cut the connection."""
         parts = urlsplit(path)
         if parts.path not in _LOGGED:
-            return self._hand_on(method, path, headers, body)
+            return self._forward(method, path, headers, body)
         plain = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
         lines = plain.decode().split("\n") if parts.path == _WRITE else []
         exchange = Exchange(parts.path, dict(parse_qsl(parts.query)), lines)
@@ -219,7 +218,7 @@ class InfluxProxy:
         if fault is not None and fault.lines:
             headers = {name: value for name, value in headers.items() if name != "Content-Encoding"}
             body = "\n".join(fault.lines).encode()
-        answer = self._hand_on(method, path, headers, body) if fault is None or fault.take else None
+        answer = self._forward(method, path, headers, body) if fault is None or fault.take else None
         if fault is not None:
             if fault.then is not None:
                 fault.then()
@@ -231,7 +230,7 @@ class InfluxProxy:
         exchange.status, exchange.answered_at = answer.status if answer else 0, time.time()
         return answer
 
-    def _hand_on(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def _forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
         if self.token is not None:
             headers = {**headers, "Authorization": f"Token {self.token}"}
         try:
@@ -239,7 +238,7 @@ class InfluxProxy:
                 method, self.target + path, headers=headers, data=body, timeout=600, allow_redirects=False
             )
         except requests.RequestException:
-            # As a reverse proxy answers.
+            # As a reverse proxy does.
             return Answer(HTTPStatus.BAD_GATEWAY, {}, b"")
         # requests has unpacked the body.
         left_out = {"connection", "content-encoding", "content-length", "transfer-encoding"}
@@ -255,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1
 
     def handle(self) -> None:
-        """Serve a connection until its end; a client that is killed resets it."""
+        """Serve a connection until it ends; a killed client resets it."""
         with suppress(ConnectionError):
             super().handle()
 
@@ -267,7 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
         proxy: InfluxProxy = self.server.proxy  # type: ignore[attr-defined]
         answer = proxy.answer(self.command, self.path, headers, body)
         if answer is None:
-            # A length is promised, and the connection closes without it.
+            # The connection closes before the announced length is sent.
             answer = Answer(HTTPStatus.OK, {"Content-Length": "100"}, b"")
             self.close_connection = True
         elif answer.status != HTTPStatus.NO_CONTENT:

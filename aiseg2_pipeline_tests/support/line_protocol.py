@@ -1,4 +1,4 @@
-"""Line protocol as InfluxDB reads it (1.x and 2 alike), to prove that names mean in the points what was meant."""
+"""A parser of line protocol by InfluxDB's rules, to check that points have the tags that were meant."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,7 +14,7 @@ TIME = datetime(2026, 7, 14, 3, 0, 5, tzinfo=UTC)
 
 
 class Point(NamedTuple):
-    """A line as the server understands it."""
+    """A parsed line."""
 
     measurement: str
     tags: dict[str, str]
@@ -23,7 +23,7 @@ class Point(NamedTuple):
 
 
 def parsed(line: str) -> Point:
-    """Return a line's parts: an escape is a backslash before a comma, a space or an equals sign, and nothing else is."""
+    """Parse a line: only a comma, a space and an equals sign can be escaped by a backslash."""
     assert "\n" not in line
     (key, fields, time) = _split(line, " ")
     measurement, *tags = _split(key, ",")
@@ -33,43 +33,43 @@ def parsed(line: str) -> Point:
 
 
 def read_back(names: Sequence[str]) -> None:
-    """Assert that points of devices, circuits and rooms of these names are those that were meant, and no others."""
+    """Assert that devices, circuits and rooms of these names have exactly the points that were meant."""
     flow = PowerFlow(1.0, 2.0, tuple(GeneratingDevice(name, 3.0) for name in names))
     circuits = tuple(CircuitPower(name, float(n)) for n, name in enumerate(names))
     table = live_frame(LiveReading(TIME, flow, circuits, None, None, None, 0, 0.0))
     lines = [line for row in line_protocol.lines(table) for line in row]
-    told = [parsed(line) for line in lines]
+    points = [parsed(line) for line in lines]
     sums = sum_by_name((row.name, row.power_w) for row in circuits)
-    assert len(told) == len(table)
-    assert {point.measurement for point in told} == {"power"}
-    assert {point.time for point in told} == {str(int(TIME.timestamp()) * 10**9)}
+    assert len(points) == len(table)
+    assert {point.measurement for point in points} == {"power"}
+    assert {point.time for point in points} == {str(int(TIME.timestamp()) * 10**9)}
     assert [
         (point.tags["detail-section"], point.fields)
-        for point in told
+        for point in points
         if point.tags.get("detail-type") == "usage" and len(point.tags) == len(("type", "section"))
     ] == [(f"{name}(W)", f"value={watts}") for name, watts in sums.items()]
     "\n".join(lines).encode()
 
     rooms = [Room(name, 20.0, None) for name in names if name.strip()]
     of_rooms = climate.frame(TIME, rooms)
-    told = [parsed(line) for row in line_protocol.climate_lines(of_rooms) for line in row]
-    assert [point.tags for point in told] == [
+    points = [parsed(line) for row in line_protocol.climate_lines(of_rooms) for line in row]
+    assert [point.tags for point in points] == [
         {"detail-type": "temperature", "detail-section": as_written(name)} for name in of_rooms["name"]
     ]
 
     ids = [str(number) for number in range(len(names))]
     hours = energy.frame(energy.interval(TIME, energy.USAGE, circuit_id, 5, energy.HOUR_S) for circuit_id in ids)
-    told = [
+    points = [
         parsed(line) for (line,) in line_protocol.energy_lines(hours, lambda circuit_id, _: names[int(circuit_id)])
     ]
-    assert [point.tags for point in told] == [
+    assert [point.tags for point in points] == [
         {"detail-type": "usage", "detail-section": as_written(names[int(n)] or n), "circuit-id": n}
         for n in hours["name"]
     ]
 
 
 def as_written(name: str) -> str:
-    """Return a name at the end of a tag's value: there, line protocol has no way to write a backslash."""
+    """Return a name as stored at the end of a tag's value, where line protocol cannot express a backslash."""
     return f"{name[:-1]} " if name.endswith("\\") else name
 
 
