@@ -1,4 +1,4 @@
-"""Messages to a household: when one is due and what it says (`rules`), and sending it (`send`).
+"""Messages to a household: when one is due and its text (`rules`), and sending it (`send`).
 
-Gathering the facts, and the schedule on which that happens, belong in `orchestration/sensors`.
+Gathering the facts and the schedule belong in `orchestration/sensors`.
 """

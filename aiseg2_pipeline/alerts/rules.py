@@ -1,11 +1,11 @@
-"""When a household is told that something is wrong, and in which words; pure rules, in which nothing is read or sent.
+"""Decides when a message to the household is due, and what it says. Pure rules: nothing is read or sent here.
 
-Facts are judged to verdicts. A verdict differs from what a service was told: that is a message. So something is told
-once when it starts and once when it is over, a message that could not be sent is still due, and one that nobody was
-told of needs no end. What is not known now changes nothing.
+A message is due to a service when a condition differs from the last one that was sent to it. So a problem is reported once
+when it starts and once when it ends; an unsent message stays due; the end of a problem that was never reported is not
+sent. A condition that cannot be judged now changes nothing.
 
-The messages are in Japanese, because those who get them on a telephone are Japanese households; what a library or the
-device said follows in English, because that is the sentence that Dagster's pages and the README show as well.
+The messages are in Japanese, for Japanese households. The error of a library or the device follows in English, as Dagster's
+pages and the documentation show it.
 """
 
 import unicodedata
@@ -19,7 +19,7 @@ from aiseg2_pipeline.japan_time import DAY, TOKYO
 from aiseg2_pipeline.store.damage import DamagedFile
 from aiseg2_pipeline.store.incidents import Trouble
 
-# One refused login may be the device's own start.
+# The device may refuse a login while it starts.
 LOGIN_AFTER = timedelta(minutes=3)
 INFLUXDB_AFTER = timedelta(hours=1)
 # A year of readings is 0.4 GB, and Dagster's history of some days about as much.
@@ -32,7 +32,7 @@ _CONTROLS = ("Cc", "Cf", "Cs")
 
 
 class Condition(StrEnum):
-    """What can be wrong."""
+    """A problem that is reported to the household."""
 
     NO_READING = "no_reading"
     LOGIN = "login"
@@ -44,12 +44,12 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known at `now`.
+    """The pipeline's state at `now`.
 
-    `watching_since` is since when there was somebody to see a reading; `device` and `influxdb` are what does not work,
-    `store_error` the sentence of a store that cannot be opened, `given_up` the hours that will stay incomplete and
-    `complete` whether there is no incomplete hour at all (both None where that was not looked at). `free_bytes` is the
-    room on the disk of `folder`, None where that is not known. `damaged` are the damaged stores that are kept.
+    `watching_since` is the start of the current watch; `device` and `influxdb` are their incidents; `store_error` is the
+    error of a store that cannot be opened. `given_up` are the hours that stay incomplete, and `complete` says that no hour
+    is incomplete (None if that was not checked). `free_bytes` is the free space on the disk of `folder`, None if unknown.
+    `damaged` are the damaged stores that are kept.
     """
 
     now: datetime
@@ -67,7 +67,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Message:
-    """Plain text for a person."""
+    """A message in plain text."""
 
     title: str
     body: str
@@ -75,21 +75,21 @@ class Message:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Something is wrong, with the message that says so. A later `mark` than the one told is worth a message again."""
+    """A problem and its message. A later `mark` than the one that was sent makes the message due again."""
 
     message: Message
     mark: str = ""
 
 
-# None: it is in order. A condition that is absent cannot be judged now.
+# None: no problem. An absent condition cannot be judged now.
 Verdicts = dict[Condition, Verdict | None]
-# The conditions that a service was told of and that are not over, each with the mark it was told.
-Told = Mapping[Condition, str]
+# The open conditions that were sent to a service, each with its mark.
+Sent = Mapping[Condition, str]
 
 
 @dataclass(frozen=True)
 class Due:
-    """A message that a service should get, and what it will have been told of the condition then (None: it is over)."""
+    """A message to send to a service, and the mark to store for the condition afterwards (None: it has ended)."""
 
     condition: Condition
     message: Message
@@ -97,30 +97,30 @@ class Due:
 
 
 def judge(facts: Facts, after: timedelta) -> Verdicts:
-    """Return what is wrong and what is in order; `after` is how long there may be no reading."""
+    """Return the verdict on each condition; a pause in the readings is a problem `after` that time."""
     verdicts: Verdicts = {}
     verdicts |= _readings(facts, after)
     verdicts |= _influxdb(facts)
     verdicts |= _disk(facts)
     verdicts |= _damage(facts)
-    # While nothing is read, nothing is filled; and then the device needs its time.
+    # Nothing is filled while nothing is read.
     if not (verdicts.get(Condition.NO_READING) or verdicts.get(Condition.LOGIN)):
         verdicts |= _hours(facts)
     return verdicts
 
 
-def due(verdicts: Verdicts, told: Told) -> Iterator[Due]:
-    """Yield the messages for a service that was told `told`."""
+def due(verdicts: Verdicts, sent: Sent) -> Iterator[Due]:
+    """Yield the messages that are due to a service with the open conditions `sent`."""
     for condition, verdict in verdicts.items():
         if verdict is None:
-            if condition in told:
+            if condition in sent:
                 yield Due(condition, _OVER[condition], None)
-        elif condition not in told or verdict.mark > told[condition]:
+        elif condition not in sent or verdict.mark > sent[condition]:
             yield Due(condition, verdict.message, verdict.mark)
 
 
 def given_up(hours: Sequence[Hour], now: datetime) -> list[datetime]:
-    """Return the hours with missing minutes though the device has been back for a day: settling and healing had their time."""
+    """Return the hours with missing minutes before live readings that are a day old: fills and retries have had their time."""
     back = [hour.start for hour in hours if hour.live and hour.start <= now - DAY]
     return [hour.start for hour in hours if back and hour.missing and hour.start < max(back)]
 
@@ -224,7 +224,7 @@ def _at(moment: datetime) -> str:
 
 
 def _detail(sentence: str) -> str:
-    """Return an error's sentence as a line of its own; names of the device in it can hold anything."""
+    """Return an error's sentence as one line; device names in it can contain any character."""
     printable = "".join(" " if unicodedata.category(char) in _CONTROLS else char for char in sentence)
     text = " ".join(printable.split())
     return f"\n{text[:DETAIL_CHARS]}" if text else ""

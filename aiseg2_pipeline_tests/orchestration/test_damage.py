@@ -19,7 +19,6 @@ from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.schema import VERSION
-from aiseg2_pipeline_tests.alerts.test_alerts import Telephone, Watch, phone, settings, watch
 from aiseg2_pipeline_tests.orchestration.test_power import (
     NOW,
     POWER_READINGS,
@@ -29,6 +28,7 @@ from aiseg2_pipeline_tests.orchestration.test_power import (
     environment,
 )
 from aiseg2_pipeline_tests.support.damage import execute_in, scramble_header, zero_table
+from aiseg2_pipeline_tests.support.alerts import Telephone, Watch, phone, settings, watch
 
 # Fixtures of other modules.
 __all__ = ["alone", "device", "environment", "phone", "settings", "watch"]
