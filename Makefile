@@ -1,4 +1,4 @@
-# `make run` and `make test`. Everything else is in CONTRIBUTING.md.
+# `make run` and `make test`. CONTRIBUTING.md explains the rest.
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ run: $(VENV)/run.stamp
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest
 
-# Chaos, the compose file on a real engine, fuzzing, and an hour of the real thing under faults: some three hours.
+# Chaos, the compose file on a real engine, fuzzing, and an hour of the real pipeline under faults: about three hours.
 endurance: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest aiseg2_pipeline_tests/endurance
 	@$(BIN)/python -m benchmarks.chaos --days 8 --faults 4000 --seed 7000
@@ -40,10 +40,10 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is %d.%d. Name another one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
-	@# Half made, as without Debian's python3-venv, it would pass for made.
+	@# Without Debian's python3-venv, this fails half-way: remove the rest, or the next make would use it.
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
-# By hash, as .ci/lock found them. Of ready-made wheels alone: what has to be built could run anything.
+# By hash, from the lock, and only as wheels: building a source distribution could run anything.
 $(VENV)/run.stamp: pyproject.toml requirements-core.lock $(BIN)/python
 	@echo "Installing aiseg2-pipeline into $(VENV) (the first time takes a minute or two) ..."
 	@$(PIP) --require-hashes --no-deps --only-binary=:all: --requirement requirements-core.lock
@@ -51,6 +51,6 @@ $(VENV)/run.stamp: pyproject.toml requirements-core.lock $(BIN)/python
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp
-	@echo "Installing its tests' tools into $(VENV) (the first time takes a minute or two) ..."
+	@echo "Installing the tools of its tests into $(VENV) (the first time takes a minute or two) ..."
 	@$(PIP) --no-build-isolation --editable '.[dev]'
 	@touch $@

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Starts the stack's Grafana, once .env says which InfluxDB it shows and what its user `admin` logs in with.
+# Start the stack's Grafana, once .env has the InfluxDB that it shows and the password of its user `admin`.
 set -eu
 
 for name in INFLUXDB_HOST INFLUXDB_TOKEN INFLUXDB_ORG INFLUXDB_BUCKET GRAFANA_ADMIN_PASSWORD; do
@@ -10,12 +10,12 @@ for name in INFLUXDB_HOST INFLUXDB_TOKEN INFLUXDB_ORG INFLUXDB_BUCKET GRAFANA_AD
     fi
 done
 
-# What the pipeline takes for yes.
+# The values that the pipeline accepts as true.
 case "${INFLUXDB_USE_HTTPS:-0}" in
     1 | [Tt]* | [Yy]* | [Oo][Nn]) scheme=https ;;
     *) scheme=http ;;
 esac
 export INFLUXDB_URL="$scheme://$INFLUXDB_HOST"
-# Grafana takes it at its first start. Later: docker compose exec grafana grafana cli admin reset-admin-password
+# Grafana uses it only at its first start. Later: docker compose exec grafana grafana cli admin reset-admin-password
 export GF_SECURITY_ADMIN_PASSWORD="$GRAFANA_ADMIN_PASSWORD"
 exec "$@"

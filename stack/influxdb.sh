@@ -1,6 +1,6 @@
 #!/bin/sh
-# Starts the stack's InfluxDB, once .env says what its first start has to make. An organization and a bucket without
-# expiry are made then, and the token of .env becomes its token; later starts find them.
+# Start the stack's InfluxDB, once .env has all settings of its first start. That creates an organization, a bucket
+# without expiry, and the token of .env; later starts leave them unchanged.
 set -eu
 
 refuse() {
@@ -9,7 +9,7 @@ refuse() {
 }
 
 if [ "${INFLUXDB_HOST:-}" != influxdb:8086 ]; then
-    refuse "INFLUXDB_HOST is not influxdb:8086, so that nothing would be written here: set it in .env, or leave the profile influxdb out."
+    refuse "INFLUXDB_HOST is not influxdb:8086, so that the pipeline would not write to this InfluxDB: set it in .env, or leave the profile influxdb out."
 fi
 for name in INFLUXDB_TOKEN INFLUXDB_ORG INFLUXDB_BUCKET; do
     eval "value=\${$name:-}"
@@ -23,7 +23,7 @@ export DOCKER_INFLUXDB_INIT_ORG="$INFLUXDB_ORG"
 export DOCKER_INFLUXDB_INIT_BUCKET="$INFLUXDB_BUCKET"
 export DOCKER_INFLUXDB_INIT_ADMIN_TOKEN="$INFLUXDB_TOKEN"
 export DOCKER_INFLUXDB_INIT_USERNAME=admin
-# Nobody knows it. To log in to InfluxDB's pages: docker compose exec influxdb influx user password --name admin
+# Random and stored nowhere. To log in to InfluxDB's pages, set one: docker compose exec influxdb influx user password --name admin
 DOCKER_INFLUXDB_INIT_PASSWORD="$(head -c 24 /dev/urandom | base64)"
 export DOCKER_INFLUXDB_INIT_PASSWORD
 exec "$@"
