@@ -1,4 +1,4 @@
-"""The documentation is the same in both languages (the architecture is in English alone), and what it names exists."""
+"""The documentation is the same in both languages (the architecture is in English only), and what it names exists."""
 
 import re
 from datetime import UTC, datetime, timedelta

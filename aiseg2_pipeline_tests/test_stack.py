@@ -1,7 +1,7 @@
-"""The container image and the stack: as the real Compose reads docker-compose.yml, and as hadolint reads the Dockerfile.
+"""The container image and the stack, as Compose reads docker-compose.yml and as hadolint reads the Dockerfile.
 
-No engine is needed, and nothing is pulled or started. What the services say themselves (a missing setting) is tried
-with their own shell scripts. What they do once they run is in `endurance/test_compose.py`.
+No engine is needed, and nothing is pulled or started. The services' own shell scripts are run directly. The behaviour of
+running services is tested in `endurance/test_compose.py`.
 """
 
 import itertools
@@ -46,17 +46,18 @@ FULL = NINE_LINES | {
     "AISEG2_UI_PORT": "3005",
     "AISEG2_START_DATE": "2026-01-01",
 }
+INFLUXDB_SETTINGS = ("INFLUXDB_HOST", "INFLUXDB_TOKEN", "INFLUXDB_ORG", "INFLUXDB_BUCKET")
 Service = dict[str, Any]
 
 
 def hadolint() -> str:
     path = STACK_CHECKS / "hadolint"
-    found = str(path) if path.is_file() else shutil.which("hadolint")
-    return found or missing("hadolint is not installed: run .ci/install-stack-checks")
+    program = str(path) if path.is_file() else shutil.which("hadolint")
+    return program or missing("hadolint is not installed: run .ci/install-stack-checks")
 
 
 def compose(folder: Path, env: Mapping[str, str] | None, profiles: Iterable[str], *arguments: str) -> str:
-    """Return what Compose says of our file with this .env (None: there is none) and nothing else of ours set."""
+    """Return the output of `docker-compose config` with this .env (None: no such file) and no other setting."""
     shutil.copy(COMPOSE_FILE, folder)
     (folder / ".env").unlink(missing_ok=True)
     if env is not None:
@@ -82,25 +83,14 @@ def compose(folder: Path, env: Mapping[str, str] | None, profiles: Iterable[str]
 def services(
     folder: Path, env: Mapping[str, str] | None = None, profiles: Iterable[str] = PROFILES
 ) -> dict[str, Service]:
-    """Return the services as Compose understands them; a `$` as it arrives in the container."""
-    told = json.loads(compose(folder, env, profiles, "--format", "json").replace("$$", "$"))
-    found: dict[str, Service] = told["services"]
-    return found
-
-
-def test_a_compose_that_is_too_old_is_named_with_its_version(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "docker-compose"
-    program.write_text("#!/bin/sh\necho 1.29.2\n", encoding="utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(FileNotFoundError, match=r"Compose 2\.24 or newer .* is 1\.29\.2\): run \.ci/"):
-        compose_program(tmp_path / "not-installed")
+    """Return the services as Compose resolves them, with each `$` as the container gets it."""
+    config = json.loads(compose(folder, env, profiles, "--format", "json").replace("$$", "$"))
+    resolved: dict[str, Service] = config["services"]
+    return resolved
 
 
 @pytest.mark.parametrize("env", [dict.fromkeys(FULL, ""), FULL])
-def test_compose_takes_the_file_with_any_profiles(tmp_path: Path, env: Mapping[str, str]) -> None:
+def test_the_file_is_valid_with_any_profiles(tmp_path: Path, env: Mapping[str, str]) -> None:
     for number in range(len(PROFILES) + 1):
         for profiles in itertools.combinations(PROFILES, number):
             assert compose(tmp_path, env, profiles, "--quiet") == ""
@@ -119,7 +109,7 @@ def test_a_profile_adds_its_services_to_the_pipeline(tmp_path: Path, profiles: l
     assert set(services(tmp_path, {}, profiles)) == names
 
 
-def test_every_service_is_locked_in_and_looked_after(tmp_path: Path) -> None:
+def test_every_service_has_no_privileges_restarts_and_rotates_its_log(tmp_path: Path) -> None:
     for name, service in services(tmp_path, FULL).items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
@@ -128,12 +118,12 @@ def test_every_service_is_locked_in_and_looked_after(tmp_path: Path) -> None:
         assert service["restart"] == "unless-stopped", name
         assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
         assert service["healthcheck"]["test"][0] == "CMD", name
-        # Our own image names its user itself.
+        # Our own image sets its user itself.
         assert "build" in service or int(service["user"].partition(":")[0]) > 0, name
     assert re.findall(r"^USER (.*)$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE) == ["10001:10001"]
 
 
-def test_what_is_mounted_from_this_folder_cannot_be_written_and_is_there(tmp_path: Path) -> None:
+def test_mounts_of_this_folder_exist_and_are_read_only(tmp_path: Path) -> None:
     mounts = [
         mount
         for service in services(tmp_path, FULL).values()
@@ -146,10 +136,10 @@ def test_what_is_mounted_from_this_folder_cannot_be_written_and_is_there(tmp_pat
         assert (PROJECT / Path(mount["source"]).relative_to(tmp_path)).is_dir()
 
 
-def test_nothing_is_published_but_on_this_machine_and_each_port_once(tmp_path: Path) -> None:
-    found = [port for service in services(tmp_path, FULL).values() for port in service.get("ports", ())]
-    assert {port["host_ip"] for port in found} == {"127.0.0.1"}
-    assert sorted(port["published"] for port in found) == ["3001", "3002", "3003", "3005", "8086"]
+def test_ports_are_published_once_and_only_on_this_machine(tmp_path: Path) -> None:
+    ports = [port for service in services(tmp_path, FULL).values() for port in service.get("ports", ())]
+    assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
+    assert sorted(port["published"] for port in ports) == ["3001", "3002", "3003", "3005", "8086"]
 
 
 def test_every_image_is_pinned_by_version_and_digest(tmp_path: Path) -> None:
@@ -168,32 +158,24 @@ def test_no_secret_has_a_default(tmp_path: Path) -> None:
                 assert not (value and re.search("TOKEN|PASSWORD|POSTGRES_URL", setting)), (name, setting)
 
 
-def test_the_demo_takes_nothing_from_env(tmp_path: Path) -> None:
+def test_the_demo_is_isolated_and_needs_no_login(tmp_path: Path) -> None:
     without, full = services(tmp_path, None), services(tmp_path, FULL)
-    for name in DEMO:
-        assert full[name] == without[name]
-
-
-def test_the_demo_keeps_to_itself(tmp_path: Path) -> None:
-    found = services(tmp_path, FULL)
-    networks = {name: set(service["networks"]) for name, service in found.items()}
+    assert {name: full[name] for name in DEMO} == {name: without[name] for name in DEMO}
+    networks = {name: set(service["networks"]) for name, service in full.items()}
     assert networks["simulator"] == networks["demo-influxdb"] == {"demo"}
     volumes: dict[bool, set[str]] = {True: set(), False: set()}
-    for name, service in found.items():
+    for name, service in full.items():
         assert name in DEMO or networks[name] == {"default"}, name
-        kept = {mount["source"] for mount in service.get("volumes", ()) if mount["type"] == "volume"}
-        volumes[name in DEMO] |= kept
+        mounts = service.get("volumes", ())
+        volumes[name in DEMO] |= {mount["source"] for mount in mounts if mount["type"] == "volume"}
     assert volumes[True].isdisjoint(volumes[False])
+    grafana = full["demo-grafana"]["environment"]
+    assert grafana["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
+    assert "GF_AUTH_ANONYMOUS_ORG_ROLE" not in grafana
+    assert grafana["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
 
 
-def test_the_demos_grafana_lets_everyone_look_and_nobody_in(tmp_path: Path) -> None:
-    environment = services(tmp_path)["demo-grafana"]["environment"]
-    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "true"
-    assert "GF_AUTH_ANONYMOUS_ORG_ROLE" not in environment
-    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
-
-
-def test_the_nine_lines_reach_the_pipeline_as_they_are(tmp_path: Path) -> None:
+def test_the_nine_settings_reach_the_pipeline_unchanged(tmp_path: Path) -> None:
     environment = services(tmp_path, NINE_LINES)["pipeline"]["environment"]
     settings = Settings.from_environment(environment)
     assert settings.aiseg2_host == "192.168.0.216"
@@ -203,32 +185,24 @@ def test_the_nine_lines_reach_the_pipeline_as_they_are(tmp_path: Path) -> None:
     assert settings.postgres_url is None
 
 
-def test_folder_and_address_of_the_pages_are_the_containers_own(tmp_path: Path) -> None:
+def test_the_container_sets_the_data_directory_and_the_address_of_the_pages(tmp_path: Path) -> None:
     pipeline = services(tmp_path, FULL)["pipeline"]
     settings = Settings.from_environment(pipeline["environment"])
     assert (str(settings.data_dir), settings.ui_host, settings.ui_port) == ("/data", "0.0.0.0", 3000)  # noqa: S104 - inside
     assert [(port["published"], port["target"]) for port in pipeline["ports"]] == [("3005", 3000)]
 
 
-@pytest.mark.parametrize(
-    ("given", "address"),
-    [
-        (
-            {"POSTGRES_PASSWORD": "secret", "AISEG2_POSTGRES_URL": "postgresql://me:pw@nas/db"},
-            "postgresql://me:pw@nas/db",
-        ),
-        ({}, ""),
-    ],
-)
-def test_the_run_history_goes_to_the_stacks_postgres_unless_another_one_is_named(
-    tmp_path: Path, given: dict[str, str], address: str
-) -> None:
-    found = services(tmp_path, NINE_LINES | given)
-    assert found["pipeline"]["environment"]["AISEG2_POSTGRES_URL"] == address
-    assert found["pipeline"]["depends_on"]["postgres"]["required"] is False
+@pytest.mark.parametrize("address", ["postgresql://me:pw@nas/db", ""])
+def test_the_run_history_is_in_the_stacks_postgres_unless_another_one_is_set(tmp_path: Path, address: str) -> None:
+    env = {"POSTGRES_PASSWORD": "secret", "AISEG2_POSTGRES_URL": address} if address else {}
+    pipeline = services(tmp_path, NINE_LINES | env)["pipeline"]
+    assert pipeline["environment"]["AISEG2_POSTGRES_URL"] == address
+    assert pipeline["depends_on"]["postgres"]["required"] is False
+    stack = services(tmp_path, NINE_LINES | {"POSTGRES_PASSWORD": "secret"})["pipeline"]["environment"]
+    assert stack["AISEG2_POSTGRES_URL"] == "postgresql://aiseg2:secret@postgres:5432/aiseg2"
 
 
-def ran(command: list[str], environment: Mapping[str, str], path: str = "") -> tuple[int, str, str]:
+def run_command(command: list[str], environment: Mapping[str, str], path: str = "") -> tuple[int, str, str]:
     ended = subprocess.run(  # noqa: S603 - our own commands
         command,
         env={"PATH": path or os.environ["PATH"], **environment},
@@ -240,84 +214,67 @@ def ran(command: list[str], environment: Mapping[str, str], path: str = "") -> t
     return ended.returncode, ended.stdout, ended.stderr
 
 
-def started(service: Service, env: Mapping[str, str], what: list[str]) -> tuple[int, str, str]:
-    """Run a service's own script of this project with another command than its server."""
+def run_script(service: Service) -> tuple[int, str, str]:
+    """Run a service's script with `env` in place of its server; return exit code, output and errors."""
     interpreter, script = service["entrypoint"]
-    return ran([interpreter, str(PROJECT / script.removeprefix("/")), *what], env)
+    return run_command([interpreter, str(PROJECT / script.removeprefix("/")), "env"], service["environment"])
 
 
 @pytest.mark.parametrize(
-    ("name", "missing"),
+    ("name", "setting", "value"),
     [
-        *(
-            ("influxdb", setting)
-            for setting in ("INFLUXDB_HOST", "INFLUXDB_TOKEN", "INFLUXDB_ORG", "INFLUXDB_BUCKET")
-        ),
-        *(
-            ("grafana", setting)
-            for setting in (
-                "INFLUXDB_HOST",
-                "INFLUXDB_TOKEN",
-                "INFLUXDB_ORG",
-                "INFLUXDB_BUCKET",
-                "GRAFANA_ADMIN_PASSWORD",
-            )
-        ),
+        *(("influxdb", setting, "") for setting in INFLUXDB_SETTINGS),
+        *(("grafana", setting, "") for setting in (*INFLUXDB_SETTINGS, "GRAFANA_ADMIN_PASSWORD")),
+        # The pipeline would write to another InfluxDB.
+        ("influxdb", "INFLUXDB_HOST", "192.168.0.10:8086"),
     ],
 )
-def test_a_service_that_lacks_a_setting_does_not_start_and_names_it(
-    tmp_path: Path, name: str, missing: str
+def test_a_service_with_a_missing_or_unsuitable_setting_does_not_start_and_names_it(
+    tmp_path: Path, name: str, setting: str, value: str
 ) -> None:
-    service = services(tmp_path, FULL | {missing: ""})[name]
-    code, out, error = started(service, service["environment"], ["env"])
+    code, out, error = run_script(services(tmp_path, FULL | {setting: value})[name])
     assert (code, out) == (1, "")
-    assert error.startswith(f"{missing} is not ")
+    assert error.startswith(f"{setting} is not ")
     assert error.count("\n") == 1
     assert "-of-env" not in error
 
 
-def test_the_stacks_influxdb_refuses_where_the_pipeline_would_write_elsewhere(tmp_path: Path) -> None:
-    service = services(tmp_path, FULL | {"INFLUXDB_HOST": "192.168.0.10:8086"})["influxdb"]
-    code, _, error = started(service, service["environment"], ["env"])
-    assert code == 1
-    assert error.startswith("INFLUXDB_HOST is not influxdb:8086, ")
-
-
-def given_on(service: Service) -> dict[str, str]:
-    code, out, error = started(service, service["environment"], ["env"])
+def passed_on(service: Service) -> dict[str, str]:
+    """Return the environment that a service's script passes to its server."""
+    code, out, error = run_script(service)
     assert (code, error) == (0, "")
     return dict(line.split("=", 1) for line in out.splitlines())
 
 
-def test_the_first_start_of_influxdb_makes_a_bucket_without_expiry_and_an_unknown_password(tmp_path: Path) -> None:
+def test_the_first_start_of_influxdb_creates_a_bucket_without_expiry_and_a_random_password(tmp_path: Path) -> None:
     service = services(tmp_path, FULL)["influxdb"]
-    one, other = given_on(service), given_on(service)
-    assert "DOCKER_INFLUXDB_INIT_RETENTION" not in one
-    # Long enough for InfluxDB (8), and another one at every start.
-    assert len(one["DOCKER_INFLUXDB_INIT_PASSWORD"]) >= 32
-    assert one["DOCKER_INFLUXDB_INIT_PASSWORD"] != other["DOCKER_INFLUXDB_INIT_PASSWORD"]
+    first, second = passed_on(service), passed_on(service)
+    assert "DOCKER_INFLUXDB_INIT_RETENTION" not in first
+    # InfluxDB needs 8 characters.
+    assert len(first["DOCKER_INFLUXDB_INIT_PASSWORD"]) >= 32
+    assert first["DOCKER_INFLUXDB_INIT_PASSWORD"] != second["DOCKER_INFLUXDB_INIT_PASSWORD"]
 
 
 @pytest.mark.parametrize(
-    ("given", "scheme"), [("", "http"), ("0", "http"), ("false", "http"), ("1", "https"), ("true", "https")]
+    ("use_https", "scheme"), [("", "http"), ("0", "http"), ("false", "http"), ("1", "https"), ("true", "https")]
 )
-def test_grafana_is_given_what_its_provisioning_asks_for(tmp_path: Path, given: str, scheme: str) -> None:
-    environment = given_on(services(tmp_path, FULL | {"INFLUXDB_USE_HTTPS": given})["grafana"])
+def test_grafana_gets_every_variable_of_its_provisioning(tmp_path: Path, use_https: str, scheme: str) -> None:
+    environment = passed_on(services(tmp_path, FULL | {"INFLUXDB_USE_HTTPS": use_https})["grafana"])
     assert environment["INFLUXDB_URL"] == f"{scheme}://influxdb:8086"
     assert environment["GF_SECURITY_ADMIN_PASSWORD"] == "grafana-of-env"
     (source,) = (PROJECT / "grafana" / "provisioning" / "datasources").glob("*.yaml")
-    asked = set(re.findall(r"\$(\w+)", source.read_text(encoding="utf-8")))
+    variables = set(re.findall(r"\$(\w+)", source.read_text(encoding="utf-8")))
     demo = services(tmp_path)["demo-grafana"]["environment"]
-    for name in asked:
+    for name in variables:
         assert environment[name]
         assert demo[name]
 
 
-def test_hadolint_has_nothing_to_say_of_the_dockerfile() -> None:
-    assert ran([hadolint(), str(DOCKERFILE)], {}) == (0, "", "")
+def test_hadolint_reports_nothing() -> None:
+    assert run_command([hadolint(), str(DOCKERFILE)], {}) == (0, "", "")
 
 
-def test_what_the_dockerfile_copies_is_all_that_the_image_is_built_from() -> None:
+def test_the_build_context_has_only_the_files_that_the_dockerfile_copies() -> None:
     lines = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
     copied = {name for line in lines for name in line.split()}
     first, *rest = (PROJECT / ".dockerignore").read_text(encoding="utf-8").split()
@@ -328,7 +285,7 @@ def test_what_the_dockerfile_copies_is_all_that_the_image_is_built_from() -> Non
 
 
 def locked(name: str) -> dict[str, set[str]]:
-    """Return the versions of each package in a lock: several where Pythons differ, and each with a hash."""
+    """Return the versions of each package in a lock, all with a hash; several where Python versions differ."""
     pinned: dict[str, set[str]] = {}
     text = (PROJECT / name).read_text(encoding="utf-8")
     for package, version, hashes in re.findall(
@@ -343,20 +300,20 @@ def locked(name: str) -> dict[str, set[str]]:
 @pytest.mark.parametrize(
     ("lock", "extras"), [("requirements.lock", ("alerts", "postgres", "report")), ("requirements-core.lock", ())]
 )
-def test_a_lock_holds_all_that_the_pyproject_asks_for_else_run_ci_lock(lock: str, extras: tuple[str, ...]) -> None:
+def test_a_lock_satisfies_pyproject_else_run_ci_lock(lock: str, extras: tuple[str, ...]) -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
     optional = project["project"]["optional-dependencies"]
-    asked = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
-    asked += [line for name in extras for line in optional[name]]
+    requirements = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    requirements += [line for name in extras for line in optional[name]]
     pinned = locked(lock)
-    for line in asked:
+    for line in requirements:
         requirement = Requirement(line)
         versions = pinned.get(canonicalize_name(requirement.name))
         assert versions, line
         assert all(map(requirement.specifier.contains, versions)), line
 
 
-def test_a_clone_runs_what_the_image_runs() -> None:
+def test_a_clone_and_the_image_have_the_same_versions() -> None:
     image, clone = locked("requirements.lock"), locked("requirements-core.lock")
     assert clone == {name: image[name] for name in clone}
     assert not {"apprise", "matplotlib", "psycopg2-binary"} & set(clone)

@@ -1,4 +1,4 @@
-"""The real Docker Compose, in a version that understands docker-compose.yml. What its services do belongs in tests."""
+"""Find a Docker Compose that is new enough for docker-compose.yml."""
 
 import re
 import shutil
@@ -8,23 +8,24 @@ from pathlib import Path
 
 PROJECT = Path(__file__).parents[2]
 COMPOSE_FILE = PROJECT / "docker-compose.yml"
-# Where .ci/install-stack-checks installs it.
+# The folder of .ci/install-stack-checks.
 STACK_CHECKS = PROJECT / ".venv" / "stack-checks" / "bin"
-# An `env_file` that need not exist.
+# The first version with an optional `env_file`.
 OLDEST = (2, 24)
 
 
 @cache
-def compose_program(installed: Path = STACK_CHECKS / "docker-compose") -> str:
+def compose_program() -> str:
     """Return a Compose that is new enough, the installed one or that on PATH. Raise FileNotFoundError."""
-    found = str(installed) if installed.is_file() else shutil.which("docker-compose")
-    version = "not installed" if found is None else _version(found)
-    if found is None or tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
+    installed = STACK_CHECKS / "docker-compose"
+    program = str(installed) if installed.is_file() else shutil.which("docker-compose")
+    version = "not installed" if program is None else _version(program)
+    if program is None or tuple(map(int, re.findall(r"\d+", version)[:2])) < OLDEST:
         raise FileNotFoundError(
             f"Docker Compose {'.'.join(map(str, OLDEST))} or newer is needed (docker-compose is {version}): "
             "run .ci/install-stack-checks"
         )
-    return found
+    return program
 
 
 def _version(program: str) -> str:

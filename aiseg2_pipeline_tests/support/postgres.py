@@ -1,4 +1,4 @@
-"""A real PostgreSQL on a free port of 127.0.0.1, in a folder of its own, for as long as a test needs it."""
+"""Run a real PostgreSQL on a free port of 127.0.0.1, in a folder of its own."""
 
 import os
 import pwd
@@ -15,20 +15,20 @@ USER = "dagster"
 
 
 def address(port: int, password: str = PASSWORD) -> str:
-    """Return what AISEG2_POSTGRES_URL would be."""
+    """Return a value of AISEG2_POSTGRES_URL."""
     return f"postgresql://{USER}:{quote(password, safe='')}@127.0.0.1:{port}/postgres"
 
 
 def postgres_programs() -> Path | None:
-    """Return the folder of PostgreSQL's own programs; Debian keeps them away from PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = found[-1] if found else shutil.which("initdb")
+    """Return the folder of PostgreSQL's programs, which Debian does not put on PATH; None without them."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = programs[-1] if programs else shutil.which("initdb")
     return Path(initdb).parent if initdb else None
 
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[int]:
-    """Run a server whose data lies in `folder`, which any user may reach; yield its port."""
+    """Run a server with its data in `folder`, which any user can enter; yield its port."""
     programs = postgres_programs()
     assert programs is not None
     folder.chmod(0o777)
