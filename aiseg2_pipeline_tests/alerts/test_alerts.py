@@ -18,10 +18,10 @@ from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.gaps.find import Hour
 from aiseg2_pipeline.influxdb.client import Misconfigured
 from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER
 from aiseg2_pipeline.settings import Settings, SettingsError
 from aiseg2_pipeline.store import incidents
 from aiseg2_pipeline.store.incidents import Trouble
-from aiseg2_pipeline_tests.orchestration.test_power import INFLUXDB_POWER, Pipeline, device, environment, pipeline
 from aiseg2_pipeline_tests.support.alerts import (
     DAY,
     HOUR,
@@ -39,6 +39,7 @@ from aiseg2_pipeline_tests.support.alerts import (
 )
 from aiseg2_pipeline_tests.support.device import FLOW, PASSWORD, Answer, Device
 from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.pipeline import Pipeline, device, environment, pipeline
 
 # Fixtures of other modules.
 __all__ = ["device", "environment", "phone", "pipeline", "second", "settings", "watch"]

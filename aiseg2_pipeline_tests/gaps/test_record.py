@@ -30,8 +30,8 @@ from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
 from aiseg2_pipeline.simulator.meter import Meter, is_off
 from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline_tests.orchestration.test_energy import Pipeline
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.simulated_pipeline import SimulatedPipeline
 from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
 
 MINUTE, HALF, HOUR, DAY = (timedelta(minutes=minutes) for minutes in (1, 30, 60, 1440))
@@ -193,7 +193,7 @@ def _heal_in_dagster(record: Record) -> None:
         "AISEG2_DATA_DIR": str(record.folder),
     }
     with DagsterInstance.ephemeral() as instance:
-        pipeline = Pipeline(environment, record.unit, instance)
+        pipeline = SimulatedPipeline(environment, record.unit, instance)
         pipeline.set_clock(END)
         requests = pipeline.heal()
         assert isinstance(requests, list)

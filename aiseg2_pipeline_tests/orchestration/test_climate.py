@@ -1,6 +1,5 @@
 """The rooms' climate from the device's page to a real InfluxDB, run by Dagster; a home without sensors costs next to nothing."""
 
-import shutil
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,22 +7,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from dagster import AssetKey, DagsterInstance, ExecuteInProcessResult, RunRequest, build_schedule_context
+from dagster import ExecuteInProcessResult, RunRequest
 
 from aiseg2_pipeline.aiseg2.climate import climate_page
 from aiseg2_pipeline.aiseg2.models import Room
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.climate import frame
 from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.orchestration.keys import CLIMATE, INFLUXDB_CLIMATE
 from aiseg2_pipeline.store import ClimateStore
 from aiseg2_pipeline.tags import BACKGROUND_TAG
-from aiseg2_pipeline_tests.orchestration.test_energy import DAY, HOUR, MINUTE, NOW, TODAY, Pipeline, piped
-from aiseg2_pipeline_tests.orchestration.test_power import PROJECT, failure
-from aiseg2_pipeline_tests.orchestration.test_prune import NIGHT, Aging
 from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, failure
+from aiseg2_pipeline_tests.support.simulated_pipeline import (
+    NIGHT,
+    NOW,
+    TODAY,
+    DatedPipeline,
+    SimulatedPipeline,
+    dated_pipeline,
+    simulated_pipeline,
+)
 from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
 
-CLIMATE, INFLUXDB_CLIMATE = AssetKey("climate"), AssetKey("influxdb_climate")
 PAGE = "/page/airenvironment/41"
 KEY_TODAY, KEY_YESTERDAY = "2026-07-14", "2026-07-13"
 ROOMS = ("居間", "主寝室", "子供部屋", "書斎")
@@ -32,61 +38,40 @@ AWKWARD = ('a,b=c "d" \'', "絵文字🔌 室", "\\居間\\x", "<b>&amp;")
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, influx: Influx) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path, influx: Influx) -> Iterator[SimulatedPipeline]:
     """A home with four rooms, two pages, that writes to an empty bucket of the real server."""
-    with piped(tmp_path, influx.settings, rooms=ROOMS) as writing:
+    with simulated_pipeline(tmp_path, influx.settings, rooms=ROOMS) as writing:
         yield writing
 
 
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Pipeline]:
+def alone(tmp_path: Path) -> Iterator[SimulatedPipeline]:
     """The same home without an InfluxDB."""
-    with piped(tmp_path, {}, rooms=ROOMS) as pipeline:
+    with simulated_pipeline(tmp_path, {}, rooms=ROOMS) as pipeline:
         yield pipeline
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Iterator[Pipeline]:
+def bare(tmp_path: Path) -> Iterator[SimulatedPipeline]:
     """A home without sensors."""
-    with piped(tmp_path, {}, rooms=()) as pipeline:
+    with simulated_pipeline(tmp_path, {}, rooms=()) as pipeline:
         yield pipeline
 
 
 @pytest.fixture
-def aging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Aging]:
-    """A home with sensors and the project's own dagster.yaml, whose runs are as old as its clock says."""
-    home = tmp_path / "data" / "dagster"
-    home.mkdir(parents=True)
-    shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    with simulated(NOW, rooms=ROOMS) as unit, DagsterInstance.from_config(str(home)) as instance:
-        given = {
-            "AISEG2_HOST": unit.served.address,
-            "AISEG2_USER": unit.served.user,
-            "AISEG2_PASSWORD": unit.served.password,
-            "AISEG2_DATA_DIR": str(tmp_path / "data"),
-        }
-        yield Aging(given, unit, instance)
+def aging(tmp_path: Path) -> Iterator[DatedPipeline]:
+    with dated_pipeline(tmp_path, rooms=ROOMS) as pipeline:
+        yield pipeline
 
 
-def read(pipeline: Pipeline, now: datetime = NOW, tags: Mapping[str, str] | None = None) -> ExecuteInProcessResult:
+def read(
+    pipeline: SimulatedPipeline, now: datetime = NOW, tags: Mapping[str, str] | None = None
+) -> ExecuteInProcessResult:
     pipeline.set_clock(now)
     return pipeline.run("climate_rooms", now.astimezone(JAPAN).strftime("%Y-%m-%d"), **(tags or {}))
 
 
-def tick(pipeline: Pipeline, planned: datetime) -> RunRequest | str:
-    """Evaluate the schedule: what it wants to run, or why it wants nothing."""
-    context = build_schedule_context(
-        scheduled_execution_time=planned,
-        repository_def=pipeline.definitions.get_repository_def(),
-        instance=pipeline.instance,
-    )
-    data = pipeline.definitions.resolve_schedule_def("climate_every_five_minutes").evaluate_tick(context)
-    (request,) = data.run_requests or (None,)
-    return request or data.skip_message or ""
-
-
-def kept(pipeline: Pipeline) -> pd.DataFrame:
+def kept(pipeline: SimulatedPipeline) -> pd.DataFrame:
     with ClimateStore.open(pipeline.settings.climate_path) as store:
         return store.read(NOW - 50 * DAY, NOW + 50 * DAY).sort_values(KEY, ignore_index=True)
 
@@ -96,9 +81,9 @@ def on_page(unit: Unit) -> list[Room]:
     return [room for n, answer in enumerate(answers, 1) for room in climate_page(answer.content, n).rooms]
 
 
-def answered(pipeline: Pipeline) -> int:
+def answered(pipeline: SimulatedPipeline) -> int:
     """Return how often the page was asked for, without what the login takes."""
-    return pipeline.asked(PAGE) - pipeline.unit.served.tally.refused
+    return pipeline.requests(PAGE) - pipeline.unit.served.tally.refused
 
 
 def in_influx(influx: Influx) -> list[tuple[datetime, str, str, float]]:
@@ -114,7 +99,9 @@ def as_points(table: pd.DataFrame) -> list[tuple[datetime, str, str, float]]:
 # A home with sensors
 
 
-def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(pipeline: Pipeline, influx: Influx) -> None:
+def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(
+    pipeline: SimulatedPipeline, influx: Influx
+) -> None:
     assert read(pipeline).success
     table = kept(pipeline)
     expected = frame(NOW, on_page(pipeline.unit)).sort_values(KEY, ignore_index=True)
@@ -124,10 +111,10 @@ def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(pipeline:
     assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY}
     told = pipeline.metadata(CLIMATE, KEY_TODAY)
     assert (told["readings"], told["rows"]) == (1, 8)
-    assert [record.data["room"] for record in told["rooms"].records] == list(ROOMS)
+    assert [record.data["room"] for record in told["rooms"]] == list(ROOMS)
 
 
-def test_each_reading_adds_rows_at_its_own_time(pipeline: Pipeline, influx: Influx) -> None:
+def test_each_reading_adds_rows_at_its_own_time(pipeline: SimulatedPipeline, influx: Influx) -> None:
     for n in range(3):
         assert read(pipeline, NOW + n * 5 * MINUTE).success
     table = kept(pipeline)
@@ -136,13 +123,15 @@ def test_each_reading_adds_rows_at_its_own_time(pipeline: Pipeline, influx: Infl
 
 
 def test_names_come_back_whatever_they_hold(tmp_path: Path, influx: Influx) -> None:
-    with piped(tmp_path, influx.settings, rooms=AWKWARD) as pipeline:
+    with simulated_pipeline(tmp_path, influx.settings, rooms=AWKWARD) as pipeline:
         assert read(pipeline).success
         assert set(kept(pipeline)["name"]) == set(AWKWARD)
         assert in_influx(influx) == as_points(kept(pipeline))
 
 
-def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(pipeline: Pipeline, influx: Influx) -> None:
+def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(
+    pipeline: SimulatedPipeline, influx: Influx
+) -> None:
     influx.server.drop_bucket(influx.bucket)
     result = read(pipeline)
     assert "INFLUXDB_BUCKET" in failure(result)
@@ -154,7 +143,7 @@ def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(pipeline: Pipelin
 
 
 def test_a_bucket_that_was_emptied_is_filled_again_after_resend(
-    pipeline: Pipeline, influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: SimulatedPipeline, influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert read(pipeline).success
@@ -166,32 +155,32 @@ def test_a_bucket_that_was_emptied_is_filled_again_after_resend(
     assert len(kept(pipeline)) == 16
 
 
-def test_without_an_influxdb_the_rows_are_kept_alone(alone: Pipeline) -> None:
+def test_without_an_influxdb_the_rows_are_kept_alone(alone: SimulatedPipeline) -> None:
     assert read(alone).success
     assert len(kept(alone)) == 8
     assert (alone.green(CLIMATE), alone.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
 
 
-def test_the_schedule_reads_every_five_minutes_for_the_day_in_japan(alone: Pipeline) -> None:
+def test_the_schedule_reads_every_five_minutes_for_the_day_in_japan(alone: SimulatedPipeline) -> None:
     found = alone.definitions.resolve_schedule_def("climate_every_five_minutes")
     assert found.default_status.value == "RUNNING"
     assert found.execution_timezone == "Asia/Tokyo"
     assert read(alone).success
     for planned, key in ((TODAY + DAY - 3 * MINUTE, KEY_TODAY), (TODAY + DAY + 2 * MINUTE, "2026-07-15")):
-        request = tick(alone, planned)
+        request = alone.tick("climate_every_five_minutes", planned)
         assert isinstance(request, RunRequest)
         assert request.partition_key == key
 
 
 def test_a_reading_does_not_wait_behind_background_work_and_a_hung_one_ends_before_the_next(
-    alone: Pipeline,
+    alone: SimulatedPipeline,
 ) -> None:
     tags = alone.definitions.resolve_job_def("climate_rooms").tags
     assert BACKGROUND_TAG not in tags
     assert int(tags["dagster/max_runtime"]) < 5 * 60
 
 
-def test_a_device_that_refuses_the_login_is_one_sentence(alone: Pipeline) -> None:
+def test_a_device_that_refuses_the_login_is_one_sentence(alone: SimulatedPipeline) -> None:
     with alone.refused():
         result = read(alone)
     assert "AISEG2_PASSWORD" in failure(result)
@@ -199,7 +188,9 @@ def test_a_device_that_refuses_the_login_is_one_sentence(alone: Pipeline) -> Non
     assert alone.green(CLIMATE) == set()
 
 
-def test_a_reading_before_the_last_one_is_kept_only_where_the_devices_clock_agrees(alone: Pipeline) -> None:
+def test_a_reading_before_the_last_one_is_kept_only_where_the_devices_clock_agrees(
+    alone: SimulatedPipeline,
+) -> None:
     assert read(alone).success
     alone.now = NOW - HOUR
     assert alone.run("climate_rooms", KEY_TODAY).success
@@ -213,7 +204,7 @@ def test_a_reading_before_the_last_one_is_kept_only_where_the_devices_clock_agre
 
 
 def test_a_past_day_is_not_asked_for_and_green_only_where_there_are_rows(
-    pipeline: Pipeline, influx: Influx
+    pipeline: SimulatedPipeline, influx: Influx
 ) -> None:
     assert read(pipeline, NOW - DAY).success
     pipeline.set_clock(NOW)
@@ -225,7 +216,7 @@ def test_a_past_day_is_not_asked_for_and_green_only_where_there_are_rows(
     assert in_influx(influx) == as_points(kept(pipeline))
 
 
-def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: Pipeline) -> None:
+def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: SimulatedPipeline) -> None:
     assert read(alone, NOW - 2 * DAY).success
     alone.set_clock(NOW)
     assert alone.run("climate_rooms", "2026-07-11", KEY_TODAY).success
@@ -236,11 +227,11 @@ def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: Pipeli
 # A home without sensors
 
 
-def test_a_home_without_sensors_costs_one_request_and_one_run_a_day(bare: Pipeline) -> None:
+def test_a_home_without_sensors_costs_one_request_and_one_run_a_day(bare: SimulatedPipeline) -> None:
     runs = 0
     for n in range(3 * 288):
         planned = NOW.replace(minute=2, second=0) + n * 5 * MINUTE
-        request = tick(bare, planned)
+        request = bare.tick("climate_every_five_minutes", planned)
         if isinstance(request, RunRequest):
             runs += 1
             assert read(bare, planned + timedelta(seconds=4), request.tags).success
@@ -251,7 +242,7 @@ def test_a_home_without_sensors_costs_one_request_and_one_run_a_day(bare: Pipeli
     assert kept(bare).empty
 
 
-def test_runs_of_the_schedule_that_waited_for_each_other_ask_once(bare: Pipeline) -> None:
+def test_runs_of_the_schedule_that_waited_for_each_other_ask_once(bare: SimulatedPipeline) -> None:
     scheduled = {"dagster/schedule_name": "climate_every_five_minutes"}
     for _ in range(3):
         assert read(bare, tags=scheduled).success
@@ -264,24 +255,26 @@ def test_runs_of_the_schedule_that_waited_for_each_other_ask_once(bare: Pipeline
 # What stays when runs are deleted
 
 
-def test_an_ended_day_is_closed_and_its_runs_may_go(aging: Aging) -> None:
+def test_an_ended_day_is_closed_and_its_runs_may_go(aging: DatedPipeline) -> None:
     for n in range(2):
         assert read(aging, NOW - DAY + n * 5 * MINUTE).success
     aging.close()
-    aging.prune(NIGHT + 4 * DAY)
+    aging.prune_history(NIGHT + 4 * DAY)
     assert aging.runs("climate_rooms") == set()
-    assert aging.green_pages(CLIMATE) == {KEY_YESTERDAY}
+    assert aging.green_in_ui(CLIMATE) == {KEY_YESTERDAY}
     assert len(kept(aging)) == 16
 
 
-def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(alone: Pipeline, influx: Influx) -> None:
+def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(
+    alone: SimulatedPipeline, influx: Influx
+) -> None:
     assert read(alone, NOW - DAY).success
     environment = {
         "AISEG2_HOST": alone.unit.served.address,
         "AISEG2_PASSWORD": alone.unit.served.password,
         "AISEG2_DATA_DIR": str(alone.settings.base_data_dir),
     } | influx.settings
-    writing = Pipeline(environment, alone.unit, alone.instance)
+    writing = SimulatedPipeline(environment, alone.unit, alone.instance)
     assert writing.execute("close_the_day", None, {}).success
     assert writing.green(INFLUXDB_CLIMATE) == set()
     with ClimateStore.open(writing.settings.climate_path) as store:
@@ -292,7 +285,7 @@ def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(alone: Pipel
     assert writing.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
 
 
-def test_whoever_looks_is_told_that_it_was_not_verified(alone: Pipeline) -> None:
+def test_whoever_looks_is_told_that_it_was_not_verified(alone: SimulatedPipeline) -> None:
     assets = alone.definitions.resolve_asset_graph()
     told = [
         assets.get(CLIMATE).description,

@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from dagster import (
-    AssetKey,
     AssetMaterialization,
     DagsterInstance,
     DefaultScheduleStatus,
@@ -25,11 +24,12 @@ from dagster import (
 
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import first_hour
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG
-from aiseg2_pipeline_tests.orchestration.test_power import POWER_READINGS, failure
+from aiseg2_pipeline_tests.support.pipeline import failure
 from aiseg2_pipeline_tests.support.report_days import DAY, HOUR, LATER, START, device_energy, readings
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: it is the extra `report`")
@@ -38,7 +38,6 @@ from PIL import Image
 
 from aiseg2_pipeline.orchestration.assets import daily_report as orchestrated
 
-DAILY_REPORT = AssetKey("daily_report")
 OF_DEVICE = device_energy(generation=1400, consumption=1000, bought=250, sold=650)
 NEXT_DAY = str(DAY + timedelta(days=1))
 

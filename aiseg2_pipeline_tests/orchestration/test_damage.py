@@ -14,14 +14,14 @@ from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.fill import NOT_SALVAGED
 from aiseg2_pipeline.orchestration.assets.energy_history import lines
+from aiseg2_pipeline.orchestration.keys import POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.schema import VERSION
-from aiseg2_pipeline_tests.orchestration.test_power import (
+from aiseg2_pipeline_tests.support.pipeline import (
     NOW,
-    POWER_READINGS,
     Pipeline,
     alone,
     device,

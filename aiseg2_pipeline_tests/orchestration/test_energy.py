@@ -1,171 +1,46 @@
 """Energy, fills, checks, schedules and healing in Dagster, with the simulator as the device and stores on disk."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from dagster import (
-    AssetKey,
-    AssetMaterialization,
-    DagsterInstance,
     DagsterRunStatus,
-    ExecuteInProcessResult,
-    RunRequest,
     build_schedule_context,
-    build_sensor_context,
 )
 
 from aiseg2_pipeline.frames import energy
-from aiseg2_pipeline.frames.readings import KEY, Row, frame
-from aiseg2_pipeline.japan_time import day_start
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.orchestration.definitions import build_definitions
-from aiseg2_pipeline.orchestration.partitions import day_key, first_hour, hour_from_key, hour_key
+from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
+from aiseg2_pipeline.orchestration.partitions import day_key, hour_from_key, hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
-from aiseg2_pipeline_tests.orchestration.test_power import INFLUXDB_POWER, POWER_READINGS, failure
 from aiseg2_pipeline_tests.support.influxdb import Influx
-from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, failure
+from aiseg2_pipeline_tests.support.simulated_pipeline import NOW, TODAY, SimulatedPipeline, simulated_pipeline
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN
 
-NOW = datetime(2026, 7, 14, 12, 30, 5, tzinfo=JAPAN).astimezone(UTC)
-TODAY = day_start(NOW.astimezone(JAPAN).date())
-HOUR = timedelta(hours=1)
-MINUTE = timedelta(minutes=1)
-DAY = timedelta(days=1)
-ENERGY_HISTORY, INFLUXDB_ENERGY = AssetKey("energy_history"), AssetKey("influxdb_energy")
 OF_CIRCUIT, OF_CONSUMPTION = "/page/graph/584", "/page/graph/52111"
 
 
-class Pipeline:
-    """The definitions on a data directory, run in this process; the device shows the same time."""
-
-    def __init__(self, environment: dict[str, str], unit: Unit, instance: DagsterInstance) -> None:
-        self.environment = environment
-        self.settings = Settings.from_environment(environment)
-        self.unit = unit
-        self.instance = instance
-        self.set_clock(NOW)
-        first_hour(self.settings.data_dir, NOW - 40 * DAY)
-        self.definitions = build_definitions(self.settings, lambda: self.now)
-
-    @contextmanager
-    def refused(self) -> Iterator[None]:
-        """Have a password that the device refuses."""
-        right = self.definitions
-        wrong = Settings.from_environment(self.environment | {"AISEG2_PASSWORD": "wrong"})
-        self.definitions = build_definitions(wrong, lambda: self.now)
-        yield
-        self.definitions = right
-
-    def set_clock(self, now: datetime) -> None:
-        self.now = now
-        self.unit.set_clock(now)
-
-    def run(self, job: str, first: str, last: str | None = None, **tags: str) -> ExecuteInProcessResult:
-        """Run a job for a partition key, or for a range of them."""
-        if last is not None:
-            tags |= {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
-        return self.execute(job, None if last is not None else first, tags)
-
-    def execute(self, job: str, key: str | None, tags: dict[str, str]) -> ExecuteInProcessResult:
-        return self.definitions.resolve_job_def(job).execute_in_process(
-            partition_key=key, tags=tags, instance=self.instance, raise_on_error=False
-        )
-
-    def minute(self, now: datetime) -> None:
-        """Read live, as the schedule does."""
-        self.set_clock(now)
-        minute = now.replace(second=0)
-        result = self.run("power_minute", hour_key(minute), **{MINUTE_TAG: minute.isoformat(timespec="minutes")})
-        assert result.success
-
-    def heal(self) -> list[RunRequest] | str:
-        """Evaluate the sensor: what it wants to run, or why it wants nothing."""
-        resources = {name: (self.definitions.resources or {})[name] for name in ("store", "influxdb")}
-        context = build_sensor_context(
-            instance=self.instance, repository_def=self.definitions.get_repository_def(), resources=resources
-        )
-        data = self.definitions.resolve_sensor_def("heal_the_record").evaluate_tick(context)
-        return list(data.run_requests or []) or data.skip_message or ""
-
-    def green(self, key: AssetKey) -> set[str]:
-        return self.instance.get_materialized_partitions(key)
-
-    def materialization(self, key: AssetKey, partition: str) -> AssetMaterialization:
-        event = self.instance.get_latest_materialization_event(key)
-        for record in self.instance.fetch_materializations(key, limit=1000).records:
-            if record.asset_materialization and record.asset_materialization.partition == partition:
-                return record.asset_materialization
-        raise AssertionError(f"{partition} was never materialized; the latest is {event}")
-
-    def metadata(self, key: AssetKey, partition: str) -> dict[str, Any]:
-        return {name: value.value for name, value in self.materialization(key, partition).metadata.items()}
-
-    def check(self, name: str) -> tuple[bool, str]:
-        keys = [key for key in self.definitions.resolve_asset_graph().asset_check_keys if key.name == name]
-        (record,) = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys).values()
-        assert record.event is not None
-        evaluation = record.event.asset_check_evaluation
-        assert evaluation is not None
-        return evaluation.passed, evaluation.description or ""
-
-    def judge(self) -> ExecuteInProcessResult:
-        """Run the checks as a person does."""
-        job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(
-            asset_check_selection={
-                key
-                for key in self.definitions.resolve_asset_graph().asset_check_keys
-                if key.name in ("record_complete", "energy_adds_up")
-            },
-            asset_selection=set(),
-        )
-        return job.execute_in_process(instance=self.instance)
-
-    def readings(self) -> pd.DataFrame:
-        with Store.open(self.settings.store_path) as store:
-            return store.read(NOW - 50 * DAY, NOW + DAY).sort_values(KEY, ignore_index=True)
-
-    def energy(self, start: datetime = NOW - 50 * DAY, end: datetime = NOW + DAY) -> pd.DataFrame:
-        with EnergyStore.open(self.settings.energy_path) as store:
-            return store.read(start, end).sort_values(KEY, ignore_index=True)
-
-    def asked(self, path: str) -> int:
-        return self.unit.served.tally.requests[path]
-
-    def requests(self) -> int:
-        return sum(self.unit.served.tally.requests.values())
-
-
-@contextmanager
-def piped(tmp_path: Path, more: dict[str, str], **options: Any) -> Iterator[Pipeline]:
-    with simulated(NOW, **options) as unit, DagsterInstance.ephemeral() as instance:
-        given = {
-            "AISEG2_HOST": unit.served.address,
-            "AISEG2_USER": unit.served.user,
-            "AISEG2_PASSWORD": unit.served.password,
-            "AISEG2_DATA_DIR": str(tmp_path / "data"),
-        } | more
-        yield Pipeline(given, unit, instance)
-
-
 @pytest.fixture
-def alone(tmp_path: Path) -> Iterator[Pipeline]:
+def alone(tmp_path: Path) -> Iterator[SimulatedPipeline]:
     """A pipeline without an InfluxDB, and a device that was off for three hours of yesterday's night."""
     off = (TODAY - DAY + 2 * HOUR, TODAY - DAY + 5 * HOUR)
-    with piped(tmp_path, {}, outages=[off], memory_days=10) as pipeline:
+    with simulated_pipeline(tmp_path, {}, outages=[off], memory_days=10) as pipeline:
         yield pipeline
 
 
 @pytest.fixture
-def pipeline(tmp_path: Path, influx: Influx) -> Iterator[Pipeline]:
+def pipeline(tmp_path: Path, influx: Influx) -> Iterator[SimulatedPipeline]:
     """A pipeline that writes to an empty bucket of the real server."""
-    with piped(tmp_path, influx.settings, memory_days=10) as writing:
+    with simulated_pipeline(tmp_path, influx.settings, memory_days=10) as writing:
         yield writing
 
 
@@ -176,7 +51,7 @@ def keys(first: datetime, hours: int) -> list[str]:
 # The device's energy
 
 
-def test_yesterday_is_kept_with_its_circuits_and_written_out(pipeline: Pipeline, influx: Influx) -> None:
+def test_yesterday_is_kept_with_its_circuits_and_written_out(pipeline: SimulatedPipeline, influx: Influx) -> None:
     assert pipeline.run("energy_day", "2026-07-13").success
     assert pipeline.green(ENERGY_HISTORY) == pipeline.green(INFLUXDB_ENERGY) == {"2026-07-13"}
     rows = pipeline.energy()
@@ -193,26 +68,26 @@ def test_yesterday_is_kept_with_its_circuits_and_written_out(pipeline: Pipeline,
     assert influx.points("energy") == in_influx
 
 
-def test_today_is_kept_without_its_circuits(pipeline: Pipeline) -> None:
+def test_today_is_kept_without_its_circuits(pipeline: SimulatedPipeline) -> None:
     assert pipeline.run("energy_day", "2026-07-14").success
-    assert pipeline.asked(OF_CIRCUIT) == 0
+    assert pipeline.requests(OF_CIRCUIT) == 0
     rows = pipeline.energy()
     hours = rows.loc[rows["kind"] == "consumption", "time"]
     assert [time.tz_convert(JAPAN).hour for time in hours] == list(range(12))
     assert pipeline.green(INFLUXDB_ENERGY) == {"2026-07-14"}
 
 
-def test_a_range_of_days_is_one_run_and_days_without_energy_are_never_green(alone: Pipeline) -> None:
+def test_a_range_of_days_is_one_run_and_days_without_energy_are_never_green(alone: SimulatedPipeline) -> None:
     result = alone.run("energy_day", "2026-07-01", "2026-07-07")
     assert result.success
     # Ten days back is what this device remembers.
     assert alone.green(ENERGY_HISTORY) == {"2026-07-04", "2026-07-05", "2026-07-06", "2026-07-07"}
     assert alone.metadata(ENERGY_HISTORY, "2026-07-05")["rows"] > 24 * 36
-    assert "7 of 7 days done" in log_of(alone, result)
+    assert "7 of 7 days done" in alone.log(result)
 
 
 def test_a_day_of_which_the_device_has_nothing_is_not_green_in_influxdb_either(
-    pipeline: Pipeline,
+    pipeline: SimulatedPipeline,
 ) -> None:
     assert pipeline.run("energy_day", "2026-07-01").success
     assert pipeline.run("energy_day", "2026-07-13").success
@@ -220,7 +95,7 @@ def test_a_day_of_which_the_device_has_nothing_is_not_green_in_influxdb_either(
 
 
 def test_a_device_that_fails_in_the_middle_is_one_sentence_and_the_days_before_are_kept(
-    alone: Pipeline, monkeypatch: pytest.MonkeyPatch
+    alone: SimulatedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     locked_after(monkeypatch, requests=90)
     result = alone.run("energy_day", "2026-07-08", "2026-07-12")
@@ -232,7 +107,7 @@ def test_a_device_that_fails_in_the_middle_is_one_sentence_and_the_days_before_a
     assert {day_key(time) for time in rows["time"]} == {"2026-07-08", "2026-07-09"}
 
 
-def test_while_the_clocks_differ_nothing_is_kept_and_the_run_says_so(alone: Pipeline) -> None:
+def test_while_the_clocks_differ_nothing_is_kept_and_the_run_says_so(alone: SimulatedPipeline) -> None:
     alone.minute(NOW - 3 * HOUR)
     alone.set_clock(NOW)
     alone.unit.set_clock(NOW + 3 * MINUTE)
@@ -241,12 +116,12 @@ def test_while_the_clocks_differ_nothing_is_kept_and_the_run_says_so(alone: Pipe
         assert not result.success
         assert "180 s ahead" in failure(result)
     assert alone.energy().empty
-    assert set(alone.readings()["interval_s"]) == {0}
+    assert set(alone.rows()["interval_s"]) == {0}
 
 
 @pytest.mark.parametrize(("unit_ahead", "agree"), [(timedelta(), True), (-2 * MINUTE, False)])
 def test_clocks_are_compared_when_the_device_is_asked_however_long_the_run_goes(
-    alone: Pipeline, *, unit_ahead: timedelta, agree: bool
+    alone: SimulatedPipeline, *, unit_ahead: timedelta, agree: bool
 ) -> None:
     alone.minute(NOW - 3 * HOUR)
     times: Iterator[datetime] = repeat(NOW)
@@ -262,9 +137,9 @@ def test_clocks_are_compared_when_the_device_is_asked_however_long_the_run_goes(
 # Filling
 
 
-def test_an_hour_is_filled_around_what_was_read_live(alone: Pipeline) -> None:
+def test_an_hour_is_filled_around_what_was_read_live(alone: SimulatedPipeline) -> None:
     alone.minute(NOW - 3 * HOUR)
-    before = alone.readings()
+    before = alone.rows()
     alone.set_clock(NOW)
     key = hour_key(NOW - 3 * HOUR)
     assert alone.run("power_fill", key).success
@@ -272,13 +147,13 @@ def test_an_hour_is_filled_around_what_was_read_live(alone: Pipeline) -> None:
     assert (told["live_minutes"], told["filled_minutes"], told["missing_minutes"]) == (1, 59, 0)
     assert told["device_kwh"] > 0
     assert abs(told["difference_percent"]) < 5
-    after = alone.readings()
+    after = alone.rows()
     live = after[after["interval_s"] == 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(live, before)
     assert told["rows"] == len(after)
 
 
-def test_a_range_fills_in_one_run_and_only_hours_with_rows_are_green(alone: Pipeline) -> None:
+def test_a_range_fills_in_one_run_and_only_hours_with_rows_are_green(alone: SimulatedPipeline) -> None:
     alone.minute(TODAY - DAY + 5 * MINUTE)
     alone.set_clock(NOW)
     first = TODAY - DAY
@@ -289,41 +164,41 @@ def test_a_range_fills_in_one_run_and_only_hours_with_rows_are_green(alone: Pipe
     told = alone.metadata(POWER_READINGS, hour_key(first + 7 * HOUR))
     assert (told["live_minutes"], told["filled_minutes"], told["missing_minutes"]) == (0, 60, 0)
     assert told["difference_percent"] == 0
-    assert "24 of 36 hours done" in log_of(alone, result)
-    passed, words = alone.check("record_complete")
+    assert "24 of 36 hours done" in alone.log(result)
+    passed, words = alone.checks()["record_complete"]
     assert not passed
     for key in keys(first + 2 * HOUR, 3):
         assert key in words
-    rows, asked = alone.readings(), alone.requests()
+    rows, asked = alone.rows(), alone.requests()
     assert alone.run("power_fill", hour_key(first), hour_key(first + 35 * HOUR)).success
-    pd.testing.assert_frame_equal(alone.readings(), rows)
+    pd.testing.assert_frame_equal(alone.rows(), rows)
     assert alone.requests() == asked
 
 
-def test_a_fill_goes_out_with_the_next_minute(pipeline: Pipeline, influx: Influx) -> None:
+def test_a_fill_goes_out_with_the_next_minute(pipeline: SimulatedPipeline, influx: Influx) -> None:
     pipeline.minute(NOW - 3 * HOUR)
     pipeline.set_clock(NOW)
     assert pipeline.run("power_fill", *[hour_key(NOW - hours * HOUR) for hours in (3, 1)]).success
     pipeline.minute(NOW)
-    stored = pipeline.readings()
+    stored = pipeline.rows()
     pd.testing.assert_frame_equal(influx.readings(), stored)
     assert len(set(stored["time"].dt.floor("min"))) == 3 * 60 + 1
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
 
 
-def test_an_hour_is_not_filled_before_its_fifth_minute_after(alone: Pipeline) -> None:
+def test_an_hour_is_not_filled_before_its_fifth_minute_after(alone: SimulatedPipeline) -> None:
     alone.minute(NOW - HOUR)
     hour = TODAY + 11 * HOUR
     alone.set_clock(hour + HOUR + 4 * MINUTE)
     assert alone.run("power_fill", hour_key(hour)).success
-    assert len(set(alone.readings()["time"])) == 1
+    assert len(set(alone.rows()["time"])) == 1
     alone.set_clock(hour + HOUR + 8 * MINUTE)
     assert alone.run("power_fill", hour_key(hour)).success
-    assert len(set(alone.readings()["time"])) == 60
+    assert len(set(alone.rows()["time"])) == 60
 
 
 def test_a_device_that_fails_during_a_fill_costs_no_day_before(
-    alone: Pipeline, monkeypatch: pytest.MonkeyPatch
+    alone: SimulatedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone.minute(NOW - 5 * DAY)
     alone.set_clock(NOW)
@@ -341,11 +216,11 @@ def test_a_device_that_fails_during_a_fill_costs_no_day_before(
 # Checks
 
 
-def test_the_record_is_judged_over_its_last_35_days(alone: Pipeline) -> None:
+def test_the_record_is_judged_over_its_last_35_days(alone: SimulatedPipeline) -> None:
     alone.minute(TODAY - 2 * DAY + 30 * MINUTE)
     alone.set_clock(NOW)
     assert alone.run("power_fill", hour_key(TODAY - DAY), hour_key(TODAY - DAY + HOUR)).success
-    for judged in (alone.check("record_complete"), (alone.judge(), alone.check("record_complete"))[1]):
+    for judged in (alone.checks()["record_complete"], (alone.run_checks(), alone.checks()["record_complete"])[1]):
         passed, words = judged
         assert not passed
         # Its very first hour is incomplete too, and so is all of the day that was not filled.
@@ -355,41 +230,41 @@ def test_the_record_is_judged_over_its_last_35_days(alone: Pipeline) -> None:
         assert "12 more" not in words
 
 
-def test_a_whole_record_passes(alone: Pipeline) -> None:
+def test_a_whole_record_passes(alone: SimulatedPipeline) -> None:
     alone.minute(TODAY + 9 * HOUR)
     alone.set_clock(NOW)
     assert alone.run("power_fill", hour_key(TODAY + 9 * HOUR), hour_key(TODAY + 11 * HOUR)).success
-    alone.judge()
-    assert alone.check("record_complete") == (True, "Nothing is missing.")
+    alone.run_checks()
+    assert alone.checks()["record_complete"] == (True, "Nothing is missing.")
 
 
-def test_before_the_first_reading_nothing_is_missing(alone: Pipeline) -> None:
-    assert alone.judge().success
-    assert alone.check("record_complete")[0]
-    assert "Not judged" in alone.check("energy_adds_up")[1]
+def test_before_the_first_reading_nothing_is_missing(alone: SimulatedPipeline) -> None:
+    assert alone.run_checks().success
+    assert alone.checks()["record_complete"][0]
+    assert "Not judged" in alone.checks()["energy_adds_up"][1]
 
 
-def test_a_run_judges_the_energy_that_it_brought(alone: Pipeline) -> None:
+def test_a_run_judges_the_energy_that_it_brought(alone: SimulatedPipeline) -> None:
     assert alone.run("energy_day", "2026-07-13").success
-    assert alone.check("energy_adds_up") == (True, "All hours add up.")
+    assert alone.checks()["energy_adds_up"] == (True, "All hours add up.")
 
 
-def test_the_devices_energy_adds_up_and_where_it_does_not_the_hours_are_named(alone: Pipeline) -> None:
+def test_the_devices_energy_adds_up_and_where_it_does_not_the_hours_are_named(alone: SimulatedPipeline) -> None:
     assert alone.run("energy_day", "2026-07-13").success
-    alone.judge()
-    assert alone.check("energy_adds_up") == (True, "All hours add up.")
+    alone.run_checks()
+    assert alone.checks()["energy_adds_up"] == (True, "All hours add up.")
     hour = TODAY - DAY + 12 * HOUR
     with EnergyStore.open(alone.settings.energy_path) as store:
         store.upsert(energy.frame([Row(hour, "consumption", "consumption", 5.0, "Wh", 3600)]))
-    alone.judge()
-    passed, words = alone.check("energy_adds_up")
+    alone.run_checks()
+    passed, words = alone.checks()["energy_adds_up"]
     assert not passed
     assert hour_key(hour) in words
     # With a storage battery, what is charged is not consumed.
     with EnergyStore.open(alone.settings.energy_path) as store:
         store.upsert(energy.frame([Row(hour, "battery-charge", "battery-charge", 500.0, "Wh", 3600)]))
-    alone.judge()
-    assert alone.check("energy_adds_up")[0]
+    alone.run_checks()
+    assert alone.checks()["energy_adds_up"][0]
 
 
 # Schedules
@@ -405,7 +280,7 @@ def test_the_devices_energy_adds_up_and_where_it_does_not_the_hours_are_named(al
     ],
 )
 def test_a_tick_is_for_the_hour_or_the_day_that_has_ended(
-    alone: Pipeline, schedule: str, tick: tuple[int, int], key: str
+    alone: SimulatedPipeline, schedule: str, tick: tuple[int, int], key: str
 ) -> None:
     planned = TODAY + timedelta(hours=tick[0], minutes=tick[1])
     found = alone.definitions.resolve_schedule_def(schedule)
@@ -434,7 +309,7 @@ def test_a_tick_for_a_time_before_the_first_partition_is_skipped(tmp_path: Path,
 # Healing
 
 
-def test_there_is_one_request_for_each_contiguous_range(alone: Pipeline) -> None:
+def test_there_is_one_request_for_each_contiguous_range(alone: SimulatedPipeline) -> None:
     for hours_ago in (30, 20, 5):
         alone.minute(NOW - hours_ago * HOUR)
     alone.set_clock(NOW)
@@ -454,7 +329,7 @@ def test_there_is_one_request_for_each_contiguous_range(alone: Pipeline) -> None
     assert {request.partition_key for request in requests} == {None}
 
 
-def test_what_the_sensor_asks_for_heals_the_record(alone: Pipeline) -> None:
+def test_what_the_sensor_asks_for_heals_the_record(alone: SimulatedPipeline) -> None:
     alone.minute(NOW - 40 * HOUR)
     alone.set_clock(NOW)
     requests = alone.heal()
@@ -463,7 +338,7 @@ def test_what_the_sensor_asks_for_heals_the_record(alone: Pipeline) -> None:
         assert request.job_name is not None
         assert alone.execute(request.job_name, request.partition_key, dict(request.tags)).success
     # What is left are the three hours in which the device was off; nobody asks for them again today.
-    counts = alone.readings()["time"].dt.floor("h").value_counts()
+    counts = alone.rows()["time"].dt.floor("h").value_counts()
     assert len(counts) == 40 - 3
     said = alone.heal()
     assert isinstance(said, str)
@@ -477,7 +352,7 @@ def test_what_the_sensor_asks_for_heals_the_record(alone: Pipeline) -> None:
 
 def test_a_half_hour_that_the_card_does_not_have_is_not_asked_for_again_and_again(tmp_path: Path) -> None:
     off = (TODAY + 3.5 * HOUR, TODAY + 4 * HOUR)
-    with piped(tmp_path, {}, outages=[off], sd_card=True) as pipeline:
+    with simulated_pipeline(tmp_path, {}, outages=[off], sd_card=True) as pipeline:
         pipeline.minute(TODAY + 2 * HOUR)
         pipeline.set_clock(NOW)
         assert pipeline.run("power_fill", hour_key(TODAY + 2 * HOUR), hour_key(NOW - HOUR)).success
@@ -486,7 +361,7 @@ def test_a_half_hour_that_the_card_does_not_have_is_not_asked_for_again_and_agai
         assert isinstance(pipeline.heal(), str)
 
 
-def test_nothing_is_healed_while_a_background_run_goes(alone: Pipeline) -> None:
+def test_nothing_is_healed_while_a_background_run_goes(alone: SimulatedPipeline) -> None:
     alone.minute(NOW - 5 * HOUR)
     alone.set_clock(NOW)
     job = alone.definitions.resolve_job_def("power_fill")
@@ -498,7 +373,7 @@ def test_nothing_is_healed_while_a_background_run_goes(alone: Pipeline) -> None:
     assert isinstance(alone.heal(), list)
 
 
-def test_before_the_first_reading_there_is_nothing_to_heal(alone: Pipeline) -> None:
+def test_before_the_first_reading_there_is_nothing_to_heal(alone: SimulatedPipeline) -> None:
     assert isinstance(alone.heal(), str)
     alone.minute(NOW - 2 * HOUR)
     alone.set_clock(NOW)
@@ -508,7 +383,7 @@ def test_before_the_first_reading_there_is_nothing_to_heal(alone: Pipeline) -> N
     assert request.tags["dagster/asset_partition_range_start"] == hour_key(NOW - 2 * HOUR)
 
 
-def test_the_hour_that_is_being_settled_is_left_to_its_run(alone: Pipeline) -> None:
+def test_the_hour_that_is_being_settled_is_left_to_its_run(alone: SimulatedPipeline) -> None:
     alone.minute(TODAY + 10 * HOUR)
     alone.set_clock(TODAY + 11 * HOUR + 15 * MINUTE)
     assert isinstance(alone.heal(), str)
@@ -516,7 +391,7 @@ def test_the_hour_that_is_being_settled_is_left_to_its_run(alone: Pipeline) -> N
     assert isinstance(alone.heal(), list)
 
 
-def test_the_energy_of_a_day_that_nobody_asked_for_at_its_end_is_asked_for(alone: Pipeline) -> None:
+def test_the_energy_of_a_day_that_nobody_asked_for_at_its_end_is_asked_for(alone: SimulatedPipeline) -> None:
     yesterday = TODAY - DAY
     minutes = [yesterday + n * MINUTE for n in range(36 * 60)]
     names = ("総発電電力", "総消費電力", "売買電力")
@@ -537,7 +412,7 @@ def test_the_energy_of_a_day_that_nobody_asked_for_at_its_end_is_asked_for(alone
     assert isinstance(alone.heal(), str)
 
 
-def test_what_many_hours_owe_to_influxdb_is_written_out(pipeline: Pipeline, influx: Influx) -> None:
+def test_what_many_hours_owe_to_influxdb_is_written_out(pipeline: SimulatedPipeline, influx: Influx) -> None:
     pipeline.minute(NOW - 60 * HOUR)
     pipeline.set_clock(NOW)
     assert pipeline.run("power_fill", hour_key(NOW - 60 * HOUR), hour_key(NOW - HOUR)).success
@@ -553,7 +428,9 @@ def test_what_many_hours_owe_to_influxdb_is_written_out(pipeline: Pipeline, infl
     assert isinstance(pipeline.heal(), str)
 
 
-def test_what_is_owed_goes_out_while_the_device_gives_no_reading(pipeline: Pipeline, influx: Influx) -> None:
+def test_what_is_owed_goes_out_while_the_device_gives_no_reading(
+    pipeline: SimulatedPipeline, influx: Influx
+) -> None:
     influx.server.stop()
     pipeline.set_clock(NOW)
     minute = NOW.replace(second=0).isoformat(timespec="minutes")
@@ -568,10 +445,6 @@ def test_what_is_owed_goes_out_while_the_device_gives_no_reading(pipeline: Pipel
     tags = {**pipeline.definitions.resolve_job_def("power_pending").tags, **request.tags}
     assert pipeline.execute("power_pending", None, tags).success
     assert pipeline.green(INFLUXDB_POWER) == {hour_key(NOW)}
-
-
-def log_of(pipeline: Pipeline, result: ExecuteInProcessResult) -> str:
-    return "\n".join(entry.user_message for entry in pipeline.instance.all_logs(result.run_id))
 
 
 def locked_after(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
@@ -589,7 +462,7 @@ def locked_after(monkeypatch: pytest.MonkeyPatch, requests: int) -> None:
 def test_a_start_date_brings_the_past_once(tmp_path: Path) -> None:
     start = (TODAY - 50 * DAY).astimezone(JAPAN).date()
     known = hour_key(TODAY - 44 * DAY)
-    with piped(tmp_path, {"AISEG2_START_DATE": str(start)}, memory_days=45) as pipeline:
+    with simulated_pipeline(tmp_path, {"AISEG2_START_DATE": str(start)}, memory_days=45) as pipeline:
         assert isinstance(pipeline.heal(), str)
         pipeline.minute(NOW - HOUR)
         pipeline.set_clock(NOW)
@@ -603,7 +476,7 @@ def test_a_start_date_brings_the_past_once(tmp_path: Path) -> None:
         assert _range_starts(pipeline)[0] == following
 
 
-def _range_starts(pipeline: Pipeline) -> list[str]:
+def _range_starts(pipeline: SimulatedPipeline) -> list[str]:
     requests = pipeline.heal()
     assert isinstance(requests, list)
     return [request.tags["dagster/asset_partition_range_start"] for request in requests]

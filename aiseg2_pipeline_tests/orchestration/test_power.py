@@ -1,9 +1,7 @@
 """The assets, checks and schedule in Dagster, with a device over HTTP, a store on disk and a real InfluxDB."""
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,8 @@ import pytest
 import yaml
 from dagster import (
     AssetIn,
-    AssetKey,
     DagsterEventType,
     DagsterInstance,
-    Definitions,
-    ExecuteInProcessResult,
-    TableMetadataValue,
     TimeWindowPartitionMapping,
     asset,
     build_schedule_context,
@@ -29,166 +23,42 @@ from filelock import FileLock
 
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S
-from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
+from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
 from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
-from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Destination, Store
-from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
+from aiseg2_pipeline.tags import MINUTE_TAG
 from aiseg2_pipeline_tests.support.device import (
     FLOW,
     FLOW_HTML,
     PASSWORD,
-    USER,
     Answer,
     Device,
     circuits_path,
-    empty_graph,
     flow_json,
     household,
-    serving,
 )
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.support.influxdb_proxy import Fault
+from aiseg2_pipeline_tests.support.pipeline import (
+    HOME,
+    HOUR,
+    NOW,
+    PROJECT,
+    Pipeline,
+    alone,
+    device,
+    environment,
+    failure,
+    pipeline,
+    pipeline_in,
+)
 
-PROJECT = Path(__file__).parents[2]
-# The pages' own clock shows 23:15:53.
-NOW = datetime(2026, 7, 13, 23, 15, 20, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-HOME = [("ＬＤ<br />", " 224W"), ("a,b=c \\d🔌", " 80W"), ("ＩＨ<br />", ""), ("ＩＨ<br />", "")]
-POWER_READINGS, INFLUXDB_POWER = AssetKey("power_readings"), AssetKey("influxdb_power")
-
-
-class Pipeline:
-    """The definitions on a data directory, run in this process at a chosen time."""
-
-    def __init__(self, environment: dict[str, str], home: Path | None = None) -> None:
-        self.environment = environment
-        self.settings = Settings.from_environment(environment)
-        self.instance = DagsterInstance.local_temp(str(home)) if home else DagsterInstance.ephemeral()
-        self.now = NOW
-
-    @property
-    def definitions(self) -> Definitions:
-        return build_definitions(self.settings, lambda: self.now)
-
-    def minute(self, now: datetime = NOW, minute: datetime | None = None) -> ExecuteInProcessResult:
-        """Run what the schedule runs."""
-        self.now = now
-        minute = minute or now.replace(second=0)
-        return self._run(hour_key(minute), {MINUTE_TAG: minute.isoformat(timespec="minutes")})
-
-    def pending(self, now: datetime = NOW) -> ExecuteInProcessResult:
-        """Run what writes out in the background what is pending."""
-        self.now = now
-        job = self.definitions.resolve_job_def("power_pending")
-        return job.execute_in_process(
-            partition_key=hour_key(now), tags={PENDING_TAG: "1"}, instance=self.instance, raise_on_error=False
-        )
-
-    def by_hand(
-        self,
-        first: datetime,
-        last: datetime | None = None,
-        assets: Sequence[AssetKey] = (POWER_READINGS, INFLUXDB_POWER),
-    ) -> ExecuteInProcessResult:
-        """Run what a person's materialization of one hour, or of a range, runs."""
-        if last is None:
-            return self._run(hour_key(first), {}, assets)
-        keys = {"start": hour_key(first), "end": hour_key(last)}
-        return self._run(None, {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}, assets)
-
-    def _run(
-        self, key: str | None, tags: dict[str, str], assets: Sequence[AssetKey] = ()
-    ) -> ExecuteInProcessResult:
-        job = self.definitions.resolve_job_def("power_minute")
-        if assets:
-            job = self.definitions.resolve_implicit_global_asset_job_def().get_subset(asset_selection=set(assets))
-        return job.execute_in_process(partition_key=key, tags=tags, instance=self.instance, raise_on_error=False)
-
-    def green(self, key: AssetKey) -> set[str]:
-        return self.instance.get_materialized_partitions(key)
-
-    def rows(self) -> pd.DataFrame:
-        with Store.open(self.settings.store_path) as store:
-            return store.read(NOW - timedelta(days=9), NOW + timedelta(days=9)).sort_values(KEY, ignore_index=True)
-
-    def checks(self) -> dict[str, tuple[bool, str]]:
-        keys = list(self.definitions.resolve_asset_graph().asset_check_keys)
-        records = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(keys)
-        found = {}
-        for key, record in records.items():
-            assert record.event is not None
-            evaluation = record.event.asset_check_evaluation
-            assert evaluation is not None
-            found[key.name] = (evaluation.passed, evaluation.description or "")
-        return found
-
-    def metadata(self, key: AssetKey) -> dict[str, Any]:
-        event = self.instance.get_latest_materialization_event(key)
-        assert event is not None
-        assert event.asset_materialization is not None
-        metadata = event.asset_materialization.metadata
-        return {
-            name: value.records if isinstance(value, TableMetadataValue) else value.value
-            for name, value in metadata.items()
-        }
-
-
-@pytest.fixture
-def device() -> Iterator[Device]:
-    with serving(household(HOME) | empty_graph(date(2026, 7, 14))) as served:
-        yield served
-
-
-@pytest.fixture
-def environment(device: Device, tmp_path: Path) -> dict[str, str]:
-    return {
-        "AISEG2_HOST": device.address.removeprefix("http://"),
-        "AISEG2_USER": USER,
-        "AISEG2_PASSWORD": PASSWORD,
-        "AISEG2_DATA_DIR": str(tmp_path / "data"),
-    }
-
-
-@pytest.fixture
-def alone(environment: dict[str, str]) -> Iterator[Pipeline]:
-    """A pipeline without an InfluxDB."""
-    pipeline = Pipeline(environment)
-    with pipeline.instance:
-        yield pipeline
-
-
-@pytest.fixture
-def pipeline(environment: dict[str, str], influx: Influx) -> Iterator[Pipeline]:
-    """A pipeline that writes to an empty bucket of the real server."""
-    with _writing_to(environment, influx) as writing:
-        yield writing
-
-
-@contextmanager
-def _writing_to(
-    environment: dict[str, str],
-    influx: Influx,
-    home: Path | None = None,
-) -> Iterator[Pipeline]:
-    pipeline = Pipeline(environment | influx.settings, home)
-    with pipeline.instance:
-        yield pipeline
-
-
-def failure(result: ExecuteInProcessResult) -> str:
-    """Return the sentence that a person sees for a failed step."""
-    events = [event for event in result.all_events if event.event_type == DagsterEventType.STEP_FAILURE]
-    error = events[-1].step_failure_data.error
-    while error is not None and error.cause is not None:
-        error = error.cause
-    assert error is not None
-    description = events[-1].step_failure_data.user_failure_data
-    return (description.description if description else None) or error.message
+# Fixtures of `support.pipeline`.
+__all__ = ["alone", "device", "environment", "pipeline"]
 
 
 def test_the_frame_that_the_device_gave_is_the_one_that_influxdb_gives_back(
@@ -438,7 +308,7 @@ def test_a_bucket_of_another_name_gets_everything_by_itself(
 ) -> None:
     pipeline.minute(NOW - 2 * HOUR)
     pipeline.minute(NOW - HOUR)
-    with Influx(influx.server, "another") as another, _writing_to(environment, another) as moved:
+    with Influx(influx.server, "another") as another, pipeline_in(environment, another) as moved:
         assert moved.minute().success
         pd.testing.assert_frame_equal(another.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
         # The first partition was noted with the first run, so every hour can turn green.
@@ -503,7 +373,7 @@ def test_secrets_are_nowhere_in_what_dagster_keeps(
 ) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    with _writing_to(environment, influx, home) as pipeline:
+    with pipeline_in(environment, influx, DagsterInstance.local_temp(str(home))) as pipeline:
         pipeline.minute()
         influx.server.allow(influx.token, active=False)
         pipeline.minute(NOW + timedelta(minutes=1))

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 from dagster import (
-    AssetKey,
     AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
     DefaultScheduleStatus,
-    ExecuteInProcessResult,
     OpExecutionContext,
     job,
     op,
@@ -22,118 +20,27 @@ from dagster import (
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
-from dagster._core.storage.runs.schema import RunsTable
-from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from aiseg2_pipeline.frames.energy import ENERGY
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
-from aiseg2_pipeline.orchestration.definitions import build_definitions
+from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.maintenance import prune as retention
-from aiseg2_pipeline.orchestration.maintenance.prune import Pace, Pruned, prune
+from aiseg2_pipeline.orchestration.maintenance.prune import Pace
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
-from aiseg2_pipeline.settings import Settings
-from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.store import EnergyStore
 from aiseg2_pipeline.tags import BACKGROUND_TAG
-from aiseg2_pipeline_tests.orchestration.test_energy import (
-    DAY,
-    ENERGY_HISTORY,
-    HOUR,
-    INFLUXDB_ENERGY,
-    MINUTE,
+from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, PROJECT
+from aiseg2_pipeline_tests.support.simulated_pipeline import (
+    DESTINATION_SETTINGS,
+    NIGHT,
     NOW,
     TODAY,
-    Pipeline,
+    YESTERDAY,
+    DatedPipeline,
+    dated_pipeline,
 )
-from aiseg2_pipeline_tests.orchestration.test_power import INFLUXDB_POWER, POWER_READINGS, PROJECT
-from aiseg2_pipeline_tests.support.simulator_client import simulated
-
-YESTERDAY = TODAY - DAY
-# The closing's own time.
-NIGHT = TODAY + timedelta(minutes=40)
-DESTINATION = Destination("nowhere.invalid:8086", "home", "energy")
-IN_INFLUXDB = {
-    "INFLUXDB_HOST": DESTINATION.host,
-    "INFLUXDB_TOKEN": "token",
-    "INFLUXDB_ORG": DESTINATION.org,
-    "INFLUXDB_BUCKET": DESTINATION.bucket,
-}
-
-
-class Aging(Pipeline):
-    """A pipeline whose runs are as old as its clock says, not as the machine's."""
-
-    def execute(self, job: str, key: str | None, tags: dict[str, str]) -> ExecuteInProcessResult:
-        result = super().execute(job, key, tags)
-        self.date(result.run_id, self.now)
-        return result
-
-    def date(self, run_id: str, at: datetime) -> None:
-        storage = self.instance.run_storage
-        assert isinstance(storage, SqlRunStorage)
-        with storage.connect() as connection:
-            of_run = RunsTable.update().where(RunsTable.c.run_id == run_id)
-            connection.execute(of_run.values(create_timestamp=at.replace(tzinfo=None)))
-
-    def use(self, environment: dict[str, str]) -> None:
-        """Go on with other settings."""
-        self.settings = Settings.from_environment(environment)
-        self.definitions = build_definitions(self.settings, lambda: self.now)
-
-    def night(self, job: str, now: datetime) -> ExecuteInProcessResult:
-        """Run a job of the night; it has no partition."""
-        self.set_clock(now)
-        result = self.execute(job, None, {})
-        assert result.success
-        return result
-
-    def close(self, now: datetime = NIGHT) -> ExecuteInProcessResult:
-        return self.night("close_the_day", now)
-
-    def prune(self, now: datetime) -> None:
-        self.night("prune_history", now)
-
-    def failing_minute(self, now: datetime) -> str:
-        """A run of the minute that finds no device."""
-        with self.refused():
-            self.set_clock(now)
-            result = self.run("power_minute", hour_key(now))
-        assert not result.success
-        return result.run_id
-
-    def store_rows(self, *hours: datetime) -> None:
-        """Rows without a run: a live minute in each hour."""
-        rows = [
-            Row(hour, "total", name, 0.5, "kW", 0)
-            for hour in hours
-            for name in (TOTAL_CONSUMPTION, TOTAL_EXCHANGE)
-        ]
-        with Store.open(self.settings.store_path) as store:
-            store.upsert(frame(rows))
-
-    def acknowledge(self, *hours: datetime) -> None:
-        """As if InfluxDB had taken all that these hours hold."""
-        for kind, path in ((Store, self.settings.store_path), (EnergyStore, self.settings.energy_path)):
-            with kind.open(path) as store:
-                batch = store.pending_rows(DESTINATION, hours, 1000)
-                store.acknowledge(DESTINATION, batch, len(batch.frame))
-
-    def runs(self, *jobs: str) -> set[str]:
-        return {run.run_id for run in self.instance.get_runs() if not jobs or run.job_name in jobs}
-
-    def green_pages(self, asset: AssetKey) -> set[str]:
-        """What Dagster's pages show as materialized: with what they have cached, and without."""
-        partitions = self.definitions.resolve_asset_graph().get(asset).partitions_def
-        assert partitions is not None
-        keys = self.green(asset)
-        shown = []
-        for _ in ("cached", "anew"):
-            status = self.instance.get_status_by_partition(asset, sorted(keys), partitions) or {}
-            shown.append({key for key in keys if status.get(key) == AssetPartitionStatus.MATERIALIZED})
-            self.instance.wipe_asset_cached_status([asset])
-        assert shown[0] == shown[1]
-        return shown[0]
+from aiseg2_pipeline_tests.support.simulated_pipeline import hour_keys as keys
 
 
 @pytest.fixture(scope="module")
@@ -157,47 +64,25 @@ def home(new_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def pipeline(home: Path, tmp_path: Path) -> Iterator[Aging]:
+def pipeline(home: Path, tmp_path: Path) -> Iterator[DatedPipeline]:  # noqa: ARG001 - its folder is there already
     """A pipeline without an InfluxDB, whose device has its whole memory."""
-    with simulated(NOW, memory_days=10) as unit, DagsterInstance.from_config(str(home)) as instance:
-        given = {
-            "AISEG2_HOST": unit.served.address,
-            "AISEG2_USER": unit.served.user,
-            "AISEG2_PASSWORD": unit.served.password,
-            "AISEG2_DATA_DIR": str(tmp_path / "data"),
-        }
-        yield Aging(given, unit, instance)
+    with dated_pipeline(tmp_path, memory_days=10) as pipeline:
+        yield pipeline
 
 
 @pytest.fixture
-def writing(pipeline: Aging) -> Aging:
+def writing(pipeline: DatedPipeline) -> DatedPipeline:
     """The same with an InfluxDB in the settings; what it has acknowledged is said by the test."""
-    given = {
-        "AISEG2_HOST": pipeline.unit.served.address,
-        "AISEG2_USER": pipeline.unit.served.user,
-        "AISEG2_PASSWORD": pipeline.unit.served.password,
-        "AISEG2_DATA_DIR": str(pipeline.settings.base_data_dir),
-    }
-    pipeline.use(given | IN_INFLUXDB)
+    pipeline.configure(**DESTINATION_SETTINGS)
     return pipeline
-
-
-def keys(*hours: datetime) -> set[str]:
-    return {hour_key(hour) for hour in hours}
-
-
-def no_end(**given: float) -> Pace:
-    return Pace(**{"end": time.monotonic() + 600, "sleep": lambda _: None} | given)  # type: ignore[arg-type]
-
-
-def pruned(pipeline: Aging, now: datetime, pace: Pace | None = None, said: list[str] | None = None) -> Pruned:
-    return prune(pipeline.instance, now, 3, pace or no_end(), (said if said is not None else []).append)
 
 
 # Closing the day
 
 
-def test_the_closing_run_carries_every_ended_hour_with_rows_and_no_other(pipeline: Aging, home: Path) -> None:
+def test_the_closing_run_carries_every_ended_hour_with_rows_and_no_other(
+    pipeline: DatedPipeline, home: Path
+) -> None:
     pipeline.store_rows(YESTERDAY, YESTERDAY + 5 * HOUR, TODAY)
     asked = pipeline.requests()
     run = pipeline.close()
@@ -214,14 +99,14 @@ def test_the_closing_run_carries_every_ended_hour_with_rows_and_no_other(pipelin
     assert not (home / "storage").exists()
 
 
-def test_a_day_is_closed_once(pipeline: Aging) -> None:
+def test_a_day_is_closed_once(pipeline: DatedPipeline) -> None:
     pipeline.store_rows(YESTERDAY)
     pipeline.close()
     pipeline.close(NIGHT + DAY)
     assert len(pipeline.instance.fetch_materializations(POWER_READINGS, limit=9).records) == 1
 
 
-def test_an_hour_is_closed_in_influxdb_once_all_of_it_is_acknowledged(writing: Aging) -> None:
+def test_an_hour_is_closed_in_influxdb_once_all_of_it_is_acknowledged(writing: DatedPipeline) -> None:
     hours = (YESTERDAY, YESTERDAY + HOUR)
     writing.store_rows(*hours)
     writing.acknowledge(YESTERDAY)
@@ -233,7 +118,7 @@ def test_an_hour_is_closed_in_influxdb_once_all_of_it_is_acknowledged(writing: A
     assert writing.green(INFLUXDB_POWER) == keys(*hours)
 
 
-def test_a_day_of_energy_is_closed_where_there_is_energy(writing: Aging) -> None:
+def test_a_day_of_energy_is_closed_where_there_is_energy(writing: DatedPipeline) -> None:
     rows = [Row(YESTERDAY - DAY, "no_data", "totals", 0.0, "", 86_400)]
     rows += [Row(YESTERDAY + n * HOUR, "consumption", "consumption", 500.0, "Wh", 3600) for n in range(2)]
     with EnergyStore.open(writing.settings.energy_path) as energy:
@@ -248,7 +133,7 @@ def test_a_day_of_energy_is_closed_where_there_is_energy(writing: Aging) -> None
 
 
 def test_all_hours_are_green_again_after_the_dagster_home_was_deleted(
-    pipeline: Aging, home: Path, monkeypatch: pytest.MonkeyPatch
+    pipeline: DatedPipeline, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hours = [YESTERDAY - n * 7 * HOUR for n in range(40)]
     pipeline.store_rows(*hours)
@@ -266,77 +151,83 @@ def test_all_hours_are_green_again_after_the_dagster_home_was_deleted(
         assert pipeline.green(POWER_READINGS) < keys(*hours)
         monkeypatch.undo()
         pipeline.close(NIGHT + 2 * DAY)
-        assert pipeline.green_pages(POWER_READINGS) == keys(*hours)
+        assert pipeline.green_in_ui(POWER_READINGS) == keys(*hours)
 
 
-def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_closing(pipeline: Aging) -> None:
+def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_closing(
+    pipeline: DatedPipeline,
+) -> None:
     pipeline.store_rows(YESTERDAY)
     pipeline.close()
     with pipeline.refused():
         assert not pipeline.run("power_fill", hour_key(YESTERDAY)).success
-    assert pipeline.green_pages(POWER_READINGS) == set()
+    assert pipeline.green_in_ui(POWER_READINGS) == set()
     pipeline.close(NIGHT + DAY)
-    assert pipeline.green_pages(POWER_READINGS) == keys(YESTERDAY)
+    assert pipeline.green_in_ui(POWER_READINGS) == keys(YESTERDAY)
 
 
 # Deleting
 
 
-def test_hours_stay_green_when_the_runs_that_read_them_are_deleted(pipeline: Aging) -> None:
+def test_hours_stay_green_when_the_runs_that_read_them_are_deleted(pipeline: DatedPipeline) -> None:
     read = [YESTERDAY + 3 * HOUR + n * MINUTE for n in range(2)] + [YESTERDAY + 4 * HOUR]
     for minute in read:
         pipeline.minute(minute)
-    failed = pipeline.failing_minute(YESTERDAY + 5 * HOUR)
+    with pipeline.refused():
+        pipeline.set_clock(YESTERDAY + 5 * HOUR)
+        failed = pipeline.run("power_minute", hour_key(YESTERDAY + 5 * HOUR)).run_id
     assert failed in pipeline.runs("power_minute")
     pipeline.close()
     assert len(pipeline.runs("power_minute")) == 4
-    pipeline.prune(NIGHT + 2 * DAY)
+    pipeline.prune_history(NIGHT + 2 * DAY)
     assert len(pipeline.runs("power_minute")) == 4
-    pipeline.prune(NIGHT + 4 * DAY)
+    pipeline.prune_history(NIGHT + 4 * DAY)
     assert pipeline.runs("power_minute") == set()
-    assert pipeline.green_pages(POWER_READINGS) == keys(*read)
+    assert pipeline.green_in_ui(POWER_READINGS) == keys(*read)
 
 
-def test_the_last_materialization_of_an_hour_is_never_deleted(pipeline: Aging) -> None:
+def test_the_last_materialization_of_an_hour_is_never_deleted(pipeline: DatedPipeline) -> None:
     for n in range(3):
         pipeline.minute(YESTERDAY + n * MINUTE)
     last = pipeline.instance.get_runs()[0].run_id
-    pipeline.prune(NOW + 400 * DAY)
+    pipeline.prune_history(NOW + 400 * DAY)
     assert pipeline.runs("power_minute") == {last}
-    assert pipeline.green_pages(POWER_READINGS) == keys(YESTERDAY)
+    assert pipeline.green_in_ui(POWER_READINGS) == keys(YESTERDAY)
     # A partition of its own, and an asset without partitions, count as much.
     ids = [logged(pipeline, AssetMaterialization("other", partition=key)) for key in ("a", "a", "b", None, None)]
-    pipeline.prune(NOW + 400 * DAY)
+    pipeline.prune_history(NOW + 400 * DAY)
     assert pipeline.runs("logs_one") == {ids[1], ids[2], ids[4]}
 
 
-def test_a_run_that_holds_one_of_many_hours_stays(pipeline: Aging) -> None:
+def test_a_run_that_holds_one_of_many_hours_stays(pipeline: DatedPipeline) -> None:
     hours = [YESTERDAY + n * HOUR for n in range(3)]
     pipeline.store_rows(*hours)
     assert pipeline.run("power_fill", hour_key(hours[0]), hour_key(hours[2])).success
     (fill,) = pipeline.runs()
     for hour in hours[:2]:
         logged(pipeline, AssetMaterialization(POWER_READINGS, partition=hour_key(hour)))
-    pruned(pipeline, NOW + 40 * DAY)
+    pipeline.prune(NOW + 40 * DAY)
     assert fill in pipeline.runs()
 
 
-def test_an_hour_filled_after_its_day_was_closed_is_closed_again_and_its_run_may_go(pipeline: Aging) -> None:
+def test_an_hour_filled_after_its_day_was_closed_is_closed_again_and_its_run_may_go(
+    pipeline: DatedPipeline,
+) -> None:
     pipeline.minute(YESTERDAY + HOUR)
     pipeline.close()
     pipeline.set_clock(NOW)
     assert pipeline.run("power_fill", hour_key(YESTERDAY + HOUR)).success
     (fill,) = pipeline.runs("power_fill")
-    pipeline.prune(NOW + 40 * DAY)
+    pipeline.prune_history(NOW + 40 * DAY)
     assert pipeline.runs("power_fill") == {fill}
     pipeline.close(NIGHT + 41 * DAY)
-    pipeline.prune(NOW + 41 * DAY)
+    pipeline.prune_history(NOW + 41 * DAY)
     assert pipeline.runs("power_fill") == set()
-    assert pipeline.green_pages(POWER_READINGS) == keys(YESTERDAY + HOUR)
+    assert pipeline.green_in_ui(POWER_READINGS) == keys(YESTERDAY + HOUR)
     assert pipeline.metadata(POWER_READINGS, hour_key(YESTERDAY + HOUR))["missing_minutes"] == 0
 
 
-def test_other_runs_are_kept_thirty_days_and_unfinished_ones_for_ever(pipeline: Aging) -> None:
+def test_other_runs_are_kept_thirty_days_and_unfinished_ones_for_ever(pipeline: DatedPipeline) -> None:
     definition = pipeline.definitions.resolve_job_def("power_fill")
     # A queued run cannot be made without a queue.
     statuses = set(DagsterRunStatus) - {DagsterRunStatus.QUEUED}
@@ -345,13 +236,13 @@ def test_other_runs_are_kept_thirty_days_and_unfinished_ones_for_ever(pipeline: 
         pipeline.date(run_id, NOW - 31 * DAY)
     recent = pipeline.instance.create_run_for_job(definition, status=DagsterRunStatus.FAILURE).run_id
     pipeline.date(recent, NOW - 29 * DAY)
-    pruned(pipeline, NOW)
+    pipeline.prune(NOW)
     finished = {DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED}
     assert pipeline.runs() == {recent} | {run_id for status, run_id in old.items() if status not in finished}
 
 
 def test_deleting_stops_when_its_time_is_up_and_goes_on_from_there(
-    pipeline: Aging, monkeypatch: pytest.MonkeyPatch
+    pipeline: DatedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BITE_RUNS", 2)
     # One that must stay is passed over.
@@ -364,23 +255,23 @@ def test_deleting_stops_when_its_time_is_up_and_goes_on_from_there(
         pipeline.date(run_id, NOW - 9 * DAY)
     said: list[str] = []
     later = NOW + 9 * DAY
-    done = pruned(pipeline, later, Pace(end=0), said)
+    done = pipeline.prune(later, Pace(end=0), said)
     assert (done.runs, done.kept, done.left) == (1, 1, 4)
     assert pipeline.runs() & set(ids) == set(ids[1:])
     assert "4 old runs are left for the next run" in said[-1]
     monkeypatch.setattr(retention, "SAID_EVERY", 2)
-    done = pruned(pipeline, later, said=said)
+    done = pipeline.prune(later, log=said)
     assert (done.runs, done.kept, done.left) == (4, 1, 0)
     assert not pipeline.runs() & set(ids)
     assert any("4 runs deleted, up to those of" in sentence for sentence in said)
 
 
-def test_a_deletion_that_was_cut_off_is_ended_the_next_night(pipeline: Aging) -> None:
+def test_a_deletion_that_was_cut_off_is_ended_the_next_night(pipeline: DatedPipeline) -> None:
     pipeline.minute(YESTERDAY)
     pipeline.close()
     (minute,) = pipeline.runs("power_minute")
     pipeline.instance.event_log_storage.delete_events(minute)
-    pruned(pipeline, NOW + 9 * DAY)
+    pipeline.prune(NOW + 9 * DAY)
     assert pipeline.runs("power_minute") == set()
 
 
@@ -396,21 +287,21 @@ def test_the_pauses_are_as_long_as_the_work() -> None:
 # What a deleted run leaves behind
 
 
-def test_the_history_of_checks_is_bounded_and_the_newest_of_each_stays(pipeline: Aging) -> None:
+def test_the_history_of_checks_is_bounded_and_the_newest_of_each_stays(pipeline: DatedPipeline) -> None:
     for n in range(3):
         pipeline.minute(YESTERDAY + n * MINUTE)
     names = {"circuits_within_total", "device_clock", "every_circuit_present", "no_rows_from_the_future"}
     names |= {"record_complete"}
     assert rows(pipeline, "event_log.db", AssetCheckExecutionsTable.name) == 3 * len(names)
-    before = {name: pipeline.check(name) for name in names}
-    pruned(pipeline, datetime.now(tz=NOW.tzinfo) + timedelta(hours=11))
+    before = {name: pipeline.checks()[name] for name in names}
+    pipeline.prune(datetime.now(tz=NOW.tzinfo) + timedelta(hours=11))
     assert rows(pipeline, "event_log.db", AssetCheckExecutionsTable.name) == 3 * len(names)
-    pruned(pipeline, datetime.now(tz=NOW.tzinfo) + 400 * DAY)
+    pipeline.prune(datetime.now(tz=NOW.tzinfo) + 400 * DAY)
     assert rows(pipeline, "event_log.db", AssetCheckExecutionsTable.name) == len(names)
-    assert {name: pipeline.check(name) for name in names} == before
+    assert {name: pipeline.checks()[name] for name in names} == before
 
 
-def test_the_ticks_of_schedules_are_deleted_after_three_days_but_the_last(pipeline: Aging) -> None:
+def test_the_ticks_of_schedules_are_deleted_after_three_days_but_the_last(pipeline: DatedPipeline) -> None:
     for name in ("first", "second"):
         for days in (20, 4, 2):
             data = TickData(
@@ -423,24 +314,24 @@ def test_the_ticks_of_schedules_are_deleted_after_three_days_but_the_last(pipeli
                 selector_id=name,
             )
             pipeline.instance.create_tick(data)
-    assert pruned(pipeline, NOW - 2 * DAY).ticks == 2
-    assert pruned(pipeline, NOW).ticks == 2
-    assert pruned(pipeline, NOW + 99 * DAY).ticks == 0
+    assert pipeline.prune(NOW - 2 * DAY).ticks == 2
+    assert pipeline.prune(NOW).ticks == 2
+    assert pipeline.prune(NOW + 99 * DAY).ticks == 0
     for name in ("first", "second"):
         (tick,) = pipeline.instance.get_ticks(name, name)
         assert tick.timestamp == (NOW - 2 * DAY).timestamp()
 
 
-def test_files_shrink_after_a_burst(pipeline: Aging, home: Path) -> None:
+def test_files_shrink_after_a_burst(pipeline: DatedPipeline, home: Path) -> None:
     burst(pipeline)
     full = size(home)
-    done = pruned(pipeline, NOW + 40 * DAY)
+    done = pipeline.prune(NOW + 40 * DAY)
     assert done.runs == 1
     assert full > 3_000_000
     assert size(home) < 1_000_000
 
 
-def test_an_older_history_learns_to_shrink(home: Path, pipeline: Aging) -> None:
+def test_an_older_history_learns_to_shrink(home: Path, pipeline: DatedPipeline) -> None:
     for name in ("event_log.db", "history/runs.db", "schedules/schedules.db"):
         with sqlite3.connect(home / name, isolation_level=None) as connection:
             connection.execute("PRAGMA auto_vacuum = 0")
@@ -448,7 +339,7 @@ def test_an_older_history_learns_to_shrink(home: Path, pipeline: Aging) -> None:
     burst(pipeline)
     assert prepare_storage(home) == []
     assert size(home) > 3_000_000
-    pruned(pipeline, NOW + 40 * DAY)
+    pipeline.prune(NOW + 40 * DAY)
     assert size(home) < 1_000_000
 
 
@@ -458,29 +349,29 @@ def test_a_history_that_cannot_be_written_anew_is_said(home: Path) -> None:
     assert "event_log.db will not become smaller" in problem
 
 
-def test_what_dagsters_default_storage_left_behind_is_deleted(pipeline: Aging, home: Path) -> None:
+def test_what_dagsters_default_storage_left_behind_is_deleted(pipeline: DatedPipeline, home: Path) -> None:
     left = home / "history" / "runs"
     left.mkdir(exist_ok=True)
     for name in ("a.db", "a.db-wal", "index.db"):
         (left / name).touch()
     (home / "history" / "runs" / "note").touch()
-    assert pruned(pipeline, NOW).files == 3
+    assert pipeline.prune(NOW).files == 3
     assert [path.name for path in left.iterdir()] == ["note"]
 
 
-def test_where_the_default_storage_is_in_use_its_files_stay(tmp_path: Path, pipeline: Aging) -> None:
+def test_where_the_default_storage_is_in_use_its_files_stay(tmp_path: Path, pipeline: DatedPipeline) -> None:
     (tmp_path / "default").mkdir()
     with DagsterInstance.local_temp(str(tmp_path / "default")) as instance:
         pipeline.instance = instance
         pipeline.minute(YESTERDAY)
-        assert pruned(pipeline, NOW).files == 0
+        assert pipeline.prune(NOW).files == 0
         assert pipeline.green(POWER_READINGS) == keys(YESTERDAY)
 
 
 # The schedules
 
 
-def test_the_day_is_closed_and_old_runs_are_deleted_without_being_asked(pipeline: Aging) -> None:
+def test_the_day_is_closed_and_old_runs_are_deleted_without_being_asked(pipeline: DatedPipeline) -> None:
     schedules = [pipeline.definitions.resolve_schedule_def(name) for name in ("close_yesterday", "prune_history")]
     assert [schedule.cron_schedule for schedule in schedules] == ["40 0 * * *", "15 1,7,13,19 * * *"]
     for schedule in schedules:
@@ -489,7 +380,7 @@ def test_the_day_is_closed_and_old_runs_are_deleted_without_being_asked(pipeline
         assert BACKGROUND_TAG in pipeline.definitions.resolve_job_def(schedule.job_name).tags
 
 
-def logged(pipeline: Aging, event: AssetMaterialization) -> str:
+def logged(pipeline: DatedPipeline, event: AssetMaterialization) -> str:
     """A run that logs one event and nothing else."""
 
     @op
@@ -505,7 +396,7 @@ def logged(pipeline: Aging, event: AssetMaterialization) -> str:
     return run_id
 
 
-def burst(pipeline: Aging) -> None:
+def burst(pipeline: DatedPipeline) -> None:
     """A run with megabytes of events."""
 
     @op
@@ -520,7 +411,7 @@ def burst(pipeline: Aging) -> None:
     pipeline.date(talks.execute_in_process(instance=pipeline.instance).run_id, NOW)
 
 
-def rows(pipeline: Aging, file: str, table: str) -> int:
+def rows(pipeline: DatedPipeline, file: str, table: str) -> int:
     with sqlite3.connect(Path(pipeline.instance.root_directory) / file) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
 
