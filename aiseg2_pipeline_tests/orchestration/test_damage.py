@@ -20,6 +20,8 @@ from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.schema import VERSION
+from aiseg2_pipeline_tests.support.alerts import Telephone, Watch, phone, settings, watch
+from aiseg2_pipeline_tests.support.damage import execute_in, scramble_header, zero_table
 from aiseg2_pipeline_tests.support.pipeline import (
     NOW,
     Pipeline,
@@ -27,8 +29,6 @@ from aiseg2_pipeline_tests.support.pipeline import (
     device,
     environment,
 )
-from aiseg2_pipeline_tests.support.damage import execute_in, scramble_header, zero_table
-from aiseg2_pipeline_tests.support.alerts import Telephone, Watch, phone, settings, watch
 
 # Fixtures of other modules.
 __all__ = ["alone", "device", "environment", "phone", "settings", "watch"]
