@@ -154,7 +154,7 @@ def test_a_disk_that_cannot_be_written_is_reported_with_its_setting(
         os.close(descriptor)
         return open("/dev/full", mode)  # type: ignore[return-value]  # noqa: PTH123 - as os.fdopen
 
-    monkeypatch.setattr(client_module.os, "fdopen", full)
+    monkeypatch.setattr("os.fdopen", full)
     with (
         serving({EXPORT: FORM, ZIP: a_zip(2**20)}) as device,
         client(device, tmp_path) as reader,

@@ -252,7 +252,12 @@ def test_a_tls_response_that_arrives_slowly_ends_at_the_deadline(tmp_path: Path,
 def test_a_tls_connection_that_is_cut_is_reported_as_dropped(tmp_path: Path, certificate: Path) -> None:
     def cut(sock: socket.socket) -> None:
         raw = socket.fromfd(sock.fileno(), sock.family, sock.type)
-        over_tls(certificate, lambda wrapped: (request_of(wrapped), raw.shutdown(socket.SHUT_RDWR))[0])(sock)
+
+        def serve(wrapped: socket.socket) -> None:
+            request_of(wrapped)
+            raw.shutdown(socket.SHUT_RDWR)
+
+        over_tls(certificate, serve)(sock)
 
     with (
         peer(cut) as at,

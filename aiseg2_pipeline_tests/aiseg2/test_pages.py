@@ -128,7 +128,8 @@ def test_a_missing_or_null_value_of_the_json_is_refused_by_its_key(key: str) -> 
 
 @pytest.mark.parametrize("key", ["g_d_1_title", "g_d_2_title", "g_d_3_title"])
 def test_a_title_that_is_not_text_is_refused_by_its_key(key: str) -> None:
-    for value in (5, True, ["太陽光発電"], {}):
+    values: list[object] = [5, True, ["太陽光発電"], {}]
+    for value in values:
         with pytest.raises(Unreadable, match=f"`{key}`"):
             pages.flow_from_json(flow_json(**{key: value}))
 
