@@ -228,6 +228,6 @@ def _check_zip(file: BinaryIO) -> None:
 
 def _no_card() -> NoData:
     return NoData(
-        f"{pages.EXPORT} returned no zip, so there is no SD card in the AiSEG2, or it is not ready: insert one, or "
-        "continue without it (the graph pages have the energy of each hour)."
+        f"{pages.EXPORT} returned no zip, so there is no SD card in the AiSEG2, or it is not ready: put one in, or "
+        "use the graph pages, which have the energy of each hour."
     )

@@ -147,7 +147,7 @@ def _opened(path: Path) -> io.FileIO:
         return io.FileIO(path)
     except OSError as error:
         raise Unreadable(
-            f"Cannot open the AiSEG2's export {path} ({error.strerror}): give this user permission to read it."
+            f"Cannot open the AiSEG2's export {path} ({error.strerror}): let this user read it."
         ) from None
 
 
