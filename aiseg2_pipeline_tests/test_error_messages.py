@@ -113,6 +113,12 @@ def test_a_sentence_ends_with_punctuation_and_a_raised_one_names_the_next_step()
     assert not [text for text, raised in sentences.items() if raised and not re.search(r"[:;.] \S", text)]
 
 
+def test_an_alert_is_japanese() -> None:
+    alerts = [text for module, text in MESSAGES if module == "alerts.rules"]
+    assert alerts
+    assert not [text for text in alerts if not re.search(rf"[ぁ-ん].*(?:。|す|した|{VALUE})$", text)]
+
+
 def test_the_settings_commands_options_and_extras_that_a_message_names_exist() -> None:
     text = "\n".join(text for _, text in MESSAGES)
     assert set(SETTING.findall(text)) <= {str(field.alias) for field in Settings.model_fields.values()}

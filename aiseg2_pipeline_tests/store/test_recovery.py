@@ -1,0 +1,55 @@
+"""A damaged store that cannot be recovered or replaced now is reported, and its file is kept."""
+
+from pathlib import Path
+from unittest.mock import Mock
+
+import filelock
+import pytest
+
+from aiseg2_pipeline.store import Store, StoreError
+from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
+from aiseg2_pipeline.store.recovery import salvage
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> DamagedFile:
+    """A damaged store beside the new one."""
+    path = tmp_path / "readings.sqlite"
+    Store.open(path).close()
+    path.write_bytes(b"")
+    Store.open(path, lambda _: None).close()
+    (found,) = damaged_files(path)
+    return found
+
+
+def salvage_message(damaged: DamagedFile) -> str:
+    with Store.open(damaged.path.parent / "readings.sqlite") as store, pytest.raises(StoreError) as raised:
+        salvage(damaged, store, lambda _: None)
+    assert damaged.path.exists()
+    return str(raised.value)
+
+
+def test_a_damaged_store_is_salvaged_by_one_process_at_a_time(damaged: DamagedFile) -> None:
+    with filelock.FileLock(f"{damaged.path}.lock"):
+        assert "is being salvaged by another process" in salvage_message(damaged)
+
+
+def test_a_damaged_store_that_cannot_be_read_is_kept(
+    damaged: DamagedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Not by permissions, which root ignores.
+    denied = Mock(side_effect=PermissionError(13, "Permission denied"))
+    monkeypatch.setattr("aiseg2_pipeline.store.recovery.note_salvaged", denied)
+    assert "Permission denied" in salvage_message(damaged)
+
+
+def test_a_damaged_file_that_was_not_made_here_is_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "readings.sqlite"
+    Store.open(path).close()
+    path.with_name(f"{path.name}.known").unlink()
+    content = bytearray(path.read_bytes())
+    content[100:4096] = b"\xff" * 3996
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged: move it away and put a copy of it back"):
+        Store.open(path)
+    assert path.read_bytes() == content
