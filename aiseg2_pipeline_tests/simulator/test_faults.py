@@ -321,13 +321,6 @@ def test_faults_have_the_given_rate_and_equally_likely_kinds() -> None:
     assert sum(after) < 0.1 * len(after)
 
 
-def test_the_tally_counts_the_injected_faults(unit: Unit) -> None:
-    unit.served.faults = Faults(4, 0.3, (Fault.NOT_FOUND, Fault.SERVER_ERROR))
-    statuses = Counter(get_authorized(unit).status_code for _ in range(100))
-    assert unit.served.tally.faults.total() == 100 - statuses[200] > 10
-    assert unit.served.tally.faults[Fault.NOT_FOUND] == statuses[404]
-
-
 def test_rate_0_changes_no_byte() -> None:
     def responses(unit: Unit) -> list[Any]:
         paths = [*PAGES, f"{CIRCUITS_PAGE}?id=3", "/", "/page/graph/584"]

@@ -1,9 +1,6 @@
 """The simulator's HTTP Digest login and its connections, with several clients."""
 
-import json
 import re
-import shutil
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -113,14 +110,6 @@ def test_urllib_can_log_in(unit: Unit) -> None:
     for number in (1, 2):
         with opener.open(unit.url(f"{CIRCUITS_PAGE}?id={number}"), timeout=10) as response:
             assert b"stage_10" in response.read()
-
-
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
-def test_curl_can_log_in(unit: Unit) -> None:
-    login = f"{unit.served.user}:{unit.served.password}"
-    command = ["curl", "-sS", "--digest", "-u", login, "-d", "data={}", unit.url(FLOW)]
-    response = subprocess.run(command, capture_output=True, check=True, timeout=20)  # noqa: S603 - our own command
-    assert json.loads(response.stdout)["measReg"] == 1
 
 
 def test_a_connection_serves_many_requests(unit: Unit) -> None:
