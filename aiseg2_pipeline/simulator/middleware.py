@@ -172,16 +172,13 @@ def _shortened(send: Send, fault: InjectedFault) -> Send:
     """Cut a response at a random byte; TRUNCATED declares the length that is left, CUT the original one."""
     is_cut = fault.kind is Fault.CUT
     start: Message = {}
-    body = b""
 
     async def shortened(message: Message) -> None:
-        nonlocal start, body
+        nonlocal start
         if message["type"] == "http.response.start":
             start = message
             return
-        body += message.get("body", b"")
-        if message.get("more_body"):
-            return
+        body = message["body"]  # all of it: no page is streamed
         # Half of them end within a number, because the rest of a number is a valid number as well.
         within = [match.start() for match in _WITHIN_A_NUMBER.finditer(body)]
         if within and fault.random("ends within a number") < 0.5:
