@@ -1,4 +1,4 @@
-"""Missing minutes: which there are, what the device's energy says of them, and filling them.
+"""Missing minutes: finding them, estimating them from the device's energy, and filling them.
 
-How energy is read from the device belongs in `ingest`; when a fill runs, in `orchestration`.
+Reading the energy from the device belongs in `ingest`; the schedule of fills in `orchestration`.
 """

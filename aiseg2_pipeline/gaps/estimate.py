@@ -1,7 +1,7 @@
-"""Fills the minutes of an ended hour that nobody read with the mean power of the device's interval they lie in.
+"""Estimates the missing minutes of an ended hour: each gets the mean power of the device's interval that it lies in.
 
-Pure: an energy frame and what is known of the hour in, a readings frame out. Such rows say in `interval_s` what they
-are. An interval without a live minute so adds up to the device's energy.
+Pure functions: from an energy frame and the home to a readings frame, whose rows have the interval in `interval_s`. An
+interval without a live minute therefore adds up to the device's energy.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,9 +25,9 @@ _Wh = dict[tuple[str, str], float]
 
 @dataclass(frozen=True)
 class Home:
-    """What a fill must know of the home at that time.
+    """The home at the time of a fill.
 
-    `generating`: whether a generating device is registered; `generator`: its name, None where there are several.
+    `generating`: whether a generating device is registered; `generator`: its name, None if there are several.
     """
 
     circuits: Sequence[Circuit]
@@ -37,7 +37,7 @@ class Home:
 
 @dataclass(frozen=True)
 class _Half:
-    """Half of an hour, with the energy `wh` by (kind, name) of the interval it is known by: itself or its hour."""
+    """Half of an hour, with the energy in Wh by (kind, name) of its interval: itself or its hour."""
 
     start: datetime
     interval_s: int
@@ -45,15 +45,15 @@ class _Half:
 
     @property
     def minutes(self) -> list[datetime]:
-        """Its minutes' starts."""
+        """Return its minutes' starts."""
         return [self.start + n * MINUTE for n in range(MINUTES_OF_HALF)]
 
 
 def filled_frame(hour: datetime, energy: pd.DataFrame, live: Collection[datetime], home: Home) -> pd.DataFrame:
-    """Return rows for the minutes of `hour` (UTC start) that are not in `live`, as far as the energy tells.
+    """Return rows for the minutes of `hour` (UTC start) that are not in `live`, as far as their energy is known.
 
-    `energy` is the hour's energy frame; half hours are preferred. A minute is filled when its totals are known:
-    without any consumption, or without the generation where a generating device is registered, it stays missing.
+    `energy` is the hour's energy frame; half hours are preferred. A minute is filled if its totals are known: without
+    consumption, or without generation if a generating device is registered, it stays missing.
     """
     return frame(
         Row(minute, kind, name, value, unit, half.interval_s)
@@ -97,18 +97,18 @@ def _halves(hour: datetime, energy: pd.DataFrame) -> list[_Half]:
 
 
 def _rest(whole: _Wh, other: _Wh) -> _Wh:
-    """Return what the other half leaves of the hour; nothing where it leaves no consumption: the device was off."""
+    """Return the hour's energy minus the other half's; empty if no consumption is left, because the device was off."""
     rest = {key: max(0.0, wh - other[key]) for key, wh in whole.items() if key in other}
     return rest if rest.get(CONSUMPTION) else {}
 
 
 def _power(half: _Half, home: Home) -> list[tuple[str, str, float, str]]:
-    """Return (kind, name, value, unit) of the interval's mean power; nothing where its totals are not known."""
+    """Return (kind, name, value, unit) of the interval's mean power; empty if its totals are unknown."""
     hours = half.interval_s / HOUR_S
     power_w = {key: wh / hours for key, wh in half.wh.items()}
     consumption_w = power_w.get(CONSUMPTION)
     generation_w = power_w.get(GENERATION) if home.generating else 0.0
-    # A home always consumes something: where it is nothing, the device was off for all of the interval, or nearly.
+    # A home always consumes something: without consumption, the device was off for almost all of the interval.
     if not consumption_w or generation_w is None:
         return []
     values = [

@@ -1,6 +1,6 @@
-"""Which minutes are missing, which of them can be filled, and which days the device must be asked for.
+"""Finds missing minutes, those that can be filled, and the days to request from the device.
 
-Filling them belongs in `fill`, what a filled minute is in `estimate`.
+Filling them belongs in `fill`, computing a filled minute in `estimate`.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from aiseg2_pipeline.frames.readings import TOTAL_GENERATION
 from aiseg2_pipeline.gaps import retries
 from aiseg2_pipeline.gaps.estimate import Home, known_minutes
 from aiseg2_pipeline.ingest.energy import CARD, CIRCUITS, TOTALS, asked_lately
-from aiseg2_pipeline.ingest.energy_rows import SETTLED_AFTER
+from aiseg2_pipeline.ingest.energy_rows import settled as interval_settled
 from aiseg2_pipeline.ingest.sd_card import ASK_AGAIN
 from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore, Store
 
 MINUTES_AN_HOUR = 60
-# Four totals, hot water and gas; and once the circuit list, the login, and looking for a card.
+# Four totals, hot water and gas; and once the circuit list, the login, and the request for a card.
 REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
 
 
 @dataclass(frozen=True)
 class Hour:
-    """The minutes of an hour (UTC start): read live, filled (those of an hour's mean apart), and missing."""
+    """The number of an hour's minutes (UTC start) that are live, filled, filled with an hour's mean, and missing."""
 
     start: datetime
     live: int
@@ -37,7 +37,7 @@ class Hour:
 
 
 def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -> list[Hour]:
-    """Return every hour that [start, end) touches and that has ended and settled, as it is in the store."""
+    """Return the state of every hour that overlaps [start, end) and has settled."""
     hour = start.replace(minute=0, second=0, microsecond=0)
     coverage = store.coverage(hour, end + HOUR)
     hours = []
@@ -49,21 +49,21 @@ def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -
 
 
 def record_start(store: Store, start_date: date | None, now: datetime) -> datetime:
-    """Return when the record begins: with the first live reading, or the day that someone set before it."""
+    """Return the record's start: the first live reading, or `start_date` if that is earlier."""
     began = store.live_near(datetime.fromtimestamp(0, UTC)) or now
     return began if start_date is None else min(began, day_start(start_date))
 
 
 def settled(hour: datetime, now: datetime) -> bool:
-    """Return whether the hour has ended long enough ago: no live run of it can be going, and the device knows it."""
-    return hour + HOUR + SETTLED_AFTER <= now
+    """Return whether the hour has ended long enough ago: no live run of it is running, and the device has its energy."""
+    return interval_settled(hour, HOUR_S, now)
 
 
 def fillable(store: Store, energy: EnergyStore, hours: Sequence[Hour], now: datetime) -> list[Hour]:
     """Return the hours with missing minutes that may be filled.
 
-    Either their energy is known and tells of such a minute, or the device was not asked in vain within a day. Also the
-    filled hours of a day that lacks a circuit whose page failed, a day later.
+    Either their known energy covers such a minute, or the device has not reported within a day that it has none. Also
+    return the filled hours of a day that lacks a circuit whose page failed, a day later.
     """
     late = retries.days(energy, hours[0].start, hours[-1].start + HOUR, now) if hours else set()
     chosen = {hour.start for hour in _with_missing(store, energy, hours, now)}
@@ -78,22 +78,22 @@ def _with_missing(store: Store, energy: EnergyStore, hours: Sequence[Hour], now:
     homes = Homes(store)
     by_hour = table.groupby(table["time"].dt.floor("h"))
     with_energy = _known(table, "consumption")
-    in_vain = asked_lately(table, TOTALS, now)
+    without_energy = asked_lately(table, TOTALS, now)
     return [
         hour
         for hour in missing
         if (
-            _tells(store, homes, hour.start, by_hour.get_group(pd.Timestamp(hour.start)))
+            _covers_missing(store, homes, hour.start, by_hour.get_group(pd.Timestamp(hour.start)))
             if hour.start in with_energy
-            else hour.start not in in_vain
+            else hour.start not in without_energy
         )
     ]
 
 
 def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[date]:
-    """Return the days since `start` that have settled, and of which an hour's energy, a circuit or the card is to be asked for.
+    """Return the settled days since `start` of which an hour's energy, a circuit or the card is to be requested.
 
-    It never was, or in vain more than a day ago. Without it a day would keep the totals of when it was last asked for.
+    It was never requested, or unsuccessfully more than a day ago. Otherwise a day would keep totals that predate its end.
     """
     table = energy.read(day_start(day_of(start)), now)
     done = _known(table, "consumption") | asked_lately(table, TOTALS, now)
@@ -113,10 +113,10 @@ def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[dat
 
 @dataclass(frozen=True)
 class Gaps:
-    """The hours with missing minutes: `fillable` may be filled, of `hopeless` the device said lately that it has nothing.
+    """The hours with missing minutes: `fillable` may be filled, for `hopeless` the device reported lately that it has no energy.
 
-    `requests` is the most that asking costs: without an SD card, a day has one for each circuit and six more.
-    `oldest_energy` is how far back the device has told any energy.
+    `requests` is the maximum number of requests to the device: without an SD card, a day has one for each circuit and six
+    more. `oldest_energy` is the time of the oldest known energy.
     """
 
     fillable: tuple[Hour, ...]
@@ -132,32 +132,32 @@ def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime,
     days: dict[date, list[Hour]] = {
         day: list(hours) for day, hours in groupby(may, key=lambda hour: day_of(hour.start))
     }
-    to_ask = sum(must_ask(energy, day, hours, now) for day, hours in days.items())
+    to_request = sum(must_request(energy, day, hours, now) for day, hours in days.items())
     circuits = len(store.circuits_at(now))
     chosen = set(may)
     return Gaps(
         tuple(may),
         tuple(hour for hour in missing if hour not in chosen),
-        to_ask * (circuits + REQUESTS_A_DAY) + REQUESTS_ONCE if to_ask else 0,
+        to_request * (circuits + REQUESTS_A_DAY) + REQUESTS_ONCE if to_request else 0,
         energy.oldest(),
     )
 
 
-def _tells(store: Store, homes: "Homes", hour: datetime, energy: pd.DataFrame) -> bool:
-    """Return whether the hour's energy tells of a minute that is missing."""
+def _covers_missing(store: Store, homes: "Homes", hour: datetime, energy: pd.DataFrame) -> bool:
+    """Return whether the hour's energy can fill a missing minute."""
     home = homes.at(hour)
-    # Before the first reading, all there is will be known with it.
+    # Before the first live reading the home is unknown, so any hour may be fillable.
     return home is None or not known_minutes(hour, energy, home) <= store.minutes(hour, hour + HOUR).keys()
 
 
-def must_ask(energy: EnergyStore, day: date, missing: Sequence[Hour], now: datetime) -> bool:
-    """Return whether an hour's totals or circuits are not known, and the device did not say lately that it has none."""
+def must_request(energy: EnergyStore, day: date, missing: Sequence[Hour], now: datetime) -> bool:
+    """Return whether an hour's totals or circuits are unknown, and the device has not reported lately that it has none."""
     table = energy.read(day_start(day), day_start(day) + DAY)
-    for kind, note in (("consumption", TOTALS), (USAGE, CIRCUITS)):
-        done = _known(table, kind) | asked_lately(table, note, now)
-        if any(hour.start not in done for hour in missing):
-            return True
-    return False
+    done = (
+        _known(table, kind) | asked_lately(table, note, now)
+        for kind, note in (("consumption", TOTALS), (USAGE, CIRCUITS))
+    )
+    return any(hour.start not in hours for hours in done for hour in missing)
 
 
 def _known(table: pd.DataFrame, kind: str) -> set[datetime]:
@@ -166,16 +166,16 @@ def _known(table: pd.DataFrame, kind: str) -> set[datetime]:
 
 
 class Homes:
-    """The home of any time, as the nearest live reading showed it; each is looked at once."""
+    """The home at any time, from the nearest live reading, which is read once."""
 
     def __init__(self, store: Store) -> None:
-        """Look homes up in this store of readings."""
+        """Use this store of readings."""
         self._store = store
         self._generators: dict[datetime, tuple[bool, str | None]] = {}
         self._names: dict[date, set[str]] = {}
 
     def at(self, moment: datetime) -> Home | None:
-        """Return the home of that time; None before there ever was a live reading."""
+        """Return the home at that time; None if there is no live reading at all."""
         near = self._store.live_near(moment)
         if near is None:
             return None
@@ -183,13 +183,13 @@ class Homes:
             shown = self._store.read(near, near + timedelta(seconds=1), kinds=["total", "generation"])
             names = set(shown.loc[shown["kind"] == "generation", "name"])
             generating = bool((shown["name"] == TOTAL_GENERATION).any())
-            # A device that showed no reading at that moment has its part of the total all the same.
+            # A generating device without a value at that moment still contributes to the total.
             alone = len(names) == 1 and names == self._generators_around(day_of(near))
             self._generators[near] = generating, next(iter(names)) if alone else None
         return Home(self._store.circuits_at(moment), *self._generators[near])
 
     def _generators_around(self, day: date) -> set[str]:
-        """Return the generating devices of a day and of the days beside it."""
+        """Return the generating devices of a day, the day before and the day after."""
         if day not in self._names:
             start = day_start(day)
             self._names[day] = set(self._store.read(start - DAY, start + 2 * DAY, kinds=["generation"])["name"])

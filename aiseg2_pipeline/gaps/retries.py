@@ -1,7 +1,7 @@
-"""The circuits whose page of a day failed while the rest of that day was brought: noted, asked for again, settled.
+"""Circuits whose page of a day failed while the rest of that day was read: finds when to retry them, and settles them.
 
-The minutes were filled without them. A day later they are asked for again, and what was filled is filled anew by
-`fill`, which settles the note. How a page is asked for, and when it is given up, says `ingest/energy`.
+The minutes were filled without them. A day later they are requested again, and `fill` fills those minutes again and
+settles the note. Requesting a page, and when to give up, belongs in `ingest/energy`.
 """
 
 from collections.abc import Collection
@@ -15,21 +15,21 @@ from aiseg2_pipeline.store import EnergyStore
 
 
 def days(store: EnergyStore, start: datetime, end: datetime, now: datetime) -> set[date]:
-    """Return the days of [start, end) of which a circuit was left out that is known by now, or may be asked for."""
+    """Return the days of [start, end) with a failed circuit that is known by now, or may be requested."""
     noted = _failed(store, day_start(day_of(start)), end)
     return {day for day in noted if any(of_day(store, day, now))}
 
 
 def of_day(store: EnergyStore, day: date, now: datetime) -> tuple[set[str], set[str]]:
-    """Return the ids of the circuits that were left out of a day: those brought since, and those to be asked for."""
+    """Return the ids of a day's failed circuits: those read since, and those to request."""
     start = day_start(day)
     failed = _failed(store, start, start + DAY).get(day)
     if not failed:
         return set(), set()
     table = store.read(start, start + DAY, kinds=[USAGE, "consumption"])
-    brought = table[table["kind"] == USAGE]
-    hours = brought.groupby("name")["time"].apply(set)
-    # Of a day that still ran, the circuit may have been brought before it failed.
+    usage = table[table["kind"] == USAGE]
+    hours = usage.groupby("name")["time"].apply(set)
+    # The circuit may have been read before it failed, while the day was still running.
     every = set(table["time"])
     known = {circuit_id for circuit_id in failed if circuit_id in hours.index and hours[circuit_id] == every}
     due = {circuit_id for circuit_id, at in failed.items() if at <= (now - ASK_AGAIN).timestamp()}
@@ -37,13 +37,13 @@ def of_day(store: EnergyStore, day: date, now: datetime) -> tuple[set[str], set[
 
 
 def settle(store: EnergyStore, day: date, circuit_ids: Collection[str]) -> None:
-    """Note that these circuits are left out no more."""
+    """Store that these circuits are no longer missing."""
     notes = [energy.circuit_note(day_start(day), circuit_id, 0.0) for circuit_id in sorted(circuit_ids)]
     store.upsert(energy.frame(notes))
 
 
 def _failed(store: EnergyStore, start: datetime, end: datetime) -> dict[date, dict[str, float]]:
-    """Return the circuits that were left out and when that was (unix s), by day."""
+    """Return the failed circuits' ids and the times of their failures (Unix seconds), by day."""
     notes = store.read(start, end, kinds=[NO_DATA])
     notes = notes[notes["name"].str.startswith(FAILED_CIRCUIT) & (notes["value"] > 0)]
     failed: dict[date, dict[str, float]] = {}

@@ -1,4 +1,4 @@
-"""From the device to the store: power, energy and climate are read, made into frames, and stored.
+"""From the device to the store: reads power, energy and climate, converts them to frames, and stores them.
 
-Parsing the device's pages belongs in `aiseg2`; filling gaps in `gaps`; when something is read, in `orchestration`.
+Parsing the device's pages belongs in `aiseg2`, filling gaps in `gaps`, schedules in `orchestration`.
 """

@@ -1,8 +1,8 @@
-"""Reads what the rooms' sensors tell now, and knows when it is worth asking.
+"""Reads the rooms' sensors, and stores when to read them next.
 
-Most homes have no sensors, and no page says so but that of the rooms. So it is noted when rooms were seen and when to
-ask again: every five minutes where there are rooms, once a day where there are none. What a page says is the
-library's; the schedule and the assets are `orchestration`'s.
+Most homes have no sensors, and only the rooms' page shows that. So a state file stores when rooms were seen and when to
+request the page again: every five minutes with rooms, once a day without. Parsing the page belongs in `aiseg2`, the
+schedule and the assets in `orchestration`.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ MAX_PAGES = 20
 NOT_VERIFIED = "Not verified on a real unit."
 NO_SENSORS = "The AiSEG2 shows no room with a sensor for temperature or humidity; it is asked once a day."
 _DAY = timedelta(days=1)
-# After a device that did not answer at all.
+# After a request without an answer.
 _SOON = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class ClimateReading:
-    """What the rooms' sensors told when the device answered (UTC), and a sentence for each thing that is missing."""
+    """The rooms' values when the device answered (UTC), and a sentence for each problem."""
 
     answered_at: datetime
     rooms: tuple[Room, ...]
@@ -36,27 +36,27 @@ class ClimateReading:
 
 
 class Sensors:
-    """What is known of a device's sensors, in a file of the client's state folder; lost, it costs a request."""
+    """State of a device's sensors, in a file of the client's state folder; losing it costs a request."""
 
     def __init__(self, state_dir: Path, device_url: str) -> None:
-        """Open nothing yet."""
+        """Set the file's path."""
         self._path = state_dir / "climate.json"
         self._device = {"device": device_url}
 
     def due(self, now: datetime) -> bool:
-        """Return whether to ask now: rooms were seen within a day, or the last answer without any is a day old."""
+        """Return whether to read now: rooms were seen within a day, or the last answer without rooms is a day old."""
         state = self._state()
         since_s = now.timestamp() - state.get("seen_at", 0.0)
         left_s = state.get("ask_at", 0.0) - now.timestamp()
-        # What is further ahead than ever noted is from a clock that was wrong.
+        # A time further ahead than a day was stored while the clock was wrong.
         return 0 <= since_s < _DAY.total_seconds() or not 0 < left_s <= _DAY.total_seconds()
 
     def seen(self, now: datetime) -> None:
-        """Note that there are rooms."""
+        """Store that the device has rooms."""
         save_state(self._path, self._device | {"seen_at": now.timestamp()})
 
     def not_seen(self, now: datetime, ask_again: timedelta) -> None:
-        """Note that there is no room to be seen."""
+        """Store that no room was shown, and when to request the page again."""
         ask_at = (now + ask_again).timestamp()
         save_state(self._path, self._device | self._state() | {"ask_at": ask_at})
 
@@ -68,9 +68,9 @@ class Sensors:
 
 
 def read_climate(client: Aiseg2Client, sensors: Sensors, clock: Callable[[], datetime]) -> ClimateReading:
-    """Return what the sensors of all rooms tell now, noting in `sensors` whether there are any.
+    """Return the current values of all rooms' sensors, and store in `sensors` whether there are any.
 
-    Raise NoData where the device shows no room, else an Aiseg2Error where the first page cannot be read.
+    Raise NoData if the device shows no room, or another Aiseg2Error if the first page cannot be read.
     """
     try:
         reading = _read(client, clock)
@@ -104,7 +104,7 @@ def _read(client: Aiseg2Client, clock: Callable[[], datetime]) -> ClimateReading
         except Aiseg2Error as error:
             problems.append(str(error))
             break
-        # Past its last page the device may answer with that page again, as it does for circuits.
+        # After its last page the device may serve that page again, as it does for circuits.
         if [room.name for room in shown.rooms] == names_before:
             break
         rooms += shown.rooms

@@ -1,7 +1,7 @@
-"""The device's energy of a day, into the energy store: from the SD card where there is one, else from the graph pages.
+"""Reads the device's energy of a day into the energy store: from the SD card if there is one, else from the graph pages.
 
-That the device had no energy of an hour is stored as well, so that it is asked again only after a day. When a day is
-asked for belongs in `gaps` and the assets, the rows of a day in `energy_rows`, fetching the card in `sd_card`.
+An hour without energy on the device is stored as a note, so that it is requested again only after a day. When to request
+a day belongs in `gaps` and the assets, the rows of a day in `energy_rows`, fetching the card in `sd_card`.
 """
 
 import tempfile
@@ -15,7 +15,7 @@ import pandas as pd
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name, shown_name
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
-from aiseg2_pipeline.aiseg2.errors import NoData, Unreachable, Unreadable
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, known_hours, no_energy
 from aiseg2_pipeline.aiseg2.models import Circuit, DayGraph
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
@@ -32,7 +32,7 @@ TOTALS, CIRCUITS, CARD = "totals", "circuits", "card"
 
 @dataclass
 class DayEnergy:
-    """What bringing a day brought: its source, how many rows changed, and a sentence for each thing missing."""
+    """Sum up how a day was read: its source, its rows and how many of them changed, and a sentence for each problem."""
 
     day: date
     source: str | None = None
@@ -43,16 +43,16 @@ class DayEnergy:
 
 
 class History:
-    """The device's memory, read into an energy store. One a run: it asks for the circuits and the clock once.
+    """Reads the device's stored energy into an energy store. Create one for each run: it requests circuits and clock once.
 
-    `now` is the host's time (UTC); `folder` keeps the card's export for an hour. Raises Unreachable where host and
-    device are not at the same hour: then nothing may be stored.
+    `now` is the host's time (UTC); `folder` keeps the card's export for an hour. Raises Unreachable if the clocks of host
+    and device differ by more than CLOCKS_AGREE_S, because then nothing may be stored.
     """
 
     def __init__(
         self, client: Aiseg2Client, store: EnergyStore, folder: Path, now: datetime, *, same_clock: bool = True
     ) -> None:
-        """Ask the device for its circuits and its clock; without `same_clock`, go by the device's whatever it shows."""
+        """Request the circuits and the clock; without `same_clock`, accept any difference between the clocks."""
         self._client = client
         self._store = store
         self._now = now
@@ -67,7 +67,7 @@ class History:
             )
 
     def __enter__(self) -> Self:
-        """Return the history."""
+        """Return the history, which closes the card's export on exit."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,74 +82,88 @@ class History:
         only: Collection[str] | None = None,
         source: Literal["auto", "web", "sd"] = "auto",
     ) -> DayEnergy:
-        """Store what the device knows of a day in Japan, with its circuits if asked for; of those, `only` some ids.
+        """Store the device's energy of a day in Japan, with its circuits if `circuits`; only some of them if `only` has ids.
 
-        A circuit's page that fails costs that circuit alone, and is noted; two in a row that nobody answers are the
-        device's failure. Circuits come from the card where there is one: their pages cost a request each. `source` asks
-        for one of the two alone; raise NoData where that is the card and it has nothing of the day.
+        A circuit whose page fails is skipped and noted; if two pages in a row get no answer, the error is raised. Circuits
+        come from the card if there is one, because their pages cost a request each. `source` selects the card or the pages
+        alone; raise NoData if the card is selected and has nothing of the day.
         """
         result = DayEnergy(day)
-        export = (
-            self._card.export(day, result.problems) if (circuits and source == "auto") or source == "sd" else None
-        )
-        has_day = export is not None and day in export.days()
-        if source == "sd" and not has_day:
-            raise NoData(
-                " ".join(result.problems)
-                or f"There is no SD card in the AiSEG2, or it has no file of {day}: choose --source web, or another day."
-            )
-        asked = [circuit for circuit in self.circuits if circuits and (only is None or circuit.circuit_id in only)]
-        rows = None
-        if export is not None and has_day and (source == "sd" or self._card.is_current(day)):
-            try:
-                rows = list(rows_from_card(export, day, self._card.made_at))
-                result.source = "sd"
-            except Unreadable as error:
-                if source == "sd":
-                    raise
-                result.problems.append(str(error))
-        if rows is not None and source == "auto":
-            rows += self._not_on_card(day, rows, result, asked)
-        if rows is not None and has_ended(day, self._now):
-            # They are from the pages, of when the day still ran, and the card does not have them.
-            told = {row.name.partition("(")[0] for row in rows if row.kind == DAILY_TOTAL}
-            stale = [
-                series
-                for series, title in (TITLES | SUPPLIES).items()
-                if title not in told and self._has_total(title, day)
-            ]
-            rows += totals_of_day(day, [self._graph(series, day) for series in stale])
+        selected = [
+            circuit for circuit in self.circuits if circuits and (only is None or circuit.circuit_id in only)
+        ]
+        uses_card = source == "sd" or (circuits and source == "auto")
+        rows = self._from_card(day, result, required=source == "sd") if uses_card else None
         if rows is None:
-            rows = list(self._from_web(day, self._graph("consumption", day), result, asked))
+            rows = list(self._from_web(day, self._graph("consumption", day), result, selected))
             result.source = "web"
+        else:
+            if source == "auto":
+                rows += self._not_on_card(day, rows, result, selected)
+            if has_ended(day, self._now):
+                rows += self._totals_not_on_card(day, rows)
         result.rows = len(rows)
-        notes = [*self._no_data(day, rows, circuits=circuits and only is None)]
-        notes += (
-            energy.circuit_note(day_start(day), circuit_id, self._now.timestamp())
-            for circuit_id in result.failed_circuits
-        )
-        if circuits and source == "auto":
-            notes += self._card_note(day)
-        # First, so that a run that is killed between the two leaves nothing out that nobody asks for again.
+        notes = [
+            *self._no_data(day, rows, circuits=circuits and only is None),
+            *self._circuit_notes(day, result.failed_circuits),
+            *(self._card_note(day) if circuits and source == "auto" else ()),
+        ]
+        # The notes first: a run that is killed in between must not leave a gap that is never requested again.
         self._store.upsert(energy.frame(notes))
         result.changed = self._store.upsert(energy.frame(rows)).changed
         return result
 
     def give_up(self, day: date, circuit_ids: Collection[str]) -> None:
-        """Note that a day cannot be read, these circuits included, so that it is asked for again a day later."""
-        notes = [*self._no_data(day, [], circuits=True)]
-        notes += (
-            energy.circuit_note(day_start(day), circuit_id, self._now.timestamp()) for circuit_id in circuit_ids
-        )
+        """Note that a day and these circuits cannot be read, so that they are requested again a day later."""
+        notes = [*self._no_data(day, [], circuits=True), *self._circuit_notes(day, circuit_ids)]
         self._store.upsert(energy.frame(notes))
+
+    def _circuit_notes(self, day: date, circuit_ids: Collection[str]) -> Iterator[Row]:
+        for circuit_id in circuit_ids:
+            yield energy.circuit_note(day_start(day), circuit_id, self._now.timestamp())
+
+    def _from_card(self, day: date, result: DayEnergy, *, required: bool) -> list[Row] | None:
+        """Return the card's rows of a day; None if it has none, or if an hour settled after the export.
+
+        If the card is `required`, raise NoData or Unreadable instead, and accept an older export.
+        """
+        export = self._card.export(day, result.problems)
+        if export is None or day not in export.days():
+            if required:
+                raise NoData(
+                    " ".join(result.problems)
+                    or f"There is no SD card in the AiSEG2, or it has no file of {day}: choose --source web, or another day."
+                )
+            return None
+        if not required and not self._card.is_current(day):
+            return None
+        try:
+            rows = list(rows_from_card(export, day, self._card.made_at))
+        except Unreadable as error:
+            if required:
+                raise
+            result.problems.append(str(error))
+            return None
+        result.source = "sd"
+        return rows
+
+    def _totals_not_on_card(self, day: date, on_card: Sequence[Row]) -> Iterator[Row]:
+        """Yield the totals that the pages had before the day ended, and that the card does not have, from the pages."""
+        titles = {row.name.partition("(")[0] for row in on_card if row.kind == DAILY_TOTAL}
+        stale = [
+            series
+            for series, title in (TITLES | SUPPLIES).items()
+            if title not in titles and self._has_total(title, day)
+        ]
+        return totals_of_day(day, [self._graph(series, day) for series in stale])
 
     def _not_on_card(
         self, day: date, on_card: Sequence[Row], result: DayEnergy, circuits: Sequence[Circuit]
     ) -> list[Row]:
-        """Return what the graph pages have beside the card where it lacks hours: it may have been put in on that day."""
-        told = {row.time for row in on_card if row.kind == "consumption"}
+        """Return the graph pages' rows of hours that the card lacks: it may have been inserted on that day."""
+        on_card_hours = {row.time for row in on_card if row.kind == "consumption"}
         hours = [day_start(day) + n * HOUR for n in range(24)]
-        lacking = {hour for hour in hours if settled(hour, HOUR_S, self._card.made_at)} - told
+        lacking = {hour for hour in hours if settled(hour, HOUR_S, self._card.made_at)} - on_card_hours
         if not lacking:
             return []
         try:
@@ -172,15 +186,16 @@ class History:
             return
         totals: tuple[Series, ...] = ("generation", "bought", "sold")
         generation, bought, sold = (self._graph_if_served(series, day) for series in totals)
-        shown = [graph for graph in (consumption, generation, bought, sold) if graph is not None]
+        shown = [consumption, generation, bought, sold]
         of_circuits: list[DayGraph] = []
         if circuits:
-            shown += self._supplies(day)
+            # Most homes have neither hot water nor gas.
+            shown += [self._graph_if_served(series, day, (NotServed, Unreadable)) for series in SUPPLIES]
             of_circuits = list(self._circuit_graphs(day, result, circuits))
         for row in day_from_web(consumption, generation, bought, sold, of_circuits):
             if settled(row.time, row.interval_s, self._device_now):
                 yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
-        yield from totals_of_day(day, shown)
+        yield from totals_of_day(day, [graph for graph in shown if graph is not None])
         for graph in of_circuits:
             if graph.total is not None and graph.circuit_id is not None:
                 yield Row(day_start(day), CIRCUIT_DAILY_TOTAL, graph.circuit_id, graph.total, "kWh", DAY_S)
@@ -188,56 +203,48 @@ class History:
     def _graph(self, series: Series, day: date) -> DayGraph:
         return self._client.graph(series, day, Deadline(READING_TIMEOUT_S))
 
-    def _graph_if_served(self, series: Series, day: date) -> DayGraph | None:
-        """Return a graph that a home without generation may not have; what it would show is known from the others."""
+    def _graph_if_served(
+        self, series: Series, day: date, failures: tuple[type[Aiseg2Error], ...] = (NotServed,)
+    ) -> DayGraph | None:
+        """Return a graph that the home may not have; None if its page fails with one of `failures`."""
         try:
             return self._graph(series, day)
-        except NotServed:
-            if self._has_total(TITLES[series], day):
+        except failures:
+            if self._has_total((TITLES | SUPPLIES)[series], day):
                 raise
             return None
 
-    def _supplies(self, day: date) -> Iterator[DayGraph]:
-        """Yield hot water and gas, which most homes do not have."""
-        for series, title in SUPPLIES.items():
-            try:
-                yield self._graph(series, day)
-            except (NotServed, Unreadable):
-                if self._has_total(title, day):
-                    raise
-                continue
-
     def _has_total(self, title: str, day: date) -> bool:
-        """Return whether a total of that day is stored: it may be of when the day still ran, and must not stay so."""
+        """Return whether a total of the day is stored: it may predate the end of the day, and must be replaced."""
         start = day_start(day)
         totals = self._store.read(start, start + DAY, kinds=[DAILY_TOTAL])
         return bool(totals["name"].str.startswith(f"{title}(").any())
 
     def _circuit_graphs(self, day: date, result: DayEnergy, circuits: Sequence[Circuit]) -> Iterator[DayGraph]:
-        # Some are asked for alone only where the others were answered; so they were where the day has any.
+        # The device serves circuits if the day has energy of any. Some are requested alone only after others were served.
         start = day_start(day)
-        kept = self._store.read(start, start + DAY, kinds=[USAGE])
-        answered, away = len(circuits) < len(self.circuits) or not kept.empty, False
+        known = self._store.read(start, start + DAY, kinds=[USAGE])
+        served, unanswered = len(circuits) < len(self.circuits) or not known.empty, False
         for n, circuit in enumerate(circuits):
             try:
                 graph = self._client.circuit_graph(circuit.circuit_id, day, Deadline(READING_TIMEOUT_S))
             except (Unreachable, Unreadable) as error:
-                silent = isinstance(error, Unreachable) and not isinstance(error, NotServed)
-                if silent and away:
+                no_answer = isinstance(error, Unreachable) and not isinstance(error, NotServed)
+                if no_answer and unanswered:
                     raise
-                away = silent
+                unanswered = no_answer
                 result.problems.append(f"{clean_name(circuit.name)}: {error}")
                 result.failed_circuits.add(circuit.circuit_id)
-                if isinstance(error, NotServed) and n and not answered:
-                    # The device has no such page at all, today or tomorrow.
+                if isinstance(error, NotServed) and n and not served:
+                    # The device has no page of circuits at all.
                     result.failed_circuits.clear()
                     return
             else:
-                answered, away = True, False
+                served, unanswered = True, False
                 yield graph
 
     def _card_note(self, day: date) -> Iterator[Row]:
-        """Yield a note for an ended day whose card could not be read though it was there lately; 0 once that is settled."""
+        """Yield a note for an ended day if the card was seen lately but could not be read; its value is 0 once that is settled."""
         start = day_start(day)
         lacks_card = not self._card.is_current(day)
         lacks_card = lacks_card and has_ended(day, self._now) and self._card.was_there()
@@ -245,11 +252,11 @@ class History:
             yield Row(start, NO_DATA, CARD, self._now.timestamp() if lacks_card else 0.0, "", DAY_S)
 
     def _no_data(self, day: date, rows: Sequence[Row], *, circuits: bool) -> Iterator[Row]:
-        """Yield a note for each ended hour of which the device had nothing, so that it is not asked again for a day."""
+        """Yield a note for each ended hour without energy on the device, so that it is not requested again for a day."""
         known = {(row.time, USAGE if row.kind == USAGE else TOTALS) for row in rows if row.interval_s == HOUR_S}
         for n in range(24):
             hour = day_start(day) + n * HOUR
-            # By both clocks: an hour that only one of them has settled was held back, not absent.
+            # By both clocks: an hour that has settled by one of them only was withheld, not absent.
             if settled(hour, HOUR_S, min(self._now, self._device_now)):
                 if (hour, TOTALS) not in known:
                     yield Row(hour, NO_DATA, TOTALS, self._now.timestamp(), "", DAY_S)
@@ -259,7 +266,7 @@ class History:
 
 @dataclass(frozen=True)
 class DayTold:
-    """What the device tells of a day: its intervals in Wh as an energy frame, the circuits' names by id, and what is missing."""
+    """The device's energy of a day: its intervals in Wh as an energy frame, the circuits' names by id, and its problems."""
 
     table: pd.DataFrame
     names: dict[str, str]
@@ -270,26 +277,26 @@ class DayTold:
 def day_on_device(
     client: Aiseg2Client, folder: Path, day: date, now: datetime, *, source: Literal["auto", "web", "sd"]
 ) -> DayTold:
-    """Return the energy of a day in Japan, keeping none of it. Raise NoData where the asked source has nothing of it."""
+    """Return the energy of a day in Japan without storing it. Raise NoData if the selected source has none."""
     with (
         tempfile.TemporaryDirectory() as scratch,
         EnergyStore.open(Path(scratch) / "energy.sqlite") as store,
-        # Only shown: by the device's own clock, and never laid beside our minutes.
+        # Only displayed by the device's own clock, never combined with stored minutes.
         History(client, store, folder, now, same_clock=False) as history,
     ):
-        brought = history.bring(day, circuits=True, source=source)
+        result = history.bring(day, circuits=True, source=source)
         table = store.read(day_start(day), day_start(day) + DAY)
         hours = table[table["interval_s"] <= HOUR_S]
         if hours.empty:
-            raise NoData(" ".join(brought.problems) or str(no_energy(day)))
-        # Half hours where there are any: their hours would say the same again.
+            raise NoData(" ".join(result.problems) or str(no_energy(day)))
+        # Half hours if there are any: their hours repeat them.
         halves = hours[hours["interval_s"] < HOUR_S]
         names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
-        return DayTold(hours if halves.empty else halves, names, brought.source or "web", tuple(brought.problems))
+        return DayTold(hours if halves.empty else halves, names, result.source or "web", tuple(result.problems))
 
 
 def asked_lately(table: pd.DataFrame, name: str, now: datetime) -> set[datetime]:
-    """Return the hours of an energy frame of which the device said within a day that it has nothing."""
+    """Return the hours of an energy frame for which the device reported no energy within the last day."""
     notes = table[(table["kind"] == NO_DATA) & (table["name"] == name)]
     lately = notes[notes["value"] > (now - ASK_AGAIN).timestamp()]
     return {time.to_pydatetime() for time in lately["time"]}

@@ -1,6 +1,6 @@
-"""Rows of the energy store from what the library read: of a day's card files, and of a day's graph pages.
+"""Converts a day's card files and graph pages to rows of the energy store.
 
-Pure: which of the two is read, and when, belongs in `energy`.
+Pure functions; which of the two is read, and when, belongs in `energy`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +14,10 @@ from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY
 from aiseg2_pipeline.frames.readings import Row
 from aiseg2_pipeline.japan_time import HOUR, day_start
 
-# The device finishes an hour some time after it has ended.
+# The device completes an hour's energy some time after its end.
 SETTLED_AFTER = timedelta(minutes=5)
 WH_PER_KWH = 1000
-# As page 51111 and its like name them, for the card's days.
+# The titles of pages 51111, 52111, 53111 and 54111, for the card's days.
 TITLES: dict[Series, str] = {
     "generation": "発電量",
     "consumption": "使用電力量",
@@ -28,7 +28,7 @@ SUPPLIES: dict[Series, str] = {"hotwater": "湯", "gas": "ガス"}
 
 
 def rows_from_card(export: Export, day: date, made_at: datetime) -> Iterator[Row]:
-    """Yield a day's rows of the card; `made_at` is when its export was made: what had not settled then is left out."""
+    """Yield the card's rows of a day; omit intervals that had not settled when the export was made (`made_at`)."""
     halves = list(export.half_hours(day))
     hours = {(row.time, row.series, row.circuit_id): row for row in export.hours(day)}
     for row in whole_hours(halves):
@@ -52,7 +52,7 @@ def rows_from_card(export: Export, day: date, made_at: datetime) -> Iterator[Row
 
 
 def totals_of_day(day: date, graphs: Iterable[DayGraph]) -> Iterator[Row]:
-    """Yield the days' totals as the device shows them."""
+    """Yield a day's totals as the device shows them."""
     for graph in graphs:
         if graph.total is not None:
             name = f"{graph.title}({graph.unit})"
@@ -60,12 +60,12 @@ def totals_of_day(day: date, graphs: Iterable[DayGraph]) -> Iterator[Row]:
 
 
 def settled(time: datetime, interval_s: int, at: datetime) -> bool:
-    """Return whether the device knows an interval by then."""
+    """Return whether an interval has ended and settled by `at`."""
     return time + timedelta(seconds=interval_s) + SETTLED_AFTER <= at
 
 
 def whole_hours(halves: Sequence[EnergyRow]) -> Iterator[EnergyRow]:
-    """Yield the hours of which both halves are known."""
+    """Yield the hours with both half hours."""
     by_time = {(row.time, row.series, row.circuit_id): row.wh for row in halves}
     for (time, series, circuit_id), wh in by_time.items():
         second = by_time.get((time + HOUR / 2, series, circuit_id))

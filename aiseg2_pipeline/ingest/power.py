@@ -1,7 +1,6 @@
-"""The live minute: takes its readings, each on disk before the next is taken, within the minute's budget.
+"""Takes a minute's live readings within its time budget, and stores each before the next is taken.
 
-It decides when a reading is taken and whether it may be kept; what a reading is and how it is stored, the rooms below
-say.
+It decides when to take a reading and whether to keep it. Reading the pages belongs in `aiseg2`, the frame in `frames`.
 """
 
 import time
@@ -24,7 +23,7 @@ READINGS_END_S = 50
 
 @dataclass
 class LiveMinute:
-    """What a minute brought: the stored readings with their frames, and a sentence for each thing that is missing."""
+    """Sum up a minute: the stored readings with their frames, a sentence for each problem, and the readings left out."""
 
     readings: list[LiveReading] = field(default_factory=list)
     frames: list[pd.DataFrame] = field(default_factory=list)
@@ -41,10 +40,10 @@ def take_minute(
     clock: Callable[[], datetime],
     sleep: Callable[[float], None] = time.sleep,
 ) -> LiveMinute:
-    """Take `samples` readings spread from now to second 50 of `minute`; what does not fit is counted as left out.
+    """Take `samples` readings spread from now to second 50 of `minute`; count those that do not fit as left out.
 
-    The first is always tried: a single reading has its own 20 s. A refused login ends the minute. Raises StoreError,
-    for without the store no reading may be taken.
+    The first one is always tried, with a timeout of 20 s. A refused login ends the minute. Raises StoreError, because
+    readings that cannot be stored must not be taken.
     """
     result = LiveMinute()
     started = clock()
@@ -64,7 +63,7 @@ def take_minute(
             result.problems.append(str(error))
             incidents.note(store.path.parent, incidents.DEVICE, error, clock())
             if isinstance(error, Refused):
-                # A device may lock out who tries a wrong password again and again.
+                # The device may lock out a user after repeated wrong passwords.
                 break
             continue
         _keep(result, store, reading)
@@ -90,7 +89,7 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
     table = live_frame(reading)
     if table.empty:
         result.problems.append(
-            "The AiSEG2 shows no number at all (`g_capacity` and `u_capacity` are `-`): look at its own page.",
+            "The AiSEG2 shows no number at all (`g_capacity` and `u_capacity` are `-`): check its own page.",
         )
         return
     store.upsert(table)

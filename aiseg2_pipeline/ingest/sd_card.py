@@ -1,6 +1,6 @@
-"""The SD card: its export is fetched at most once an hour, and whether the device has a card is remembered.
+"""Fetches the SD card's export at most once an hour, and stores whether the device has a card.
 
-How the files are read belongs in `aiseg2/sd_card`, what is stored of them in `energy`.
+Parsing its files belongs in `aiseg2/sd_card`, storing their rows in `energy`.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -17,43 +17,43 @@ from aiseg2_pipeline.japan_time import HOUR, day_start
 
 EXPORT_LASTS = timedelta(hours=1)
 ASK_AGAIN = timedelta(days=1)
-# Some homes have it asked for once a night only.
+# In some homes the card is requested once a night only.
 CARD_LASTS = timedelta(days=3)
 
 
 class SdCard:
-    """The card of one device, for one run; `now` is the host's time (UTC), `folder` keeps the export."""
+    """Access to one device's card during a run; `now` is the host's time (UTC), `folder` keeps the export."""
 
     def __init__(self, client: Aiseg2Client, folder: Path, now: datetime) -> None:
-        """Ask for nothing yet."""
+        """Prepare without a request."""
         self._client = client
         self._now = now
         self._zip = folder / "export.zip"
         self._state_path = folder / "export.json"
         self._device = client.transport.base_url
-        self._looked_for_card = self._asked_anew = False
+        self._requested = self._renewed = False
         self._card: Export | None = None
         self.made_at = now
 
     def export(self, day: date, problems: list[str]) -> Export | None:
-        """Return the card's export, at most an hour old; None without a card, which is asked for again after a day."""
-        if not self._looked_for_card:
-            self._looked_for_card = True
-            self._look_for_card(problems)
-        # A day that has ended is not asked for again: an export of before its end would leave it without the card's rows.
-        if self._card is not None and has_ended(day, self._now) and not (self.is_current(day) or self._asked_anew):
-            self._asked_anew = True
-            self._look_for_card(problems, anew=True)
+        """Return the card's export, at most an hour old; None without a card, which is requested again after a day."""
+        if not self._requested:
+            self._requested = True
+            self._open_export(problems)
+        # An ended day is read once: an export made before its end would leave it without the card's rows.
+        if self._card is not None and has_ended(day, self._now) and not (self.is_current(day) or self._renewed):
+            self._renewed = True
+            self._open_export(problems, renew=True)
         return self._card
 
-    def _look_for_card(self, problems: list[str], *, anew: bool = False) -> None:
+    def _open_export(self, problems: list[str], *, renew: bool = False) -> None:
         try:
-            if made_at := self._exported_at(anew=anew):
+            if made_at := self._exported_at(renew=renew):
                 card = Export(self._zip, made_at=made_at)
                 self.close()
                 self._card, self.made_at = card, made_at
         except (Aiseg2Error, OSError) as error:
-            # The card may be there, so it is tried again, but not at once: it is slow for the device.
+            # There may be a card, so retry, but not at once: an export is slow for the device.
             self._note_export(self._now, EXPORT_LASTS, has_export=False)
             problems.append(f"The card's export could not be read. {error}")
 
@@ -62,18 +62,18 @@ class SdCard:
         if self._card is not None:
             self._card.__exit__(None, None, None)
 
-    def _exported_at(self, *, anew: bool) -> datetime | None:
-        """Return when the export on disk was asked for, asking for a new one where it is too old; None: no card."""
+    def _exported_at(self, *, renew: bool) -> datetime | None:
+        """Return when the export on disk was requested, requesting a new one if it is too old; None without a card."""
         state = self._noted()
         asked_at, lasts_s = state.get("asked_at"), state.get("lasts_s")
-        if not anew and isinstance(asked_at, float) and isinstance(lasts_s, float):
+        if not renew and isinstance(asked_at, float) and isinstance(lasts_s, float):
             then = datetime.fromtimestamp(asked_at, UTC)
             if timedelta(0) <= self._now - then < timedelta(seconds=lasts_s):
                 return then if state.get("has_export") is True else None
         try:
             made_at = self._client.download_export(self._zip, Deadline(EXPORT_TIMEOUT_S))
         except NoData:
-            # Where there was a card lately, one answer without a zip does not show that it is gone.
+            # If a card was seen lately, one answer without a zip does not mean that it was removed.
             if self.was_there():
                 raise
             self._note_export(self._now, ASK_AGAIN, has_export=False)
@@ -87,17 +87,17 @@ class SdCard:
         save_state(self._state_path, noted | {"seen_at": seen_at, "device": self._device})
 
     def _noted(self) -> dict[str, Any]:
-        """Return what is noted of this device's card; nothing of another device's."""
+        """Return the stored state of this device's card; empty if it belongs to another device."""
         state = load_state(self._state_path)
         return state if state.get("device") == self._device else {}
 
     def was_there(self) -> bool:
-        """Return whether there was a card lately."""
+        """Return whether a card was seen within CARD_LASTS."""
         seen_at = self._noted().get("seen_at")
         return isinstance(seen_at, float) and self._now.timestamp() - seen_at < CARD_LASTS.total_seconds()
 
     def is_current(self, day: date) -> bool:
-        """Return whether there is an export that no hour of the day has settled after."""
+        """Return whether there is an export, and no hour of the day has settled since."""
         hours = [day_start(day) + n * HOUR for n in range(24)]
         return self._card is not None and all(
             settled(hour, HOUR_S, self.made_at) == settled(hour, HOUR_S, self._now) for hour in hours
@@ -105,5 +105,5 @@ class SdCard:
 
 
 def has_ended(day: date, now: datetime) -> bool:
-    """Return whether a day in Japan has ended and the device knows all of it."""
+    """Return whether a day in Japan has ended and all of its energy has settled."""
     return settled(day_start(day), DAY_S, now)
