@@ -1,4 +1,4 @@
-"""What fills a missing minute: the mean power of the device's interval, so that the interval adds up to the device's energy."""
+"""A filled minute has the mean power of the device's interval, so that the interval adds up to the device's energy."""
 
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
@@ -68,7 +68,7 @@ def test_a_minute_gets_the_mean_power_of_its_hour_and_says_so() -> None:
         }
 
 
-def test_minutes_that_were_read_live_are_left_out() -> None:
+def test_live_minutes_are_omitted() -> None:
     table = fill([total("consumption", 1200), total("generation", 0)], live=MINUTES[:17])
     assert sorted(set(table["time"])) == [pd.Timestamp(minute) for minute in MINUTES[17:]]
 
@@ -83,7 +83,7 @@ def test_half_hours_are_preferred_to_their_hour() -> None:
     assert wh_of(table, "総消費電力") == pytest.approx(1000)
 
 
-def test_where_one_half_hour_is_known_the_other_is_what_it_leaves_of_the_hour() -> None:
+def test_an_unknown_half_hour_is_the_hour_minus_the_known_one() -> None:
     hour = [total("consumption", 1000), total("generation", 500), circuit("8", 300), circuit("30", 50)]
     half = [total("consumption", 100, half=0), total("generation", 500, half=0), circuit("8", 60, half=0)]
     table = fill(hour + half)
@@ -105,7 +105,7 @@ def test_a_half_hour_in_which_the_device_was_off_stays_missing() -> None:
     assert known_minutes(HOUR, frame(hour + half), HOME) == set(MINUTES[30:])
 
 
-def test_a_half_hour_at_the_end_of_which_the_device_came_back_is_no_mean_of_it() -> None:
+def test_a_half_hour_without_consumption_is_not_used() -> None:
     # As on the card after 13 s of sunshine: 7 Wh were sold, and what was consumed rounds to nothing.
     half = [total("consumption", 0, half=0), total("generation", 7, half=0)]
     other = [total("consumption", 100, half=1), total("generation", 500, half=1)]
@@ -133,13 +133,13 @@ def test_a_home_without_a_generating_device_has_no_generation() -> None:
     assert at(table, 0) == {("total", "総消費電力"): (0.5, "kW", 3600), ("total", "売買電力"): (-0.5, "kW", 3600)}
 
 
-def test_the_generation_of_several_devices_is_known_in_total_only() -> None:
+def test_the_generation_of_several_devices_is_filled_in_total_only() -> None:
     home = Home(circuits=(), generating=True, generator=None)
     table = fill([total("consumption", 500), total("generation", 700)], home=home)
     assert set(at(table, 0)) == {("total", "総発電電力"), ("total", "総消費電力"), ("total", "売買電力")}
 
 
-def test_circuits_of_one_name_are_added_up_and_absent_where_a_part_is() -> None:
+def test_circuits_with_the_same_name_are_added_up_and_omitted_if_one_is_unknown() -> None:
     home = Home(
         circuits=(Circuit("8", "ＩＨ"), Circuit("9", "ＬＤ"), Circuit("10", "ＩＨ"), Circuit("11", "ＬＤ")),
         generating=False,

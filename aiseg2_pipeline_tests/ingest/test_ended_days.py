@@ -1,4 +1,4 @@
-"""A day that has ended keeps no total of when it still ran, whatever failed or was off at its end. Against the simulator."""
+"""An ended day keeps no total that predates its end, whatever failed at its end. Against the simulator."""
 
 import io
 import re
@@ -23,12 +23,11 @@ from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.card import Card
 from aiseg2_pipeline.simulator.graphs import Graph
 from aiseg2_pipeline.store import UpsertResult
-from aiseg2_pipeline_tests.ingest.test_energy import Memory, hours_of, intervals, remembered
+from aiseg2_pipeline_tests.support.energy_history import DAY, HOUR, Memory, hours_of, intervals, remembered
 from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN
 
 EVENING = datetime(2026, 7, 14, 18, 5, 5, tzinfo=JAPAN)
 TODAY = EVENING.date()
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 IDS = tuple(str(circuit.circuit_id) for circuit in CIRCUITS)
 MORNING = EVENING + 16 * HOUR
 
@@ -52,7 +51,7 @@ def asked_in_the_evening(folder: Path, *, circuits: bool = True, **options: Any)
         yield memory
 
 
-def test_a_day_whose_last_hour_nobody_asked_for_is_asked_for_again(tmp_path: Path) -> None:
+def test_a_day_without_its_last_hour_is_requested_again(tmp_path: Path) -> None:
     with asked_in_the_evening(tmp_path) as memory:
         start, now = day_start(TODAY), memory.now()
         assert days_to_ask(memory.energy, start, now) == [TODAY]
@@ -62,7 +61,7 @@ def test_a_day_whose_last_hour_nobody_asked_for_is_asked_for_again(tmp_path: Pat
         assert days_to_ask(memory.energy, start, now) == []
 
 
-def test_neither_a_day_that_goes_on_nor_one_before_the_record_is_asked_for(tmp_path: Path) -> None:
+def test_neither_a_running_day_nor_one_before_the_record_is_requested(tmp_path: Path) -> None:
     with remembered(tmp_path, EVENING) as memory:
         assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == []
         # Its last hour is the device's five minutes past midnight.
@@ -70,7 +69,7 @@ def test_neither_a_day_that_goes_on_nor_one_before_the_record_is_asked_for(tmp_p
         assert days_to_ask(memory.energy, day_start(TODAY), almost) == []
 
 
-def test_what_the_device_did_not_have_is_asked_for_a_day_later(tmp_path: Path) -> None:
+def test_hours_without_energy_are_requested_a_day_later(tmp_path: Path) -> None:
     off = ((EVENING + HOUR, EVENING + 3 * HOUR),)
     with asked_in_the_evening(tmp_path, outages=off) as memory:
         bring(memory)
@@ -80,7 +79,7 @@ def test_what_the_device_did_not_have_is_asked_for_a_day_later(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("gone", [{"9"}, set(IDS)], ids=["one", "all"])
-def test_circuits_that_were_not_served_have_their_day_asked_for_a_day_later(
+def test_a_day_with_failed_circuits_is_requested_a_day_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: set[str]
 ) -> None:
     served = graphs.circuit_graph
@@ -103,7 +102,7 @@ def test_circuits_that_were_not_served_have_their_day_asked_for_a_day_later(
 
 
 @pytest.mark.parametrize("page", ["51111", "53111", "54111", "55111"])
-def test_a_page_that_was_there_in_the_evening_is_not_missing_in_the_morning(
+def test_a_page_with_a_stored_total_is_not_optional(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
     with asked_in_the_evening(tmp_path) as memory:
@@ -117,7 +116,7 @@ def test_a_page_that_was_there_in_the_evening_is_not_missing_in_the_morning(
         assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == [TODAY]
 
 
-def test_hot_water_of_the_evening_is_renewed_though_the_card_has_the_day(tmp_path: Path) -> None:
+def test_hot_water_of_the_evening_is_replaced_though_the_card_has_the_day(tmp_path: Path) -> None:
     with remembered(tmp_path, EVENING - HOUR / 2, sd_card=True) as memory:
         bring(memory)
         assert "湯(L)" not in totals(memory)
@@ -159,7 +158,7 @@ def card_without(monkeypatch: pytest.MonkeyPatch, labels: str) -> None:
     monkeypatch.setattr(Card, "export", emptied)
 
 
-def test_totals_of_the_evening_are_renewed_though_the_card_has_the_day_without_its_total(
+def test_totals_of_the_evening_are_replaced_though_the_card_has_the_day_without_its_total(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card_without(monkeypatch, f"{TODAY:%Y%m%d}")
@@ -192,14 +191,14 @@ def test_hours_that_the_card_does_not_have_come_from_the_graph_pages(
     assert hours_of(stored[1], "consumption/half") == list(range(12, 24))
 
 
-def test_a_card_without_an_hour_that_the_pages_lack_too_costs_one_request(tmp_path: Path) -> None:
+def test_an_hour_that_card_and_pages_lack_costs_one_request(tmp_path: Path) -> None:
     off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
     with remembered(tmp_path, MORNING, outages=off, sd_card=True) as memory:
         bring(memory)
         assert memory.asked("/page/graph/52111") == memory.asked("/page/graph/584") + 1 == 1
 
 
-def test_what_is_left_out_is_noted_before_the_rest_is_kept(tmp_path: Path) -> None:
+def test_missing_hours_are_noted_before_the_rows_are_stored(tmp_path: Path) -> None:
     off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
     with remembered(tmp_path, MORNING, outages=off) as memory:
         kept: list[set[str]] = []
@@ -225,7 +224,7 @@ def card_rows(memory: Memory) -> tuple[int, int]:
     return int((rows["kind"] == DAILY_COST).sum()), int((rows["interval_s"] == HALF_HOUR_S).sum())
 
 
-def test_an_export_of_before_the_days_end_is_made_anew_once(tmp_path: Path) -> None:
+def test_an_export_made_before_the_days_end_is_replaced_once(tmp_path: Path) -> None:
     midnight = day_start(TODAY) + DAY
     with remembered(tmp_path, midnight - timedelta(minutes=52), sd_card=True) as memory:
         bring(memory)
@@ -238,7 +237,7 @@ def test_an_export_of_before_the_days_end_is_made_anew_once(tmp_path: Path) -> N
         assert min(card_rows(memory)) > 0
 
 
-def test_a_day_whose_card_gave_another_page_gets_its_rows_of_the_card_a_day_later(
+def test_a_day_whose_export_was_another_page_gets_the_cards_rows_a_day_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with remembered(tmp_path, EVENING, sd_card=True) as memory:
@@ -246,9 +245,9 @@ def test_a_day_whose_card_gave_another_page_gets_its_rows_of_the_card_a_day_late
         monkeypatch.setattr(Card, "export", lambda *_: b"<html><body>please wait</body></html>")
         memory.unit.set_clock(MORNING)
         with memory.history() as history:
-            brought = history.bring(TODAY, circuits=True)
-        assert brought.source == "web"
-        assert "export could not be read" in brought.problems[0]
+            result = history.bring(TODAY, circuits=True)
+        assert result.source == "web"
+        assert "export could not be read" in result.problems[0]
         start, now = day_start(TODAY), memory.now()
         assert days_to_ask(memory.energy, start, now) == []
         assert TODAY in days_to_ask(memory.energy, start, now + DAY)
@@ -259,7 +258,7 @@ def test_a_day_whose_card_gave_another_page_gets_its_rows_of_the_card_a_day_late
         assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
 
 
-def test_a_card_that_stays_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_that_stays_unreadable_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with remembered(tmp_path, EVENING, sd_card=True) as memory:
         bring(memory)
         monkeypatch.setattr(Card, "export", lambda *_: b"<html></html>")

@@ -1,121 +1,52 @@
-"""The device's memory in the energy store: what is asked, what is kept, and what is not asked twice. Against the simulator."""
+"""Reading the device's energy into the energy store: requests, rows, notes and fills. Against the simulator."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 import pytest
-import tenacity
-from starlette.exceptions import HTTPException
 
-from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import NoData, Unreachable
 from aiseg2_pipeline.aiseg2.graphs import no_energy
 from aiseg2_pipeline.frames.energy import NO_DATA
-from aiseg2_pipeline.frames.readings import KEY, Row, frame
-from aiseg2_pipeline.gaps.fill import fill_hours
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.find import fillable, find_gaps, hours_between
-from aiseg2_pipeline.ingest.energy import CIRCUITS, TOTALS, History, day_on_device
-from aiseg2_pipeline.ingest.power import take_minute
+from aiseg2_pipeline.ingest.energy import CIRCUITS, TOTALS, day_on_device
 from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.simulator import graphs
 from aiseg2_pipeline.simulator.appliances import CIRCUITS as ALL_CIRCUITS
 from aiseg2_pipeline.simulator.card import Card
 from aiseg2_pipeline.simulator.household import Household
-from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.energy_history import (
+    DAY,
+    HOUR,
+    MINUTE,
+    NOON,
+    failing,
+    hours_of,
+    intervals,
+    recorded,
+    remembered,
+)
+from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN
 
 TODAY = date(2026, 7, 14)
 YESTERDAY = date(2026, 7, 13)
-NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-MINUTE = timedelta(minutes=1)
 OF_CIRCUIT = "/page/graph/584"
 OF_CONSUMPTION = "/page/graph/52111"
 
 
-@dataclass
-class Memory:
-    """A simulated device, and an energy store that what it remembers is brought into."""
-
-    unit: Unit
-    energy: EnergyStore
-    folder: Path
-    skew: timedelta = timedelta(0)
-
-    def now(self) -> datetime:
-        return (self.unit.times[0] + self.skew).astimezone(UTC)
-
-    def client(self) -> Aiseg2Client:
-        served = self.unit.served
-        return Aiseg2Client(
-            f"http://{served.address}",
-            served.user,
-            served.password,
-            state_dir=self.folder,
-            clock=self.now,
-            slot="background",
-        )
-
-    @contextmanager
-    def history(self) -> Iterator[History]:
-        with self.client() as client, History(client, self.energy, self.folder, self.now()) as history:
-            yield history
-
-    def rows(self, day: date) -> pd.DataFrame:
-        table = self.energy.read(day_start(day), day_start(day) + DAY)
-        return table.sort_values(KEY, ignore_index=True)
-
-    def asked(self, path: str) -> int:
-        return self.unit.served.tally.requests[path]
-
-    def requests(self) -> int:
-        return sum(self.unit.served.tally.requests.values())
-
-    def noted(self, day: date, name: str) -> set[int]:
-        """Return the hours in Japan of which it is noted that the device had nothing."""
-        table = self.rows(day)
-        notes = table[(table["kind"] == NO_DATA) & (table["name"] == name)]
-        return {time.tz_convert(JAPAN).hour for time in notes["time"]}
-
-
-@contextmanager
-def remembered(
-    folder: Path, now: datetime = NOON, household: Household | None = None, **options: Any
-) -> Iterator[Memory]:
-    with (
-        simulated(now, household, **options) as unit,
-        EnergyStore.open(folder / "energy.sqlite") as energy,
-    ):
-        yield Memory(unit, energy, folder / "device")
-
-
-def intervals(table: pd.DataFrame, interval_s: int = 3600) -> dict[tuple[pd.Timestamp, str, str], float]:
-    kept = table[table["interval_s"] == interval_s]
-    keys = zip(kept["time"], kept["kind"], kept["name"], strict=True)
-    return dict(zip(keys, kept["value"], strict=True))
-
-
-def hours_of(table: pd.DataFrame, kind: str = "consumption") -> list[int]:
-    times = table.loc[table["kind"] == kind, "time"]
-    return sorted({time.tz_convert(JAPAN).hour for time in times})
-
-
-# What is brought
+# Rows of a day
 
 
 @pytest.mark.parametrize("sd_card", [False, True], ids=["web", "card"])
-def test_the_energy_of_a_day_is_the_integral_of_the_power_that_was_shown(tmp_path: Path, *, sd_card: bool) -> None:
+def test_the_energy_of_a_day_is_the_integral_of_the_power(tmp_path: Path, *, sd_card: bool) -> None:
     home = Household()
     with remembered(tmp_path, household=home, sd_card=sd_card) as memory, memory.history() as history:
-        brought = history.bring(YESTERDAY, circuits=True)
+        result = history.bring(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
-    assert (brought.source, brought.problems) == ("sd" if sd_card else "web", [])
+    assert (result.source, result.problems) == ("sd" if sd_card else "web", [])
     told = intervals(rows)
     for n in (0, 11, 18, 23):
         start = day_start(YESTERDAY) + n * HOUR
@@ -163,7 +94,7 @@ def test_a_days_totals_are_those_of_its_pages(tmp_path: Path) -> None:
     assert len(of_circuits) == len(ALL_CIRCUITS)
 
 
-def test_the_card_tells_what_a_day_cost(tmp_path: Path) -> None:
+def test_the_card_has_the_cost_of_a_day(tmp_path: Path) -> None:
     with remembered(tmp_path, sd_card=True) as memory, memory.history() as history:
         history.bring(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
@@ -178,7 +109,7 @@ def test_the_card_tells_what_a_day_cost(tmp_path: Path) -> None:
     ("minute", "last"), [(4, 10), (6, 11)], ids=["four minutes after the hour", "six minutes after it"]
 )
 @pytest.mark.parametrize("sd_card", [False, True], ids=["web", "card"])
-def test_an_hour_of_today_is_kept_five_minutes_after_it_ended(
+def test_an_hour_of_today_is_stored_five_minutes_after_its_end(
     tmp_path: Path, minute: int, last: int, *, sd_card: bool
 ) -> None:
     now = NOON.replace(minute=minute)
@@ -190,31 +121,21 @@ def test_an_hour_of_today_is_kept_five_minutes_after_it_ended(
     assert not (rows["kind"] == NO_DATA).any()
 
 
-def test_the_totals_alone_cost_no_circuit(tmp_path: Path) -> None:
+def test_reading_the_totals_alone_requests_no_circuit(tmp_path: Path) -> None:
     with remembered(tmp_path, sd_card=True) as memory:
         with memory.history() as history:
-            brought = history.bring(TODAY, circuits=False)
-        assert brought.source == "web"
+            result = history.bring(TODAY, circuits=False)
+        assert result.source == "web"
         assert memory.asked(OF_CIRCUIT) == memory.asked(CARD_PAGE) == 0
         assert memory.noted(TODAY, CIRCUITS) == set()
         assert memory.requests() == 4 + 2
-
-
-def test_bringing_a_day_again_changes_nothing(tmp_path: Path) -> None:
-    with remembered(tmp_path, sd_card=True) as memory:
-        changed = []
-        for _ in range(2):
-            with memory.history() as history:
-                changed.append(history.bring(YESTERDAY, circuits=True).changed)
-        assert changed[0] > 0
-        assert changed[1] == 0
 
 
 # The clock
 
 
 @pytest.mark.parametrize(("skew_s", "words"), [(-75, "75 s ahead"), (75, "75 s behind")])
-def test_nothing_is_brought_while_the_clocks_are_more_than_a_minute_apart(
+def test_nothing_is_read_while_the_clocks_differ_by_more_than_a_minute(
     tmp_path: Path, skew_s: int, words: str
 ) -> None:
     with remembered(tmp_path) as memory:
@@ -241,31 +162,29 @@ def test_an_hour_that_the_devices_clock_has_not_settled_is_not_noted_as_absent(t
 # The card
 
 
-def test_no_card_is_remembered_for_a_day(tmp_path: Path) -> None:
-    with remembered(tmp_path) as memory:
+@pytest.mark.parametrize(
+    ("source", "times"),
+    [
+        ("web", [0 * HOUR, HOUR, 23.5 * HOUR, 24.5 * HOUR]),
+        ("sd", [0 * HOUR, 30 * MINUTE, 59 * MINUTE, 61 * MINUTE]),
+    ],
+)
+def test_the_card_is_requested_once_an_hour_and_once_a_day_if_there_is_none(
+    tmp_path: Path, source: str, times: list[timedelta]
+) -> None:
+    with remembered(tmp_path, sd_card=source == "sd") as memory:
         asked = []
-        for hours in (0, 1, 23.5, 24.5):
-            memory.unit.set_clock(NOON + hours * HOUR)
-            with memory.history() as history:
-                assert history.bring(YESTERDAY, circuits=True).source == "web"
-            asked.append(memory.asked(CARD_PAGE))
-    # The form, and the download that gives no zip.
-    assert asked == [2, 2, 2, 4]
-
-
-def test_the_export_is_asked_for_once_an_hour_at_most(tmp_path: Path) -> None:
-    with remembered(tmp_path, sd_card=True) as memory:
-        asked = []
-        for minutes in (0, 30, 59, 61):
-            memory.unit.set_clock(NOON + minutes * MINUTE)
+        for later in times:
+            memory.unit.set_clock(NOON + later)
             with memory.history() as history:
                 for day in (YESTERDAY, YESTERDAY - DAY):
-                    assert history.bring(day, circuits=True).source == "sd"
+                    assert history.bring(day, circuits=True).source == source
             asked.append(memory.asked(CARD_PAGE))
+    # The form and the download.
     assert asked == [2, 2, 2, 4]
 
 
-def test_the_card_of_another_unit_is_not_used(tmp_path: Path) -> None:
+def test_the_card_of_another_device_is_not_used(tmp_path: Path) -> None:
     totals = []
     with (
         remembered(tmp_path / "old", sd_card=True) as old,
@@ -292,15 +211,15 @@ def test_an_hour_that_ended_since_the_export_was_made_comes_from_the_graph_pages
         assert memory.noted(TODAY, TOTALS) == memory.noted(TODAY, CIRCUITS) == set()
 
 
-def test_an_export_that_cannot_be_read_costs_an_hour_of_half_hours_and_nothing_else(
+def test_an_unreadable_export_is_retried_after_an_hour_and_the_pages_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Card, "export", lambda *_: b"PK\3\4 and no more")
     with remembered(tmp_path, sd_card=True) as memory:
         with memory.history() as history:
-            brought = history.bring(YESTERDAY, circuits=True)
-        assert brought.source == "web"
-        assert "export could not be read" in brought.problems[0]
+            result = history.bring(YESTERDAY, circuits=True)
+        assert result.source == "web"
+        assert "export could not be read" in result.problems[0]
         assert hours_of(memory.rows(YESTERDAY), "usage") == list(range(24))
         memory.unit.set_clock(NOON + 50 * MINUTE)
         with memory.history() as history:
@@ -312,7 +231,7 @@ def test_an_export_that_cannot_be_read_costs_an_hour_of_half_hours_and_nothing_e
             assert history.bring(YESTERDAY, circuits=True).source == "sd"
 
 
-# What the device does not have
+# Missing energy and failing pages
 
 
 def test_hours_in_which_the_device_was_off_are_noted(tmp_path: Path) -> None:
@@ -327,66 +246,35 @@ def test_hours_in_which_the_device_was_off_are_noted(tmp_path: Path) -> None:
         assert memory.noted(YESTERDAY, TOTALS) == memory.noted(YESTERDAY, CIRCUITS) == {2, 3, 4}
 
 
-def test_a_day_before_the_devices_memory_costs_one_request_and_is_noted(tmp_path: Path) -> None:
+def test_a_day_before_the_devices_history_costs_one_request_and_is_noted(tmp_path: Path) -> None:
     with remembered(tmp_path, memory_days=3) as memory, memory.history() as history:
         history.bring(YESTERDAY, circuits=True)
         before = memory.requests()
-        brought = history.bring(TODAY - 4 * DAY, circuits=True)
+        result = history.bring(TODAY - 4 * DAY, circuits=True)
         assert memory.requests() - before == 1
-        assert brought.problems == [str(no_energy(date(2026, 7, 10)))]
-        assert brought.rows == 0
+        assert result.problems == [str(no_energy(date(2026, 7, 10)))]
+        assert result.rows == 0
         assert memory.noted(TODAY - 4 * DAY, TOTALS) == set(range(24))
-
-
-def test_one_circuits_page_costs_that_circuit_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = graphs.circuit_graph
-
-    def in_litres(circuit_id: str | None, names: Mapping[int, str]) -> graphs.Graph:
-        graph = shown(circuit_id, names)
-        return replace(graph, unit="L") if circuit_id == "30" else graph
-
-    monkeypatch.setattr(graphs, "circuit_graph", in_litres)
-    with remembered(tmp_path) as memory, memory.history() as history:
-        brought = history.bring(YESTERDAY, circuits=True)
-        usage = memory.rows(YESTERDAY).query("kind == 'usage'")
-    (problem,) = brought.problems
-    assert "584" in problem
-    assert set(usage["name"]) == {str(circuit.circuit_id) for circuit in ALL_CIRCUITS} - {"30"}
-    assert len(usage) == 24 * (len(ALL_CIRCUITS) - 1)
-
-
-def failing(monkeypatch: pytest.MonkeyPatch, status: int, *circuit_ids: str) -> set[str]:
-    """Let these circuits' pages fail; return their ids, to be changed as time goes on."""
-    # Tried once, not for 20 s.
-    monkeypatch.setattr("tenacity.stop_before_delay", lambda _: tenacity.stop_after_attempt(1))
-    shown, ids = graphs.circuit_graph, set(circuit_ids)
-
-    def circuit_graph(circuit_id: str | None, names: Mapping[int, str]) -> graphs.Graph:
-        if circuit_id in ids:
-            raise HTTPException(status)
-        return shown(circuit_id, names)
-
-    monkeypatch.setattr(graphs, "circuit_graph", circuit_graph)
-    return ids
 
 
 IDS = [str(circuit.circuit_id) for circuit in ALL_CIRCUITS]
 
 
-@pytest.mark.parametrize("status", [404, 503])
-def test_circuits_whose_pages_fail_here_and_there_cost_themselves_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
+@pytest.mark.parametrize(("status", "word"), [(404, "404"), (503, "503"), (None, "584")])
+def test_circuits_whose_pages_fail_are_skipped_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int | None, word: str
 ) -> None:
     gone = failing(monkeypatch, status, IDS[3], IDS[9], IDS[-1])
     with remembered(tmp_path) as memory, memory.history() as history:
-        brought = history.bring(YESTERDAY, circuits=True)
+        result = history.bring(YESTERDAY, circuits=True)
         usage = memory.rows(YESTERDAY).query("kind == 'usage'")
-    assert len(brought.problems) == 3
-    assert all(str(status) in problem for problem in brought.problems)
+    assert len(result.problems) == 3
+    assert all(word in problem for problem in result.problems)
     assert set(usage["name"]) == set(IDS) - gone
+    assert len(usage) == 24 * (len(IDS) - 3)
 
 
-def test_a_device_that_goes_away_between_circuits_is_not_waited_for_at_each(
+def test_a_device_that_stops_answering_is_not_retried_at_each_circuit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, 503, *IDS[3:])
@@ -397,7 +285,7 @@ def test_a_device_that_goes_away_between_circuits_is_not_waited_for_at_each(
         assert memory.rows(YESTERDAY).empty
 
 
-def test_a_device_without_the_circuits_page_is_asked_for_two(
+def test_a_device_without_the_circuits_page_gets_two_requests_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, 404, *IDS)
@@ -407,7 +295,7 @@ def test_a_device_without_the_circuits_page_is_asked_for_two(
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_a_circuit_that_failed_is_asked_for_again_a_day_later_and_its_minutes_get_it(
+def test_a_failed_circuit_is_retried_a_day_later_and_filled_into_its_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     gone = failing(monkeypatch, status, IDS[0], IDS[9])
@@ -441,48 +329,6 @@ def test_a_circuit_that_failed_is_asked_for_again_a_day_later_and_its_minutes_ge
 # Requests
 
 
-@dataclass
-class Record:
-    """A store of readings beside the memory's energy, with a live reading at the start and at the end of an outage."""
-
-    memory: Memory
-    store: Store
-
-    def read_live(self, at: datetime) -> None:
-        self.memory.unit.set_clock(at)
-        with self.memory.client() as client:
-            minute = at.replace(second=0)
-            taken = take_minute(client, self.store, minute=minute, samples=1, clock=self.memory.now)
-        assert taken.problems == []
-
-    def names(self, hour: datetime) -> set[str]:
-        """Return the circuits that every minute of an hour has."""
-        usage = self.store.read(hour, hour + HOUR, kinds=["usage"])
-        minutes = usage.groupby("name")["time"].nunique()
-        return set(minutes[minutes == 60].index)
-
-    def fill(self, hours: list[datetime]) -> int:
-        """Fill these hours; return the minutes filled."""
-        opened = []
-
-        def history() -> History:
-            client = self.memory.client()
-            opened.append(client)
-            return History(client, self.memory.energy, self.memory.folder, self.memory.now())
-
-        days = fill_hours(self.store, self.memory.energy, hours, now=self.memory.now(), history=history)
-        filled = sum(day.filled_minutes for day in days)
-        for client in opened:
-            client.__exit__(None, None, None)
-        return filled
-
-
-@contextmanager
-def recorded(memory: Memory, folder: Path) -> Iterator[Record]:
-    with Store.open(folder / "readings.sqlite") as store:
-        yield Record(memory, store)
-
-
 @pytest.mark.parametrize(("sd_card", "most"), [(False, 30 * (32 + 6) + 10), (True, 5)], ids=["web", "card"])
 def test_thirty_days_are_filled_with_few_requests(tmp_path: Path, most: int, *, sd_card: bool) -> None:
     with (
@@ -502,7 +348,7 @@ def test_thirty_days_are_filled_with_few_requests(tmp_path: Path, most: int, *, 
         assert memory.requests() == asked
 
 
-def test_what_the_device_does_not_have_is_asked_again_after_a_day_only(tmp_path: Path) -> None:
+def test_hours_without_energy_are_requested_again_after_a_day_only(tmp_path: Path) -> None:
     start = day_start(YESTERDAY)
     with (
         remembered(tmp_path, NOON - 2 * DAY, outages=[(start, start + DAY)]) as memory,
@@ -522,7 +368,7 @@ def test_what_the_device_does_not_have_is_asked_again_after_a_day_only(tmp_path:
     assert asked == [1, 0, 0, 1]
 
 
-def test_a_day_whose_page_cannot_be_read_keeps_no_other_day_from_being_filled(
+def test_a_day_with_an_unreadable_page_does_not_stop_the_fill_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph_page = graphs.graph_page
@@ -543,7 +389,9 @@ def test_a_day_whose_page_cannot_be_read_keeps_no_other_day_from_being_filled(
         assert record.fill(hours) == 60
 
 
-def test_a_page_that_cannot_be_read_once_puts_nothing_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_is_unreadable_once_is_read_again_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     graph_page, asked = graphs.graph_page, []
 
     def first_of_another_day(graph: graphs.Graph, day: date, *of_day: Any) -> bytes:
@@ -556,10 +404,10 @@ def test_a_page_that_cannot_be_read_once_puts_nothing_off(tmp_path: Path, monkey
         assert record.fill([day_start(YESTERDAY) + 12 * HOUR]) == 60
 
 
-# What is filled
+# Fills
 
 
-def test_half_hours_replace_what_an_hour_had_filled(tmp_path: Path) -> None:
+def test_half_hours_replace_minutes_filled_by_their_hour(tmp_path: Path) -> None:
     hours = [day_start(YESTERDAY) + n * HOUR for n in (12, 13)]
     with remembered(tmp_path, NOON - DAY) as memory, recorded(memory, tmp_path) as record:
         record.read_live(day_start(YESTERDAY) + 12 * HOUR + 10 * MINUTE)
@@ -581,7 +429,7 @@ def test_half_hours_replace_what_an_hour_had_filled(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(record.store.read(hours[0], hours[-1] + HOUR), after)
 
 
-def test_what_was_read_stays_where_its_minute_is_filled(tmp_path: Path) -> None:
+def test_live_values_are_kept_when_their_minute_is_filled(tmp_path: Path) -> None:
     hour = day_start(YESTERDAY) + 12 * HOUR
     # The generation was not shown at that moment, so that the minute is not covered.
     partial = frame([Row(hour + 20 * MINUTE, "total", "総消費電力", 9.9, "kW", 0)])
@@ -596,7 +444,7 @@ def test_what_was_read_stays_where_its_minute_is_filled(tmp_path: Path) -> None:
     assert values.loc["売買電力", "interval_s"] == 3600
 
 
-def test_the_generation_is_filled_under_no_name_where_another_device_was_only_silent(tmp_path: Path) -> None:
+def test_the_generation_has_no_device_name_when_another_device_had_no_value(tmp_path: Path) -> None:
     hour = day_start(YESTERDAY) + 12 * HOUR
     earlier = frame([Row(hour - 20 * HOUR, "generation", "燃料電池", 700.0, "W", 0)])
     with remembered(tmp_path, NOON) as memory, recorded(memory, tmp_path) as record:
@@ -609,28 +457,27 @@ def test_the_generation_is_filled_under_no_name_where_another_device_was_only_si
     assert (filled["name"] == "総発電電力").sum() == 59
 
 
-# What the command shows
+# The energy that the command shows
 
 
-def test_a_day_is_told_without_being_kept(tmp_path: Path) -> None:
+def test_a_day_is_shown_without_being_stored(tmp_path: Path) -> None:
     with remembered(tmp_path) as memory, memory.client() as client:
-        told = day_on_device(client, memory.folder, TODAY, memory.now(), source="auto")
-        assert told.source == "web"
-        assert hours_of(told.table) == list(range(11))
-        assert told.names["8"] == "キッチン　パントリー"
+        shown = day_on_device(client, memory.folder, TODAY, memory.now(), source="auto")
+        assert shown.source == "web"
+        assert hours_of(shown.table) == list(range(11))
+        assert shown.names["8"] == "キッチン　パントリー"
         assert memory.rows(TODAY).empty
 
 
-def test_a_card_tells_half_hours_alone(tmp_path: Path) -> None:
+def test_a_day_of_the_card_is_shown_in_half_hours(tmp_path: Path) -> None:
     with remembered(tmp_path, sd_card=True) as memory, memory.client() as client:
-        told = day_on_device(client, memory.folder, YESTERDAY, memory.now(), source="auto")
+        card = day_on_device(client, memory.folder, YESTERDAY, memory.now(), source="auto")
         web = day_on_device(client, memory.folder, YESTERDAY, memory.now(), source="web")
-    assert told.source == "sd"
-    assert set(told.table["interval_s"]) == {1800}
-    assert set(web.table["interval_s"]) == {3600}
+    assert card.source == "sd"
+    assert (set(card.table["interval_s"]), set(web.table["interval_s"])) == ({1800}, {3600})
     sums = [
-        table.loc[table["kind"].isin(["consumption", "consumption/half"]), "value"].sum()
-        for table in (told.table, web.table)
+        shown.table.loc[shown.table["kind"].isin(["consumption", "consumption/half"]), "value"].sum()
+        for shown in (card, web)
     ]
     assert sums[0] == sums[1]
 
@@ -644,7 +491,7 @@ def test_a_card_tells_half_hours_alone(tmp_path: Path) -> None:
     ],
     ids=["no card", "too long ago", "tomorrow"],
 )
-def test_a_day_of_which_the_device_has_nothing_is_a_sentence(
+def test_a_day_without_energy_raises_no_data(
     tmp_path: Path, day: date, source: Literal["auto", "web", "sd"], words: str
 ) -> None:
     with remembered(tmp_path) as memory, memory.client() as client, pytest.raises(NoData, match=words):

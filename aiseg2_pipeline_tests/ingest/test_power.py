@@ -1,4 +1,4 @@
-"""The live minute: when readings are taken, what is kept, what is refused. Real device over HTTP, simulated time."""
+"""A live minute: when readings are taken, and which are stored or refused. A device over HTTP, simulated time."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ HOME = [("ＬＤ<br />", " 224W"), ("ＩＨ<br />", "")]
 
 
 class Time:
-    """The host's time: it goes on only while something sleeps, or when a page says that it took long."""
+    """The host's time: it advances only when something sleeps, or when a slow page advances it."""
 
     def __init__(self, now: datetime) -> None:
         self.now = now
@@ -63,25 +63,19 @@ def stored_times(store: Store) -> list[datetime]:
     return sorted({time.to_pydatetime() for time in table["time"]})
 
 
-def test_one_reading_is_taken_at_once(device: Device, store: Store) -> None:
-    taken = take(device, store, Time(MINUTE + timedelta(seconds=4)))
-    assert stored_times(store) == [MINUTE + timedelta(seconds=4)]
-    assert taken.problems == []
-
-
-@pytest.mark.parametrize(("samples", "start_s"), [(12, 2), (12, 26), (2, 11), (5, 49)])
-def test_several_readings_are_spread_from_the_start_to_second_fifty(
+@pytest.mark.parametrize(("samples", "start_s"), [(1, 4), (12, 2), (12, 26), (2, 11), (5, 49)])
+def test_readings_are_spread_from_the_start_to_second_fifty(
     device: Device, store: Store, samples: int, start_s: int
 ) -> None:
     time = Time(MINUTE + timedelta(seconds=start_s))
     taken = take(device, store, time, samples)
-    assert len(taken.readings) == samples
+    assert (len(taken.readings), taken.problems) == (samples, [])
     assert time.now < MINUTE + timedelta(seconds=50)
     expected = {int(start_s + n * (50 - start_s) / samples) for n in range(samples)}
     assert {(moment - MINUTE).seconds for moment in stored_times(store)} == expected
 
 
-def test_readings_that_do_not_fit_are_left_out_and_said(device: Device, store: Store) -> None:
+def test_readings_that_do_not_fit_are_left_out_and_reported(device: Device, store: Store) -> None:
     time = Time(MINUTE + timedelta(seconds=2))
 
     def slow() -> bytes:
@@ -114,7 +108,7 @@ def test_each_reading_is_stored_before_the_next_is_taken(device: Device, store: 
     assert seen == [0, 1, 2, 3]
 
 
-def test_one_failing_reading_costs_no_other(device: Device, store: Store) -> None:
+def test_a_failing_reading_does_not_affect_the_others(device: Device, store: Store) -> None:
     answers: list[bytes | Answer] = [flow_json(), Answer(b"", 404), flow_json()]
     device.pages[FLOW] = lambda: answers.pop()  # noqa: PLW0108 - pop takes an index too
     taken = take(device, store, Time(MINUTE), 3)
@@ -122,14 +116,14 @@ def test_one_failing_reading_costs_no_other(device: Device, store: Store) -> Non
     assert "404" in taken.problems[0]
 
 
-def test_totals_are_kept_where_the_circuits_cannot_be_read(device: Device, store: Store) -> None:
+def test_totals_are_stored_when_the_circuits_cannot_be_read(device: Device, store: Store) -> None:
     device.pages[circuits_path(1)] = b"<html>busy</html>"
     taken = take(device, store, Time(MINUTE))
     assert "The circuits are missing" in taken.problems[0]
     assert set(store.read(MINUTE, MINUTE + timedelta(minutes=1))["kind"]) == {"total", "generation"}
 
 
-def test_a_reading_without_any_number_is_no_row(device: Device, store: Store) -> None:
+def test_a_reading_without_any_number_is_not_stored(device: Device, store: Store) -> None:
     device.pages[FLOW] = flow_json(g_capacity="-", u_capacity="-", g_d_1_capacity="-")
     device.pages[circuits_path(1)] = b"<html>busy</html>"
     taken = take(device, store, Time(MINUTE))
@@ -148,7 +142,7 @@ def test_a_reading_earlier_than_the_last_one_is_refused(device: Device, store: S
     assert stored_times(store) == kept
 
 
-def test_readings_go_on_where_host_and_device_agree_that_the_stored_ones_lie_ahead(
+def test_readings_continue_when_host_and_device_agree_that_stored_ones_lie_ahead(
     device: Device, store: Store
 ) -> None:
     take(device, store, Time(MINUTE + timedelta(hours=10)))
@@ -158,7 +152,7 @@ def test_readings_go_on_where_host_and_device_agree_that_the_stored_ones_lie_ahe
     assert len(store.times_after(MINUTE + timedelta(minutes=1))) == 1
 
 
-def test_no_reading_is_taken_where_it_cannot_be_stored(device: Device, store: Store) -> None:
+def test_no_reading_is_taken_when_it_cannot_be_stored(device: Device, store: Store) -> None:
     store.close()
     with pytest.raises((StoreError, ValueError)):
         take(device, store, Time(MINUTE), 3)
@@ -187,7 +181,7 @@ def test_a_wrong_password_costs_two_requests_a_minute_however_many_readings(
     assert [status for _, status in device.asked] == [401] * 6
 
 
-def test_a_device_that_refuses_every_login_is_asked_twice_a_reading(device: Device, store: Store) -> None:
+def test_a_device_that_refuses_every_login_gets_two_requests(device: Device, store: Store) -> None:
     device.pages = dict.fromkeys(
         device.pages, Answer(b"no", 401, {"WWW-Authenticate": 'Digest realm="a", nonce="b"'})
     )
