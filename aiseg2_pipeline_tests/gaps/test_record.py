@@ -1,7 +1,7 @@
-"""The promise as a whole: forty days of a household with all kinds of outages, and a record without a hole.
+"""Forty days of a household with many kinds of outages, and a record without a gap, in the store and in InfluxDB.
 
-Device and pipeline share one clock that the test moves. The daemon's minutes are taken by what its minute run calls,
-a few around each outage; in between it is down, for a minute or for days.
+Device and pipeline share one clock, which the test sets. The live minutes are taken by the function that a minute run
+calls, a few around each outage; in between the pipeline is down, for a minute or for days.
 """
 
 from collections.abc import Iterator
@@ -43,16 +43,16 @@ def at(day: int, hour: int, minute: int = 0) -> datetime:
     return (start + timedelta(days=day, hours=hour, minutes=minute)).astimezone(UTC)
 
 
-# Three circuits: two have one name, the third gets another name one day.
+# Three circuits: two have the same name, the third is renamed.
 KEPT = (10, 11, 30)
 NEW_NAME, RENAMED_AT = "書斎・エアコン", at(20, 10, 30)
 RENAMES: list[Rename] = [
     *((at(-400, 0), circuit.circuit_id, None) for circuit in CIRCUITS if circuit.circuit_id not in KEPT),
     (RENAMED_AT, 30, NEW_NAME),
 ]
-# When the device has no electricity: within an hour, for some hours, for more than a day.
+# The device is off: within an hour, for some hours, for more than a day.
 OFF = [(at(0, 14), at(0, 14, 12)), (at(1, 2), at(1, 5, 30)), (at(33, 10, 15), at(34, 12, 15))]
-# The minutes in which the daemon runs: from, how many, and which of them it misses.
+# The minutes in which the pipeline runs: the first, their number, and those that it misses.
 RUNS: list[tuple[datetime, int, set[int]]] = [
     (at(0, 8, 5), 20, {7}),
     (at(0, 13, 55), 20, set()),
@@ -69,13 +69,13 @@ RUNS: list[tuple[datetime, int, set[int]]] = [
 NO_INFLUXDB = (at(20, 0), at(24, 0))
 CARD_FROM = at(24, 0)
 BEGIN, END = at(0, 8), at(39, 14, 30)
-# What nobody can know: the pages' hours and the card's half hours in which the device was off from start to end.
+# The pages' hours and the card's half hours in which the device was off from start to end.
 UNKNOWN = [(at(1, 2), at(1, 5)), (at(33, 10, 30), at(34, 12))]
 
 
 @dataclass
 class Record:
-    """The pipeline's files, and what the test saw on the way."""
+    """The pipeline's files, and the live frames that were taken."""
 
     unit: Unit
     folder: Path
@@ -106,7 +106,7 @@ class Record:
         return EnergyStore.open(self.folder / "energy.sqlite")
 
     def run(self, start: datetime, minutes: int, missed: set[int]) -> None:
-        """Let the daemon run for some minutes."""
+        """Take the live minutes of a run of the pipeline."""
         with self.store() as store, self.client("live") as client:
             for minute in (start + n * MINUTE for n in range(minutes) if n not in missed):
                 self.unit.set_clock(minute + timedelta(seconds=4))
@@ -115,7 +115,7 @@ class Record:
                 self.live += taken.frames
 
     def fill(self) -> int:
-        """Fill all that can be filled; return how many minutes that were."""
+        """Fill all fillable hours; return the number of minutes filled."""
         with ExitStack() as stack:
             store, energy = stack.enter_context(self.store()), stack.enter_context(self.energy())
 
@@ -149,11 +149,11 @@ def household() -> Household:
 def record(
     household: Household, influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Record]:
-    """The forty days, healed."""
+    """Return the record after the forty days and all fills."""
     with ExitStack() as stack:
         influx = stack.enter_context(Influx(influx_server, "record"))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        # While the device is off nobody waits for it here.
+        # Do not wait for the device while it is off.
         patch.setattr(live, "READING_TIMEOUT_S", 0.2)
         folder = tmp_path_factory.mktemp("record")
         unit = stack.enter_context(simulated(BEGIN, household, outages=OFF))
@@ -167,7 +167,7 @@ def record(
             if not influx_server.running and start >= NO_INFLUXDB[1]:
                 influx_server.start()
             record.run(start, minutes, missed)
-            # The daemon stays until the hour is settled, or for the last time leaves the rest to its sensor.
+            # The pipeline fills when the hour has settled; the last fill is left to the sensor.
             record.unit.set_clock(hour_of(start + minutes * MINUTE) + HOUR + 6 * MINUTE)
             if start != RUNS[-1][0]:
                 record.fill()
@@ -177,14 +177,14 @@ def record(
                 with pytest.raises(Unavailable):
                     record.write_out()
         record.unit.set_clock(END)
-        _heal_in_dagster(record)
+        _backfill_in_dagster(record)
         record.fill()
         record.write_out()
         yield record
 
 
-def _heal_in_dagster(record: Record) -> None:
-    """Run what the sensor asks for."""
+def _backfill_in_dagster(record: Record) -> None:
+    """Execute the runs that the backfill sensor requests."""
     served = record.unit.served
     environment = {
         "AISEG2_HOST": served.address,
@@ -251,7 +251,7 @@ def test_an_interval_that_was_wholly_filled_has_the_devices_energy(
 
 
 def _device_energy(household: Household, interval_s: int) -> dict[pd.Timestamp, dict[str, float]]:
-    """Return for each interval what the device counted, by the names of that time."""
+    """Return the device's energy of each interval, by the names of that time."""
     meter = Meter(household, outages=OFF)
     energy: dict[pd.Timestamp, dict[str, float]] = {}
     first = BEGIN.astimezone(JAPAN).date()
@@ -260,14 +260,18 @@ def _device_energy(household: Household, interval_s: int) -> dict[pd.Timestamp, 
         parts = halves if interval_s == 1800 else halves.reshape(24, 2, -1).sum(axis=1)
         for n, (own, bought, sold, _, *circuits) in enumerate(parts):
             start = datetime(day.year, day.month, day.day, tzinfo=JAPAN) + n * timedelta(seconds=interval_s)
-            told = {TOTAL_CONSUMPTION: own + bought, TOTAL_GENERATION: own + sold, TOTAL_EXCHANGE: sold - bought}
-            told["太陽光発電"] = own + sold
+            wh_by_name = {
+                TOTAL_CONSUMPTION: own + bought,
+                TOTAL_GENERATION: own + sold,
+                TOTAL_EXCHANGE: sold - bought,
+            }
+            wh_by_name["太陽光発電"] = own + sold
             names = household.names(start)
             for circuit, wh in zip(CIRCUITS, circuits, strict=True):
                 if circuit.circuit_id in names:
                     name = shown_name(names[circuit.circuit_id])
-                    told[name] = told.get(name, 0.0) + wh
-            energy[pd.Timestamp(start).tz_convert("UTC")] = told
+                    wh_by_name[name] = wh_by_name.get(name, 0.0) + wh
+            energy[pd.Timestamp(start).tz_convert("UTC")] = wh_by_name
     return energy
 
 
@@ -280,13 +284,13 @@ def test_each_minute_has_its_circuits_under_the_names_of_its_time(
     names = usage.groupby("time")["name"].agg(frozenset)
     assert set(names[names.index < RENAMED_AT]) == {frozenset({"ＬＤ", old})}
     assert set(names[names.index >= RENAMED_AT]) == {frozenset({"ＬＤ", new})}
-    # In its very hour too, whose minutes are read and filled by turns.
+    # Also in the hour of the renaming, which has live and filled minutes.
     of_hour = usage[(usage["time"] >= at(20, 10)) & (usage["time"] < at(20, 11))]
     assert len(set(of_hour["interval_s"])) == 2
     assert len(of_hour) == 60 * 2
 
 
-def test_doing_it_all_again_changes_nothing_and_asks_nothing(record: Record, rows: pd.DataFrame) -> None:
+def test_a_repetition_changes_nothing_and_sends_no_request(record: Record, rows: pd.DataFrame) -> None:
     asked, written = record.requests(), len(record.influx.proxy.requests)
     assert record.fill() == 0
     record.write_out()
