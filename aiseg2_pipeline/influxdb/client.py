@@ -212,7 +212,7 @@ class InfluxWriter:
         except urllib3.exceptions.LocationValueError:
             failure = Misconfigured(f"{self.url} is no address of a server: correct INFLUXDB_HOST (host:port).")
         except urllib3.exceptions.HTTPError as error:
-            failure = Unavailable(f"{self._connection_problem(error)}.")
+            failure = Unavailable(self._connection_problem(error))
         except _UNPARSABLE:
             failure = self._not_influxdb(HTTPStatus.OK)
         except ValueError:
@@ -223,13 +223,13 @@ class InfluxWriter:
 
     def _connection_problem(self, error: urllib3.exceptions.HTTPError) -> str:
         if isinstance(error, urllib3.exceptions.NameResolutionError):
-            return f"The name in {self.url} cannot be found: check INFLUXDB_HOST and the network"
+            return f"The name in {self.url} cannot be found: check INFLUXDB_HOST and the network."
         server = f"InfluxDB at {self.url}"
         if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
-            return f"{server} cannot be reached: check that it is running, and INFLUXDB_HOST"
+            return f"{server} cannot be reached: check that it is running, and INFLUXDB_HOST."
         if isinstance(error, urllib3.exceptions.TimeoutError):
-            return f"{server} did not answer in time: check that it is running and not overloaded"
-        return f"{server} broke off the connection: check that it is running, and INFLUXDB_USE_HTTPS"
+            return f"{server} did not answer in time: check that it is running and not overloaded."
+        return f"{server} broke off the connection: check that it is running, and INFLUXDB_USE_HTTPS."
 
     def _error_of_answer(self, error: ApiException) -> InfluxError:
         """Return the error for an answer other than 2xx, or for a failed TLS handshake (status 0)."""
