@@ -1,3 +1,3 @@
-"""Reads a Panasonic AiSEG2 every minute, keeps every reading, and writes it to InfluxDB."""
+"""Read a Panasonic AiSEG2 every minute, store every reading, and write it to InfluxDB."""
 
 __version__ = "0.1.0"

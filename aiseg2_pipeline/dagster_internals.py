@@ -1,12 +1,12 @@
-"""Everything private that is used of Dagster, and what happens in a Dagster that does not have it.
+"""Wrap every private name of Dagster's that is used, with what happens in a Dagster that does not have it.
 
-No other module names anything under `dagster._` (dagster.yaml does). Each name is looked up when it is used, so that a
-missing one costs only what needs it; Dagster itself is not imported until then, because the supervisor runs without it.
-Nothing of ours is imported here.
+No other module names anything under `dagster._` (dagster.yaml does). A name is looked up when it is used, so that a
+missing one disables only what needs it, and the supervisor runs without importing Dagster. This module imports no
+other one of the package.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from importlib import import_module
 from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,10 +22,10 @@ else:
     # A type only: without it, nothing but a type checker fails.
     AssetJob = Any
 
-# The daemon's package, run by `services` and by `dagster_tuning`. Without it the daemon ends at once, and with it `run`.
+# The daemon's package, run by `services` through `dagster_tuning`. Without it, the daemon ends at once, and so does `run`.
 DAEMON = "dagster._daemon"
 
-# What Dagster imports only when a run starts. `preload` logs a warning for each that is missing, and runs start later.
+# Modules that Dagster imports only when a run starts. `preload` logs a warning for each missing one; runs then start later.
 RUN_MODULES = (
     "dagster._cli.api",
     "dagster._core.execution.api",
@@ -47,15 +47,14 @@ RUN_MODULES = (
     "dagster._grpc.impl",
     "dagster._utils.test.definitions",
 )
-NO_SQL = "Dagster's storage must be SQLite or Postgres: set it so in dagster.yaml."
 
 
 class MissingInternalError(Exception):
-    """The name that this Dagster does not have, as the end of a sentence that says what does not work without it."""
+    """A private name that this Dagster does not have, as the end of a sentence that says what does not work."""
 
 
 class Tables(NamedTuple):
-    """Dagster's own SQLAlchemy definitions of what it has no public way to query."""
+    """Dagster's SQLAlchemy definitions of the tables that have no public query."""
 
     events: "db.Table"
     evaluations: "db.Table"
@@ -63,45 +62,35 @@ class Tables(NamedTuple):
 
 
 def serve_code() -> None:
-    """Be the code server of `dagster api grpc`, by sys.argv. Without the name: no code server, and `run` ends."""
+    """Run the code server of `dagster api grpc` with sys.argv. Without the name: no code server, and `run` ends."""
     _private("dagster._cli.api", "grpc_command")()
 
 
 def set_run_context(make: Callable[[], BaseContext]) -> None:
-    """Have the code server start its runs in a context that `make` returns. Without the name: in a new Python each."""
+    """Start runs in the context that `make` returns. Without the name, MissingInternalError: each in a new Python."""
     server = _private("dagster._grpc.server", "DagsterApiServer")
     if "_mp_ctx" not in server.__init__.__code__.co_names:
-        raise MissingInternalError(_missing("_mp_ctx"))
+        raise MissingInternalError("this Dagster has no `_mp_ctx`")
     context = make()
     # Dagster assigns its own context to the attribute; this property ignores that.
     server._mp_ctx = property(lambda _: context, lambda _, spawning: None)  # noqa: ARG005, SLF001 - a setter's signature, and the name in question
 
 
 def poll_code_server(interval_s: float) -> None:
-    """Have the daemon and the webserver poll the code server at this interval. Without the name: every second."""
-    try:
-        watcher: Any = import_module("dagster._grpc.server_watcher")
-    except ImportError:
-        return
-    if hasattr(watcher, "WATCH_INTERVAL"):
-        watcher.WATCH_INTERVAL = interval_s
+    """Set how often the daemon and the webserver poll the code server. Without the name: every second."""
+    _replace("dagster._grpc.server_watcher", "WATCH_INTERVAL", interval_s)
 
 
 def set_default_loggers(loggers: Sequence[tuple[Any, dict[str, Any]]]) -> None:
     """Set the loggers of runs whose config names none. Without the name: Dagster's own, a line for every event."""
-    try:
-        runs: Any = import_module("dagster._core.execution.context_creation_job")
-    except ImportError:
-        return
-    if hasattr(runs, "default_system_loggers"):
-        runs.default_system_loggers = lambda _: list(loggers)
+    _replace("dagster._core.execution.context_creation_job", "default_system_loggers", lambda _: list(loggers))
 
 
 def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"]) -> None:
-    """Have Dagster's webserver serve nothing but what `guard` returns for its app. Raise MissingInternalError.
+    """Serve the webserver's app wrapped in `guard`, or nothing at all. Raise MissingInternalError.
 
-    It starts its app with `uvicorn.run`. That is all of uvicorn that it has afterwards: a webserver that starts its app
-    in another way raises the same error when it does, and serves no page.
+    The webserver starts its app with `uvicorn.run`. Afterwards it has nothing else of uvicorn: a webserver that starts
+    its app in another way then raises the same error, and serves no page.
     """
     uvicorn = _private("dagster_webserver.cli", "uvicorn")
     cli: Any = import_module("dagster_webserver.cli")
@@ -117,7 +106,7 @@ def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"]) -> None:
 
 
 def tables() -> Tables:
-    """Return Dagster's tables. Raise MissingInternalError: then nothing is pruned, and no day is closed."""
+    """Return Dagster's tables. Without a name, MissingInternalError: nothing is pruned, and no day is closed."""
     events = "dagster._core.storage.event_log.schema"
     return Tables(
         _private(events, "SqlEventLogStorageTable"),
@@ -128,10 +117,10 @@ def tables() -> Tables:
 
 def connection(storage: object) -> AbstractContextManager["db.Connection"]:
     """Connect to the database of one of an instance's storages. Raise TypeError where that is not an SQL database."""
-    # An event log has a database of its own for what all runs share.
+    # An event log keeps what all runs share in a database of its own.
     connect = getattr(storage, "index_connection", None) or getattr(storage, "connect", None)
     if connect is None:
-        raise TypeError(NO_SQL)
+        raise TypeError("Dagster's storage must be SQLite or Postgres: set it so in dagster.yaml.")
     connected: AbstractContextManager[db.Connection] = connect()
     return connected
 
@@ -149,8 +138,11 @@ def _private(module: str, name: str) -> Any:
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError):
-        raise MissingInternalError(_missing(name)) from None
+        raise MissingInternalError(f"this Dagster has no `{name}`") from None
 
 
-def _missing(name: str) -> str:
-    return f"this Dagster has no `{name}`"
+def _replace(module: str, name: str, value: object) -> None:
+    """Replace a private name; a Dagster without it is left unchanged."""
+    with suppress(MissingInternalError):
+        _private(module, name)
+        setattr(import_module(module), name, value)

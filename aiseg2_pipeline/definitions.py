@@ -1,7 +1,7 @@
-"""What Dagster loads (workspace.yaml names it): settings in, Definitions out.
+"""Build the Definitions that Dagster loads (the code server imports this module) from the settings.
 
-Importing it also puts the settings of `.env` into the environment, gives new files to their owner alone, and has runs
-log nothing but errors.
+The import has side effects: the settings of `.env` go into the environment, new files are for their owner alone, and
+runs log only errors.
 """
 
 import os
@@ -10,9 +10,9 @@ from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.loggers import print_errors_alone
 from aiseg2_pipeline.settings import environment, load_settings
 
-# The resources' secrets are read from the environment by name, so what `.env` says must be there.
+# Resources read their secrets from the environment by name, so the settings of `.env` must be in it.
 os.environ.update(environment())
-# What is kept is the household's own.
+# Only the owner may read the data.
 os.umask(0o077)
 print_errors_alone()
 defs = build_definitions(load_settings())

@@ -1,6 +1,6 @@
-"""JSON lines on stdout: one for a reading, one for a delivery, one for a warning or an error.
+"""Print JSON lines to stdout: one for a reading, one for a delivery, one for a warning or an error.
 
-Dagster's event log stores what a run did; these lines are for whoever reads a service's output. Loggers for Dagster's
+Dagster's event log stores what a run did; these lines are for people who read a service's output. Loggers for Dagster's
 runs belong in `orchestration/loggers`.
 """
 
@@ -16,7 +16,7 @@ def log_line(event: str, **fields: Any) -> None:
 
 
 def log_warning(message: str, **fields: Any) -> None:
-    """Print one JSON line for something that works, but not as it should."""
+    """Print one JSON line for something that still works, but not as intended."""
     _line.warning("warning", message=message, **fields)
 
 

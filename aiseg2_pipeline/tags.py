@@ -1,8 +1,8 @@
-"""The run tags that are ours. Nothing else, so that the daemon and the webserver can know them without the pipeline's imports."""
+"""The pipeline's own run tags, and nothing else: the daemon and the webserver import them without the rest."""
 
-# The minute that a run of the schedule is for; a run without it was started by a person.
+# The minute that the schedule started a run for; a run without it was started by a person.
 MINUTE_TAG = "aiseg2/minute"
-# A run that writes only what is pending, without a minute's limits of time.
+# A run that writes only the pending rows, without the time limits of a minute.
 PENDING_TAG = "aiseg2/pending"
-# Work beside the live minute; dagster.yaml lets one such run go at a time.
+# Background work; dagster.yaml allows one such run at a time.
 BACKGROUND_TAG = "aiseg2/background"

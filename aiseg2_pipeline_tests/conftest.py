@@ -13,14 +13,14 @@ from aiseg2_pipeline_tests.support.missing import missing
 from aiseg2_pipeline_tests.support.postgres import postgres, postgres_programs
 
 if TYPE_CHECKING:
-    from aiseg2_pipeline_tests.support.guarded_pipeline import Lived
+    from aiseg2_pipeline_tests.support.guarded_pipeline import Evidence
 
 _bucket_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
 def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
-    """One real server for all tests; most use `influx`, which leaves it as it was."""
+    """The one real server of all tests; most use `influx`, an empty bucket on it."""
     try:
         influxd_path()
     except FileNotFoundError as error:
@@ -31,10 +31,10 @@ def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxSe
 
 @pytest.fixture(scope="session")
 def postgres_port() -> Iterator[int]:
-    """The port of one real PostgreSQL for all tests that ask for it."""
+    """The port of the one real PostgreSQL of all tests."""
     if postgres_programs() is None:
         missing("PostgreSQL is not installed: run .ci/install-servers")
-    # Not pytest's own folder, which only its owner may enter.
+    # Not in pytest's folder, which only its owner may enter.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (inner := Path(folder) / "server").mkdir()
@@ -44,35 +44,33 @@ def postgres_port() -> Iterator[int]:
 
 @pytest.fixture
 def influx(influx_server: InfluxServer) -> Iterator[Influx]:
-    """An empty bucket of the test's own on the real server, which runs, and the pass-through in front of it."""
+    """An empty bucket of the test's own on the running server, behind a pass-through."""
     with Influx(influx_server, f"bucket-{next(_bucket_numbers)}") as influx:
         yield influx
 
 
 @pytest.fixture(scope="session")
-def lives(
+def recordings(
     tmp_path_factory: pytest.TempPathFactory,
-    influx_server: InfluxServer,  # noqa: ARG001 - it tells where no InfluxDB is installed
+    influx_server: InfluxServer,  # noqa: ARG001 - skips where no InfluxDB is installed
     postgres_port: int,
-) -> "tuple[Lived, Lived]":
-    """What two pipelines said and left, after all that can happen to one; the second with its history in PostgreSQL."""
-    from aiseg2_pipeline_tests.support.guarded_pipeline import live, live_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
+) -> "tuple[Evidence, Evidence]":
+    """What two pipelines printed and left behind; the second has its history in PostgreSQL."""
+    from aiseg2_pipeline_tests.support.guarded_pipeline import run_all, run_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
 
-    others: list[Lived] = []
-    lived = live(
-        tmp_path_factory.mktemp("lived"),
-        lambda: others.append(live_on_postgres(tmp_path_factory.mktemp("postgres"), postgres_port)),
+    others: list[Evidence] = []
+    evidence = run_all(
+        tmp_path_factory.mktemp("evidence"),
+        lambda: others.append(run_on_postgres(tmp_path_factory.mktemp("postgres"), postgres_port)),
     )
-    return lived, others[0]
+    return evidence, others[0]
 
 
 @pytest.fixture(scope="session")
-def lived(lives: "tuple[Lived, Lived]") -> "Lived":
-    """The pipeline that went through everything."""
-    return lives[0]
+def evidence(recordings: "tuple[Evidence, Evidence]") -> "Evidence":
+    return recordings[0]
 
 
 @pytest.fixture(scope="session")
-def lived_on_postgres(lives: "tuple[Lived, Lived]") -> "Lived":
-    """The one with its history in PostgreSQL."""
-    return lives[1]
+def evidence_on_postgres(recordings: "tuple[Evidence, Evidence]") -> "Evidence":
+    return recordings[1]

@@ -1,4 +1,4 @@
-"""The private names of Dagster's: the pinned version has each of them, and what happens in one that does not."""
+"""The pinned Dagster has each private name that is used, and the effect of a missing one is the documented one."""
 
 import importlib.util
 import inspect
@@ -44,29 +44,38 @@ def test_dagster_starts_runs_in_the_context_that_is_set(monkeypatch: pytest.Monk
     assert server._mp_ctx is ours  # noqa: SLF001 - as above
 
 
-def test_dagster_polls_the_code_server_at_the_interval_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dagsters_polling_reads_its_interval_at_run_time() -> None:
     assert "WATCH_INTERVAL" in inspect.getsource(server_watcher.watch_grpc_server_thread)
-    monkeypatch.setattr(server_watcher, "WATCH_INTERVAL", 1)
-    internals.poll_code_server(20)
-    assert server_watcher.WATCH_INTERVAL == 20
-    monkeypatch.delattr(server_watcher, "WATCH_INTERVAL")
-    internals.poll_code_server(20)
-    assert not hasattr(server_watcher, "WATCH_INTERVAL")
 
 
-def test_dagster_takes_the_default_loggers_that_are_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context_creation_job, "default_system_loggers", None)
-    internals.set_default_loggers([(1, {})])
-    assert cast(Any, context_creation_job).default_system_loggers(None) == [(1, {})]
-    monkeypatch.delattr(context_creation_job, "default_system_loggers")
-    internals.set_default_loggers([(1, {})])
-    assert not hasattr(context_creation_job, "default_system_loggers")
+@pytest.mark.parametrize(
+    ("module", "name", "replace", "value"),
+    [
+        (server_watcher, "WATCH_INTERVAL", lambda: internals.poll_code_server(20), 20),
+        (
+            context_creation_job,
+            "default_system_loggers",
+            lambda: internals.set_default_loggers([(1, {})]),
+            [(1, {})],
+        ),
+    ],
+)
+def test_a_private_name_is_replaced_only_where_it_exists(
+    module: Any, name: str, replace: Callable[[], None], value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, name, getattr(module, name))
+    replace()
+    new = getattr(module, name)
+    assert (new(None) if callable(new) else new) == value
+    monkeypatch.delattr(module, name)
+    replace()
+    assert not hasattr(module, name)
 
 
-def test_a_code_server_that_cannot_serve_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_code_server_that_cannot_serve_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("dagster._cli.api.grpc_command")
     monkeypatch.setattr(code_server, "load_settings", lambda: Settings(AISEG2_WARM_RUNS=False))
-    for effect in ("look_up_files_once", "import_module", "leave_what_is_there_alone"):
+    for effect in ("cache_alembic_filenames", "import_module", "freeze_imported_objects"):
         monkeypatch.setattr(code_server, effect, lambda *_: None)
     with pytest.raises(
         SystemExit, match="definitions cannot be served, because this Dagster has no `grpc_command`"
@@ -75,14 +84,14 @@ def test_a_code_server_that_cannot_serve_says_so(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "consequence"),
     [
         (lambda: prune_job(3, now), "Old runs are not deleted"),
         (lambda: close_job(NOW, now), "The day is not closed"),
     ],
 )
-def test_without_dagsters_tables_its_history_is_left_as_it_is(
-    make: Callable[[], JobDefinition], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+def test_without_dagsters_tables_its_history_is_unchanged(
+    make: Callable[[], JobDefinition], consequence: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.delattr("dagster._core.storage.event_log.schema.SqlEventLogStorageTable")
     settings = Settings(AISEG2_DATA_DIR=tmp_path)
@@ -90,13 +99,13 @@ def test_without_dagsters_tables_its_history_is_left_as_it_is(
         result = make().execute_in_process(
             instance=instance, resources=cast(Any, resources(settings)), raise_on_error=False
         )
-    told = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
-    assert [str(one.description) for one in told if one] == [
-        f"{said}, because this Dagster has no `SqlEventLogStorageTable`: install the pipeline's own versions again."
+    failures = [event.step_failure_data.user_failure_data for event in result.all_events if event.is_step_failure]
+    assert [str(failure.description) for failure in failures if failure] == [
+        f"{consequence}, because this Dagster has no `SqlEventLogStorageTable`: install the pipeline's own versions again."
     ]
 
 
-def test_no_file_of_a_run_is_deleted_where_it_cannot_be_known_what_it_is(
+def test_an_unknown_event_log_counts_as_one_with_a_file_for_each_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with DagsterInstance.ephemeral() as instance:
@@ -119,24 +128,17 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Any]:
     return apps
 
 
-def test_every_page_is_behind_the_guard(served: list[Any]) -> None:
+def test_every_page_is_behind_the_middleware(served: list[Any]) -> None:
     webserver.main()
-    assert [type(app) for app in served] == [webserver.Door]
+    assert [type(app) for app in served] == [webserver.SameSiteMiddleware]
 
 
-def test_no_page_is_served_where_the_guard_cannot_be_set(
-    monkeypatch: pytest.MonkeyPatch, served: list[Any]
-) -> None:
+def test_no_page_is_served_without_the_middleware(monkeypatch: pytest.MonkeyPatch, served: list[Any]) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(TUNED_MAIN, lambda: cast(Any, dagster_webserver.cli).uvicorn.Server)
+        with pytest.raises(SystemExit, match=r"pages are not served.*this Dagster uses `uvicorn\.Server`"):
+            webserver.main()
     monkeypatch.delattr(dagster_webserver.cli, "uvicorn")
     with pytest.raises(SystemExit, match=r"pages are not served.*this Dagster has no `uvicorn`"):
-        webserver.main()
-    assert served == []
-
-
-def test_no_page_is_served_by_a_dagster_that_starts_its_server_in_another_way(
-    monkeypatch: pytest.MonkeyPatch, served: list[Any]
-) -> None:
-    monkeypatch.setattr(TUNED_MAIN, lambda: cast(Any, dagster_webserver.cli).uvicorn.Server)
-    with pytest.raises(SystemExit, match=r"pages are not served.*this Dagster uses `uvicorn\.Server`"):
         webserver.main()
     assert served == []

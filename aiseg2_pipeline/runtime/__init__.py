@@ -1,4 +1,4 @@
-"""The processes: starting and watching them, Dagster's home, and Dagster's own services with what we change of them.
+"""The processes: their start and supervision, Dagster's home, and changes to Dagster's own services.
 
-What Dagster runs belongs in `orchestration`.
+Jobs, schedules and whatever else Dagster runs belong in `orchestration`.
 """

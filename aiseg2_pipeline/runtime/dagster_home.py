@@ -1,4 +1,4 @@
-"""Dagster's home, made ready before anything of Dagster starts: its dagster.yaml, and the storage of its run history.
+"""Prepare Dagster's home before its services start: its dagster.yaml and the storage of its run history.
 
 The storage is SQLite, or the PostgreSQL of AISEG2_POSTGRES_URL (the extra `postgres`).
 """
@@ -17,21 +17,22 @@ from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_stora
 from aiseg2_pipeline.settings import Settings
 
 INSTANCE = "dagster.yaml"
-# Where dagster.yaml below finds the address, which holds a password.
+# The address holds a password, so that dagster.yaml names the variable instead.
 POSTGRES = {"postgres": {"postgres_url": {"env": "AISEG2_POSTGRES_URL"}}}
 CONNECT_S = 10
-# The line of a traceback that says what it is about, without the names of the errors' kinds.
+# The message in the last line of a traceback, without the exception's name.
 _RAISED = re.compile(r"^[\w.]+(?:Error|Exception): (?:\([\w.]+\) |\[Errno \d+\] )?(.+)$", re.MULTILINE)
 
 
 class DagsterHomeError(Exception):
-    """Why Dagster's home cannot be made, in one sentence."""
+    """Why Dagster's home cannot be prepared, in one sentence."""
 
 
 def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Callable[[str], None]) -> None:
-    """Make the home of these settings from the dagster.yaml in `folder`; `variables` is the environment of what starts then.
+    """Create or migrate the home from the dagster.yaml in `folder`; `variables` is the environment of the services.
 
-    An earlier home is brought up to date. Raise DagsterHomeError, and OSError where the folder cannot be written.
+    `say` receives a sentence for each problem that does not prevent the start. Raise DagsterHomeError, and OSError
+    where the folder cannot be written.
     """
     home = settings.dagster_home
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,18 +42,18 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
         del instance["event_log_storage"]
         instance["storage"] = POSTGRES
     (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
-    # Webserver and daemon would both make the storage, and one of them fail.
-    made = subprocess.run(
+    # Otherwise webserver and daemon would both create the storage, and one of them would fail.
+    ended = subprocess.run(
         [sys.executable, "-m", "aiseg2_pipeline.runtime.prepare_storage"],
         env=variables,
         capture_output=True,
         text=True,
         check=False,
     )
-    if made.returncode:
-        reason = (_RAISED.findall(made.stderr) or ["no reason given"])[-1]
+    if ended.returncode:
+        reason = (_RAISED.findall(ended.stderr) or ["no reason given"])[-1]
         raise DagsterHomeError(
-            f"Dagster's storage in {home} cannot be made: free space, or move that folder away, which costs the history of runs "
+            f"Dagster's storage in {home} cannot be made: free space, or move that folder away, which loses the history of runs "
             f"but no reading ({reason})."
         )
     for problem in prepare_storage(home):
@@ -71,10 +72,10 @@ def _check_postgres(url: str) -> None:
     try:
         engine.connect().close()
     except sqlalchemy.exc.DBAPIError as error:
-        # The server's own words, without SQLAlchemy's; they do not hold the password.
+        # The driver's message, which does not hold the password.
         reason = " ".join(str(error.orig).split())
         raise DagsterHomeError(
-            f"The PostgreSQL at AISEG2_POSTGRES_URL cannot be used ({reason}): start it, or set the address right."
+            f"The PostgreSQL at AISEG2_POSTGRES_URL cannot be used ({reason}): start it, or correct the address."
         ) from None
     finally:
         engine.dispose()

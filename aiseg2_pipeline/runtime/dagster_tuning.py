@@ -1,12 +1,13 @@
-"""What makes Dagster's services cheap to run for years: slower polling, rate-limited errors, and flat memory.
+"""Reduce the cost of Dagster's services: slower polling, rate-limited errors and constant memory use.
 
     python -m aiseg2_pipeline.runtime.dagster_tuning dagster_webserver <its arguments>
 
-starts Dagster's daemon or webserver with it. Both poll the code server every second for having been replaced, which
-ours never is without them: half of what the three cost while nothing runs. On a full disk the daemon logs a page of
-stack several times a second, 2 GB a day; here it is one sentence, and any error is logged once a minute.
+runs Dagster's daemon or webserver with these changes. Both poll the code server every second to detect a replacement,
+although ours is never replaced without them: that is half of the CPU that the three services use while no run is
+active. On a full disk the daemon logs a page of stack several times a second, 2 GB a day; here each error is logged
+once a minute, and this one without its stack.
 
-The size of the C library's heaps is an environment variable in `services`.
+The size of the C library's heaps is an environment variable, set in `services`.
 """
 
 import functools
@@ -21,68 +22,68 @@ from typing import ClassVar
 
 from aiseg2_pipeline.dagster_internals import poll_code_server
 
-WATCH_S = 20
-SAID_AGAIN_S = 60.0
+POLL_S = 20
+REPEAT_S = 60.0
 _DISK = re.compile(r"database or disk is full|disk I/O error|unable to open database file|readonly database")
 
 
-class CalmLogger(logging.Logger):
-    """A logger that tells an error of Dagster's own once a minute, and one of its disk in a sentence."""
+class RateLimitedLogger(logging.Logger):
+    """A logger that passes on equal errors once a minute, and an error of Dagster's disk without its stack."""
 
-    _said_at: ClassVar[dict[str, float]] = {}
+    _logged_at: ClassVar[dict[str, float]] = {}
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Pass the record on, or drop it."""
+        """Pass the record on, or drop it as a repetition."""
         if record.levelno >= logging.ERROR:
-            told = record.getMessage() + (str(record.exc_info[1]) if record.exc_info else "")
-            if reason := _DISK.search(told):
-                told = (
-                    f"Dagster's run history cannot be used ({reason[0]}), so no minute is read: see that its disk has free space "
-                    "and may be written to; it goes on by itself then."
+            text = record.getMessage() + (str(record.exc_info[1]) if record.exc_info else "")
+            if reason := _DISK.search(text):
+                text = (
+                    f"Dagster's run history cannot be used ({reason[0]}), so no minute is read: free space on its disk, or let "
+                    "this user write to it. Readings then resume by themselves."
                 )
-                record.msg, record.args, record.exc_info = told, (), None
-            long_ago = time.monotonic() - SAID_AGAIN_S
-            if self._said_at.get(told, long_ago) > long_ago:
+                record.msg, record.args, record.exc_info = text, (), None
+            now = time.monotonic()
+            # Of all loggers of the process; expired texts are dropped, so that the dictionary stays small.
+            recent = {one: at for one, at in list(self._logged_at.items()) if now - at < REPEAT_S}
+            if text in recent:
                 return
-            for old in [one for one, at in self._said_at.items() if at <= long_ago]:
-                del self._said_at[old]
-            self._said_at[told] = time.monotonic()
+            RateLimitedLogger._logged_at = recent | {text: now}
         super().handle(record)
 
 
-def look_up_files_once() -> None:
-    """Have alembic look up Dagster's files once.
+def cache_alembic_filenames() -> None:
+    """Resolve the path of Dagster's alembic files only once.
 
-    Dagster makes its storages anew for each tick, and for each of them alembic keeps something to be closed at
-    exit: 5 MB a day.
+    Dagster creates its storages again for each tick, and for each of them alembic registers a function to be called
+    at exit: 5 MB a day.
     """
-    from alembic import util  # noqa: PLC0415 - the daemon and the webserver have no need of it
+    from alembic import util  # noqa: PLC0415 - the daemon and the webserver do not need it
 
-    # An alembic without it is left as it is: growing memory is better than no start.
-    if look_up := getattr(util, "coerce_resource_to_filename", None):
-        util.coerce_resource_to_filename = functools.cache(look_up)
+    # An alembic without this function is left unchanged: growing memory is better than no start.
+    if resolve := getattr(util, "coerce_resource_to_filename", None):
+        util.coerce_resource_to_filename = functools.cache(resolve)
 
 
-def leave_what_is_there_alone() -> None:
-    """Have Python's collector pass over what has been imported until now, which lives as long as the process.
+def freeze_imported_objects() -> None:
+    """Exclude the objects imported so far, which live as long as the process, from garbage collection.
 
-    It looks through everything only when a quarter as much is new. So some 20 MB of a service's would be garbage, the
-    last of it hours after the start.
+    Python starts a full collection only when the new objects are a quarter of the old ones. A service would therefore
+    hold some 20 MB of garbage, the last of it collected hours after the start.
     """
     gc.collect()
     gc.freeze()
-    # So that it knows how little is left to look through.
+    # Updates the collector's count of old objects, which is now small.
     gc.collect()
 
 
 def main() -> None:
     """Run the module that the first argument names, with the arguments that follow."""
-    poll_code_server(WATCH_S)
-    logging.setLoggerClass(CalmLogger)
+    poll_code_server(POLL_S)
+    logging.setLoggerClass(RateLimitedLogger)
     del sys.argv[0]
-    # What its `__main__` imports.
+    # The module that its `__main__` imports.
     import_module(f"{sys.argv[0]}.cli")
-    leave_what_is_there_alone()
+    freeze_imported_objects()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

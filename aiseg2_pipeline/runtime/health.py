@@ -1,8 +1,8 @@
-"""Whether the pipeline's own processes work, asked without Dagster: its import would cost more than a minute's run.
+"""Check that the pipeline's own processes work, without importing Dagster, which costs more than a minute's run.
 
-Healthy: the code server answers, and the daemon, which starts every minute's run, showed itself within the last two
-minutes. Whether the device and InfluxDB answer is not asked here, because no restart of ours would help them: the
-checks in Dagster's pages, the alerts and `doctor` tell that.
+Healthy means: the code server answers, and the daemon, which starts every minute's run, has stored a heartbeat within
+the last two minutes. The device and InfluxDB are not checked here, because restarting the pipeline does not repair
+them: the checks in Dagster's pages, the alerts and `doctor` report them.
 """
 
 import contextlib
@@ -18,24 +18,24 @@ from pydantic import SecretStr
 
 from aiseg2_pipeline.settings import Settings
 
-ANSWERS_WITHIN_S = 5
-# The daemon shows itself every 30 s; later than that where the machine is busy.
+TIMEOUT_S = 5
+# The daemon stores a heartbeat every 30 s; later than that on a busy machine.
 SILENT_S = 120
-# What Dagster's code server calls itself, and where its daemon notes when the part that starts the minutes last worked.
+# The service name of Dagster's code server, and the last heartbeat of the daemon's part that starts the minutes.
 CODE_SERVER = "DagsterApi"
 HEARTBEAT = "SELECT body FROM daemon_heartbeats WHERE daemon_type = 'SCHEDULER'"
 
 
 def problems(settings: Settings, now: datetime) -> list[str]:
-    """Return a sentence for each of the two that does not work; none when both do."""
+    """Return a sentence for each of the two processes that does not work."""
     return [*_code_server(settings.code_server_socket), *_daemon(settings, now)]
 
 
 def _code_server(path: Path) -> list[str]:
     with grpc.insecure_channel(f"unix:{path}") as channel:
         try:
-            # An answer other than "serving" comes as an error, too: the server knows its service only once it serves.
-            HealthStub(channel).Check(HealthCheckRequest(service=CODE_SERVER), timeout=ANSWERS_WITHIN_S)
+            # Any status but "serving" raises as well: the server registers its service only when it serves.
+            HealthStub(channel).Check(HealthCheckRequest(service=CODE_SERVER), timeout=TIMEOUT_S)
         except grpc.RpcError:
             return [
                 f"No code server answers at {path}: wait a minute if the pipeline is starting, or start it again."
@@ -45,52 +45,47 @@ def _code_server(path: Path) -> list[str]:
 
 def _daemon(settings: Settings, now: datetime) -> list[str]:
     try:
-        body = _postgres(settings.run_history) if settings.run_history else _sqlite(settings.dagster_home)
+        row = _postgres(settings.run_history) if settings.run_history else _sqlite(settings.dagster_home)
     except OSError as error:
         return [
             f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
         ]
-    if body is None:
+    if row is None:
         return [
-            "Dagster's daemon has not shown itself yet: wait two minutes if the pipeline is starting, or start it."
+            "Dagster's daemon has not sent a heartbeat yet: wait two minutes if the pipeline is starting, or start it."
         ]
-    silent_s = now.timestamp() - float(json.loads(body)["timestamp"])
+    silent_s = now.timestamp() - float(json.loads(row[0])["timestamp"])
     if silent_s > SILENT_S:
         return [
-            f"Dagster's daemon has been silent for {silent_s:.0f} s and starts no minute: start the pipeline again."
+            f"Dagster's daemon has been silent for {silent_s:.0f} s and starts no run: start the pipeline again."
         ]
     return []
 
 
-def _sqlite(home: Path) -> str | None:
+def _sqlite(home: Path) -> tuple[str] | None:
     path = home / "history" / "runs.db"
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return _body(connection.execute(HEARTBEAT).fetchone())
+            row: tuple[str] | None = connection.execute(HEARTBEAT).fetchone()
+            return row
     except sqlite3.Error as error:
         raise OSError(f"{path}: {error}") from error
 
 
-def _postgres(url: SecretStr) -> str | None:
+def _postgres(url: SecretStr) -> tuple[str] | None:
     try:
         import psycopg2  # noqa: PLC0415 - the extra `postgres`
     except ImportError:
         raise OSError("the extra `postgres` is not installed") from None
+    dsn = url.get_secret_value().replace("+psycopg2", "", 1)
     try:
         with (
-            contextlib.closing(
-                psycopg2.connect(
-                    url.get_secret_value().replace("+psycopg2", "", 1), connect_timeout=ANSWERS_WITHIN_S
-                )
-            ) as connection,
+            contextlib.closing(psycopg2.connect(dsn, connect_timeout=TIMEOUT_S)) as connection,
             connection.cursor() as cursor,
         ):
             cursor.execute(HEARTBEAT)
-            return _body(cursor.fetchone())
+            row: tuple[str] | None = cursor.fetchone()
+            return row
     except psycopg2.Error as error:
-        # The server's own words, which do not hold the password.
+        # The server's message, which does not hold the password.
         raise OSError(" ".join(str(error).split())) from error
-
-
-def _body(row: tuple[str] | None) -> str | None:
-    return row[0] if row else None

@@ -1,15 +1,14 @@
-"""A service's end of the tie to the process that started it: when that is gone, however it went, the service ends as well.
+"""Stop a child process when its supervisor dies, even after `kill -9`.
 
-The starter holds a lock on a file for as long as it lives; a service waits for that lock. The system gives it up even
-after `kill -9`, and where it is out of memory. So nothing goes on unseen, and what starts the pipeline again
-(systemd, a supervisor, a person) meets no leftovers.
+The supervisor holds a lock on a file for as long as it lives, and a child waits for that lock. The kernel releases it
+however the supervisor ends, also when memory runs out. So no service continues unnoticed, and the next start (by
+systemd, another supervisor, a person) finds no leftover processes.
 
     python -m aiseg2_pipeline.runtime.parent_watch LOCK SOCKET MODULE <arguments of the module>
 
-SOCKET is what must be there before the module starts; nothing where it needs none.
+The module starts when the Unix socket SOCKET exists; at once where SOCKET is empty.
 """
 
-import errno
 import fcntl
 import os
 import runpy
@@ -20,52 +19,47 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-LOOK_S = 0.2
+POLL_S = 0.2
 
 
 @contextmanager
-def starter(path: Path, patience_s: float = 0) -> Iterator[None]:
-    """Be the process that the services are tied to while the `with` block runs, or until it ends in any other way.
+def supervisor_lock(path: Path, timeout_s: float = 0) -> Iterator[None]:
+    """Hold the lock that the child processes watch, while the `with` block runs or until this process ends.
 
-    `patience_s` is how long to wait for services of a starter that has gone: they hold the lock until they have
-    ended. Raise BlockingIOError where they have not, or another starter lives.
+    Children of a dead supervisor hold the lock until they have ended: wait up to `timeout_s` for that. Raise
+    BlockingIOError where they have not ended by then, or another supervisor lives.
     """
-    end = time.monotonic() + patience_s
-    # Not filelock's kind of lock: processes that are forked from this one must not hold it.
+    end = time.monotonic() + timeout_s
+    # `lockf`, unlike the lock of filelock, is not inherited by processes that are forked from this one.
     with path.open("w") as file:
-        while not _taken(file):
-            if time.monotonic() >= end:
-                raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
-            time.sleep(LOOK_S)
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise
+            time.sleep(POLL_S)
         yield
 
 
-def _taken(file: TextIO) -> bool:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def main() -> None:
-    """Run the module that the arguments name, tied to the starter."""
+    """Run the module that the arguments name until it or the supervisor ends."""
     lock, socket = Path(sys.argv[1]), sys.argv[2]
-    threading.Thread(target=_end_with_the_starter, args=(lock,), daemon=True).start()
+    threading.Thread(target=_end_with_supervisor, args=(lock,), daemon=True).start()
     while socket and not Path(socket).is_socket():
-        time.sleep(LOOK_S)
+        time.sleep(POLL_S)
     del sys.argv[:3]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
-def _end_with_the_starter(lock: Path) -> None:
+def _end_with_supervisor(lock: Path) -> None:
     with lock.open() as file:
         fcntl.lockf(file, fcntl.LOCK_SH)
-        # The whole group: what this service has started as well.
+        # The process group, which includes the processes that this service has started.
         os.killpg(0, signal.SIGTERM)
-        # The next starter waits for this lock, and so for the end of this service.
+        # Keep the lock until this process has ended: the next supervisor waits for it.
         threading.Event().wait()
 
 

@@ -1,7 +1,7 @@
-"""What the warm process imports before the first run is forked from it: all that a run imports, and the definitions.
+"""Import, in the warm process, all modules that a run imports, and resolve the definitions, before the first fork.
 
-Nothing is opened here, for what is open would be shared by all runs. A module that cannot be imported is left to the
-run itself, which then says so.
+Nothing is opened here, because all runs would share it. A module that cannot be imported is left to the run itself,
+which then reports the error.
 """
 
 import gc
@@ -10,7 +10,7 @@ from importlib import import_module
 from aiseg2_pipeline.dagster_internals import RUN_MODULES
 from aiseg2_pipeline.logs import log_warning
 
-# What is imported only once a run goes.
+# Modules that are otherwise imported only while a run executes.
 MODULES = (
     *RUN_MODULES,
     "multiprocessing.popen_forkserver",
@@ -23,7 +23,7 @@ MODULES = (
 
 
 def preload() -> None:
-    """Import the modules and resolve the definitions; say in one line what could not be."""
+    """Import the modules and resolve the definitions; log a warning for each that fails."""
     for name in MODULES:
         try:
             import_module(name)
@@ -35,9 +35,9 @@ def preload() -> None:
         import_module("aiseg2_pipeline.definitions").defs.get_repository_def().get_all_jobs()
     except Exception:  # noqa: BLE001 - as above
         log_warning(
-            "The definitions are not preloaded, so every run takes longer: look at what the first run says."
+            "The definitions are not preloaded, so every run takes longer: see the error of the first run."
         )
-    # Objects that the collector does not touch stay shared with the runs.
+    # The memory of objects that the collector does not touch stays shared with the runs.
     gc.freeze()
 
 

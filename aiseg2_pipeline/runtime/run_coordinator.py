@@ -1,7 +1,7 @@
-"""Where a submitted run goes (dagster.yaml names it): a minute starts at once, everything else waits its turn in Dagster's queue.
+"""Start a minute's run at once and queue every other run (dagster.yaml names this module).
 
-So the minute is early without a queue that is looked at every second, and a backfill of fifty gaps still starts one run at
-a time. Loaded by the daemon and the webserver: nothing of the pipeline itself is imported here.
+The minute is then on time without a queue that is polled every second, and a backfill of fifty gaps still starts one
+run at a time. The daemon and the webserver load this module, so it imports nothing else of the pipeline but the tags.
 """
 
 from dagster import DagsterRun, DagsterRunStatus, QueuedRunCoordinator, SubmitRunContext
@@ -10,7 +10,7 @@ from aiseg2_pipeline.tags import MINUTE_TAG
 
 
 class MinuteFirstRunCoordinator(QueuedRunCoordinator):
-    """Dagster's queue, which the runs of the minute schedule pass by."""
+    """Dagster's queue, bypassed by the runs of the minute schedule."""
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Launch a minute's run now; queue any other."""

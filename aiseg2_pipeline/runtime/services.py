@@ -1,7 +1,7 @@
-"""`aiseg2-pipeline run`: code server, daemon and webserver (and in the demo the simulator) until Ctrl-C.
+"""Run the services of `aiseg2-pipeline run` until Ctrl-C: code server, daemon, webserver, in the demo the simulator.
 
-The processes are honcho's to run; here is only what must be right before they start: free ports, one pipeline on a
-data directory, a Dagster home with its storage made. `aiseg2-pipeline ui` starts the webserver alone, beside them.
+Honcho supervises the processes. This module checks what must hold before they start: free ports, one pipeline for each
+data directory, a Dagster home with a storage. `aiseg2-pipeline ui` starts only the webserver, beside a running pipeline.
 """
 
 import errno
@@ -25,11 +25,15 @@ from aiseg2_pipeline.runtime import dagster_home, parent_watch
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
-CALM = "aiseg2_pipeline.runtime.dagster_tuning"
+DEFINITIONS = "aiseg2_pipeline.definitions"
+CODE_SERVER = "aiseg2_pipeline.runtime.code_server"
+TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
-# What services take to end after the process that started them was killed; generous, because they have been told to.
+# How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
-# What means something else in the address of a socket.
+# Exit codes after Ctrl-C and SIGTERM (systemd, Docker), which are no failures.
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+# Characters with a meaning of their own in gRPC's address of a Unix socket.
 _NO_SOCKET_NAME = re.compile("[%#?,]")
 
 
@@ -38,11 +42,32 @@ class ServicesError(Exception):
 
 
 class _Services(Manager):  # type: ignore[misc]  # honcho has no types
-    """Honcho's manager, which kills what does not end when told to, even where nothing else has ended."""
+    """Honcho's manager for services that share an environment and the lock of their supervisor."""
+
+    def __init__(self, settings: Settings, lock: Path) -> None:
+        super().__init__()
+        self._variables = _variables(settings)
+        self._lock = str(lock)
+
+    def add(self, name: str, *command: str, after: Path | None = None) -> None:
+        """Add a service: a module and its arguments, to be started once the socket `after` exists."""
+        # By module, not by script name: the packages of this Python, whatever is on PATH.
+        watched = ["-m", parent_watch.__name__, self._lock, str(after or ""), *command]
+        # Runs of a killed service would keep its output open, so that honcho would not notice its end: end the group.
+        script = f"trap : TERM; {shlex.join([sys.executable, *watched])}; code=$?; kill 0; exit $code"
+        self.add_process(name, script, env=self._variables)
+
+    def add_webserver(self, settings: Settings, folder: Path) -> None:
+        """Add Dagster's webserver."""
+        address = ("-h", settings.ui_host, "-p", str(settings.ui_port))
+        log = ("--log-format", "json", "--dagster-log-level", "warning")
+        workspace = ("-w", str(folder / WORKSPACE))
+        self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
 
     def terminate(self) -> None:
-        """Tell all to end, and see that they do."""
+        """Send SIGTERM to all services, and SIGKILL to those that do not end in time."""
         super().terminate()
+        # Honcho itself does this only when one of them has ended.
         killer = threading.Timer(KILL_WAIT, self.kill)
         killer.daemon = True
         killer.start()
@@ -50,22 +75,22 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
 
 def run(settings: Settings, say: Callable[[str], None]) -> int:
     """Run all services in the foreground; return the exit code. Raise ServicesError before anything is started."""
-    # What the services write is the household's own.
+    # Only the owner may read the files that the services write.
     os.umask(0o077)
     folder = _project_folder()
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        alive = settings.data_dir / "alive.lock"
+        lock = settings.data_dir / "alive.lock"
         with (
             filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600),
-            parent_watch.starter(alive, ENDING_S),
+            parent_watch.supervisor_lock(lock, ENDING_S),
         ):
             if settings.ui:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
             _check_socket(settings)
-            return _run(settings, folder, alive, say)
+            return _run(settings, folder, lock, say)
     except filelock.Timeout:
         raise ServicesError(
             f"aiseg2-pipeline already runs on the data directory {settings.data_dir}: use that one, stop it, or set "
@@ -75,11 +100,50 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
         raise ServicesError(_left_running(settings)) from None
     except OSError as error:
         raise ServicesError(_unusable(settings, error)) from None
+    except dagster_home.DagsterHomeError as error:
+        raise ServicesError(str(error)) from None
 
 
-def _run(settings: Settings, folder: Path, alive: Path, say: Callable[[str], None]) -> int:
-    variables = _variables(settings)
-    workspace = folder / WORKSPACE
+def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
+    _say_settings(settings, say)
+    dagster_home.make(settings, folder, _variables(settings), say)
+    services = _Services(settings, lock)
+    if settings.demo:
+        services.add("simulator", "aiseg2_pipeline.cli", "simulate")
+    # The socket exists once the code is loaded; until then, daemon and webserver would log errors.
+    loaded, workspace = settings.code_server_socket, str(folder / WORKSPACE)
+    log = ("--log-format", "json", "--log-level", "warning")
+    services.add("code-server", CODE_SERVER, "-m", DEFINITIONS, "--socket", str(loaded), *log)
+    services.add("daemon", TUNING, DAEMON, "run", "-w", workspace, *log, after=loaded)
+    if settings.ui:
+        services.add_webserver(settings, folder)
+        _say_address(settings, "the first reading is there within two minutes", say)
+    else:
+        say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
+    say("Ctrl-C stops everything.")
+    return _until_stopped(services, say)
+
+
+def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
+    """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
+    folder = _project_folder()
+    if not _answers(settings.code_server_socket):
+        raise ServicesError(
+            f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
+        )
+    _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
+    lock = settings.data_dir / f"ui-{settings.ui_port}.lock"
+    try:
+        with parent_watch.supervisor_lock(lock):
+            services = _Services(settings, lock)
+            services.add_webserver(settings, folder)
+            _say_address(settings, "until Ctrl-C", say)
+            return _until_stopped(services, say)
+    except OSError as error:
+        raise ServicesError(_unusable(settings, error)) from None
+
+
+def _say_settings(settings: Settings, say: Callable[[str], None]) -> None:
     say(f"Readings and run history: {settings.data_dir}")
     if settings.demo:
         say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
@@ -88,46 +152,9 @@ def _run(settings: Settings, folder: Path, alive: Path, say: Callable[[str], Non
     if settings.influx:
         say(f"Writing to InfluxDB at {settings.influx.url}, bucket {settings.influx.bucket}.")
     else:
-        say("No InfluxDB is configured (INFLUXDB_HOST): readings are kept here alone.")
+        say("No InfluxDB is configured (INFLUXDB_HOST): readings are stored only here.")
     if settings.alert_urls and not send.installed():
         say(send.MISSING_EXTRA)
-    try:
-        dagster_home.make(settings, folder, variables, say)
-    except dagster_home.DagsterHomeError as error:
-        raise ServicesError(str(error)) from None
-    manager = _Services()
-    if settings.demo:
-        _add(manager, "simulator", variables, alive, ["aiseg2_pipeline.cli", "simulate"])
-    _add(manager, "code-server", variables, alive, _code_server(settings))
-    # The socket is there once the code is loaded; the two others would complain until then.
-    loaded = str(settings.code_server_socket)
-    _add(manager, "daemon", variables, alive, _daemon(workspace), after=loaded)
-    if settings.ui:
-        _add(manager, "webserver", variables, alive, _webserver(settings, workspace), after=loaded)
-        _say_address(settings, "the first reading is there within two minutes", say)
-    else:
-        say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
-    say("Ctrl-C stops everything.")
-    return _until_stopped(manager, say)
-
-
-def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
-    """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
-    workspace = _project_folder() / WORKSPACE
-    if not _answers(settings.code_server_socket):
-        raise ServicesError(
-            f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
-        )
-    _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
-    manager = _Services()
-    alive = settings.data_dir / f"ui-{settings.ui_port}.lock"
-    try:
-        with parent_watch.starter(alive):
-            _add(manager, "webserver", _variables(settings), alive, _webserver(settings, workspace))
-            _say_address(settings, "until Ctrl-C", say)
-            return _until_stopped(manager, say)
-    except OSError as error:
-        raise ServicesError(_unusable(settings, error)) from None
 
 
 def _say_address(settings: Settings, more: str, say: Callable[[str], None]) -> None:
@@ -135,7 +162,7 @@ def _say_address(settings: Settings, more: str, say: Callable[[str], None]) -> N
     say(f"Dagster's pages: http://{host}:{settings.ui_port} ({more}).")
     if not _is_loopback(settings.ui_host):
         say(
-            "Whoever reaches that address may end and delete runs, for these pages have no login (AISEG2_UI_HOST)."
+            "Anyone who reaches that address can end and delete runs, because the pages have no login (AISEG2_UI_HOST)."
         )
 
 
@@ -147,23 +174,21 @@ def _is_loopback(host: str) -> bool:
 
 
 def _until_stopped(manager: Manager, say: Callable[[str], None]) -> int:
-    """Run the services until one of them ends or a signal asks for it; return the exit code."""
+    """Run the services until one of them ends or a signal stops them; return the exit code."""
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
     manager.loop()
-    # Ctrl-C and SIGTERM (systemd, Docker) are how it is ended, and no failure.
-    asked_to_end = (130, 143)
-    if manager.returncode in asked_to_end:
+    if manager.returncode in _STOPPED:
         return 0
     say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
     return int(manager.returncode or 0)
 
 
 def _end_without_terminal() -> None:
-    """End as on SIGTERM where the terminal was closed: what is printed from now on would be an error."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """End as on SIGTERM when the terminal was closed: printing to it would raise an error from now on."""
+    null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
-        os.dup2(nowhere, stream.fileno())
+        os.dup2(null, stream.fileno())
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -174,43 +199,13 @@ def _variables(settings: Settings) -> dict[str, str]:
         "AISEG2_CODE_SERVER": str(settings.code_server_socket),
         "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
-        # glibc's heaps, one for each thread, never stop growing in services that have many threads: measured, 4 MB a day.
+        # glibc's heaps, one for each thread, never stop growing in services with many threads: 4 MB a day, measured.
         "MALLOC_ARENA_MAX": "1",
     }
 
 
-def _add(
-    manager: Manager, name: str, variables: dict[str, str], alive: Path, command: list[str], after: str = ""
-) -> None:
-    # By module, not by script name: this Python's own packages, whatever is on PATH.
-    service = shlex.join([sys.executable, "-m", parent_watch.__name__, str(alive), after, *command])
-    # What a service that was killed has started (runs) would keep its output open, and its end would not be seen.
-    manager.add_process(name, f"trap : TERM; {service}; code=$?; kill 0; exit $code", env=variables)
-
-
-def _code_server(settings: Settings) -> list[str]:
-    return [
-        *("aiseg2_pipeline.runtime.code_server", "-m", "aiseg2_pipeline.definitions"),
-        *("--socket", str(settings.code_server_socket), "--log-format", "json", "--log-level", "warning"),
-    ]
-
-
-def _daemon(workspace: Path) -> list[str]:
-    return [
-        *(CALM, DAEMON, "run", "-w", str(workspace)),
-        *("--log-format", "json", "--log-level", "warning"),
-    ]
-
-
-def _webserver(settings: Settings, workspace: Path) -> list[str]:
-    return [
-        *(WEBSERVER, "-w", str(workspace), "-h", settings.ui_host, "-p", str(settings.ui_port)),
-        *("--log-format", "json", "--dagster-log-level", "warning"),
-    ]
-
-
 def _project_folder() -> Path:
-    # A clone's folder, and where an installed package has its copies.
+    # The folder of a clone, and those where an installed package has its copies.
     for folder in (Path.cwd(), *Path(__file__).parents[1:3]):
         if (folder / WORKSPACE).is_file() and (folder / dagster_home.INSTANCE).is_file():
             return folder
@@ -218,7 +213,7 @@ def _project_folder() -> Path:
 
 
 def _answers(path: Path) -> bool:
-    """Return whether a code server listens there; one that was killed leaves a file to which nothing listens."""
+    """Return whether a code server listens there; a killed one leaves a file to which nothing listens."""
     with socket.socket(socket.AF_UNIX) as client:
         try:
             client.connect(str(path))
@@ -228,7 +223,7 @@ def _answers(path: Path) -> bool:
 
 
 def _check_socket(settings: Settings) -> None:
-    """See that the code server can listen there; what an earlier one left behind is removed."""
+    """Check that the code server can listen at its socket, and remove the file of an earlier one."""
     path = settings.code_server_socket
     if _answers(path):
         raise ServicesError(_left_running(settings))
@@ -261,16 +256,15 @@ def _left_running(settings: Settings) -> str:
 
 
 def _check_port(host: str, port: int, setting: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except (OSError, UnicodeError) as error:
-            if not isinstance(error, OSError) or error.errno not in (errno.EADDRINUSE, errno.EACCES):
-                raise ServicesError(
-                    f"{host} is no address of this machine: set AISEG2_UI_HOST to one, such as 127.0.0.1."
-                ) from None
-            raise ServicesError(
-                f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set {setting} to another port."
-            ) from None
+            if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+                message = f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set {setting} to another port."
+            else:
+                message = (
+                    f"{host} is not an address of this machine: set AISEG2_UI_HOST to one, such as 127.0.0.1."
+                )
+            raise ServicesError(message) from None

@@ -1,15 +1,15 @@
-"""Dagster's webserver behind a door that keeps foreign web pages out.
+"""Run Dagster's webserver behind a middleware that refuses requests of other web sites.
 
-Dagster's pages have no login and answer whoever asks: any site that is open in the same browser could end and delete
-runs (`<img src="http://127.0.0.1:3000/graphql?query=mutation…">`, a form, a WebSocket), and one that gives its own
-name this machine's address (DNS rebinding) could read everything as well. So
+Dagster's pages have no login and answer any request: a site open in the same browser could end and delete runs
+(`<img src="http://127.0.0.1:3000/graphql?query=mutation…">`, a form, a WebSocket), and a site whose own name resolves
+to this machine's address (DNS rebinding) could also read everything. So
 
-- a request must ask for this server by an address, as localhost, or by a name of AISEG2_UI_HOST or AISEG2_UI_NAMES;
-- what can change something must come from this server's own pages, or from a program, which sends no Origin;
-- opening an address changes nothing;
-- no other site's page may show these pages within itself.
+- a request must name this server by an address, as localhost, or by a name of AISEG2_UI_HOST or AISEG2_UI_NAMES;
+- a request that can change something must come from this server's own pages, or from a program, which sends no Origin;
+- a GET request changes nothing;
+- no other site can show these pages in a frame.
 
-It is no login: whoever reaches the port may do everything.
+It is no login: anyone who reaches the port may do everything.
 
     python -m aiseg2_pipeline.runtime.webserver <arguments of dagster-webserver>
 """
@@ -29,68 +29,63 @@ from aiseg2_pipeline.dagster_internals import MissingInternalError, guard_pages
 from aiseg2_pipeline.runtime import dagster_tuning
 from aiseg2_pipeline.settings import SettingsError, load_settings
 
-LOCAL = "localhost"
-ONLY_READS = ("GET", "HEAD", "OPTIONS")
+READ_ONLY = ("GET", "HEAD", "OPTIONS")
 GRAPHQL = "/graphql"
 
 
-class Door:
-    """Lets a request through or refuses it with a sentence.
+class SameSiteMiddleware:
+    """Refuse the requests of other web sites with a sentence, and pass on all others.
 
-    `host` is what the server listens on, `names` are those under which a proxy shows it.
+    `host` is the address that the server listens on; `names` are those under which a proxy serves it.
     """
 
     def __init__(self, app: ASGIApp, *, host: str, names: Collection[str] = ()) -> None:
-        """Take the names as the settings have them."""
+        """Guard `app`."""
         self._app = app
         self._names = {name.lower() for name in names}
-        self._known = self._names | {LOCAL, host.lower()}
+        self._hosts = self._names | {"localhost", host.lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request or a WebSocket."""
+        """Handle a request or a WebSocket."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        refused = self._refusal(scope)
-        if refused is None:
-            await self._app(scope, receive, _unframed(send))
+        elif (refusal := self._refusal(scope)) is None:
+            await self._app(scope, receive, _without_frames(send))
         elif scope["type"] == "websocket":
             await WebSocketClose()(scope, receive, send)
         else:
-            status, sentence = refused
+            status, sentence = refusal
             await PlainTextResponse(f"{sentence}\n", status)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        name = _name(f"//{host}")
-        # Another site can have its name, but no address.
-        if name not in self._known and not _is_address(name):
-            sentence = (
-                f"These pages are not served as {name!a}: ask for them by this machine's address, or add the name to "
+        name = _hostname(f"//{host}")
+        # DNS rebinding needs a name: a request for an address is never one of it.
+        if name not in self._hosts and not _is_address(name):
+            return HTTPStatus.MISDIRECTED_REQUEST, (
+                f"These pages are not served as {name!a}: open them by this machine's address, or add the name to "
                 "AISEG2_UI_NAMES and start the pipeline again."
             )
-            return HTTPStatus.MISDIRECTED_REQUEST, sentence
-        if scope.get("method") in ONLY_READS:
-            # Where a browser opens it, it is a page to write queries on.
+        if scope.get("method") in READ_ONLY:
+            # A browser that opens /graphql gets the query editor.
             if scope["path"] == GRAPHQL and "text/html" not in headers.get("accept", ""):
                 return HTTPStatus.METHOD_NOT_ALLOWED, f"{GRAPHQL} takes POST only: send the query in its body."
             return None
         origin = headers.get("origin")
-        from_here = origin is None or origin.partition("://")[2].lower() == host.lower()
-        if from_here or _name(str(origin)) in self._names:
+        same_site = origin is None or origin.partition("://")[2].lower() == host.lower()
+        if same_site or _hostname(str(origin)) in self._names:
             return None
-        sentence = (
-            f"This request comes from a page of {origin!a}, which is none of this server's: where a proxy shows these pages under "
+        return HTTPStatus.FORBIDDEN, (
+            f"This request comes from a page of {origin!a}, which is another site: where a proxy serves these pages under "
             "that name, add the name to AISEG2_UI_NAMES and start the pipeline again."
         )
-        return HTTPStatus.FORBIDDEN, sentence
 
 
-def _name(address: str) -> str:
-    """Return the lower-case host of an address without its port; empty where it is none."""
+def _hostname(url: str) -> str:
+    """Return the lower-case host of a URL without its port; empty where it is invalid."""
     try:
-        return urlsplit(address).hostname or ""
+        return urlsplit(url).hostname or ""
     except ValueError:
         return ""
 
@@ -103,7 +98,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _unframed(send: Send) -> Send:
+def _without_frames(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message)["X-Frame-Options"] = "SAMEORIGIN"
@@ -120,12 +115,12 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     sys.argv.insert(1, "dagster_webserver")
     try:
-        guard_pages(lambda app: Door(app, host=settings.ui_host, names=settings.ui_names))
+        guard_pages(lambda app: SameSiteMiddleware(app, host=settings.ui_host, names=settings.ui_names))
         dagster_tuning.main()
     except MissingInternalError as error:
         sys.exit(
-            f"Error: Dagster's pages are not served, because other web pages cannot be kept from them ({error}): install the "
-            "pipeline's own versions again."
+            f"Error: Dagster's pages are not served, because they cannot be protected from other web sites ({error}): install "
+            "the pipeline's own versions again."
         )
 
 

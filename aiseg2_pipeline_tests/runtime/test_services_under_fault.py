@@ -1,10 +1,9 @@
-"""What dies or fills up while a pipeline runs: nothing that was stored is lost, no run hangs, and the next start takes up.
+"""Processes are killed and the disk fills up under a running pipeline: no stored reading is lost, and no run hangs.
 
-All of it on one data directory, on a small disk of its own where this machine lets a test make one. The tests are in the
-order in which they leave the pipeline running, or ended.
+All tests share one data directory, on a small disk of its own where this machine permits one. Each test starts the
+pipeline where the one before it ended it.
 """
 
-import logging
 import os
 import signal
 import sqlite3
@@ -22,8 +21,7 @@ from dagster._core.utils import make_new_run_id
 
 from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.orchestration.partitions import hour_key
-from aiseg2_pipeline.runtime.dagster_tuning import CalmLogger
-from aiseg2_pipeline.runtime.prepare_storage import ENDED, end_left_runs
+from aiseg2_pipeline.runtime.prepare_storage import ACTIVE, ENDED, fail_orphaned_runs
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
@@ -31,26 +29,25 @@ from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault
 from aiseg2_pipeline_tests.support.running_pipeline import (
     COMMAND,
     PROC,
-    STARTED_WITHIN_S,
     STOPPED_WITHIN_S,
     Pages,
     Pipeline,
     environment,
+    live_times,
+    needs_proc,
     refusal,
     started,
     two_free_ports,
 )
 
-needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are looked at in /proc")
-# Room for some hours' runs.
+# Enough for some hours of runs.
 DISK_MB = 32
 LONG_S = 60.0
-ALWAYS = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 
 
 @dataclass
 class Home:
-    """A household's box: its folder, its settings, and the pipeline on it, which may have been ended and is started again."""
+    """A folder with settings, and the pipeline in it, which may have ended."""
 
     folder: Path
     settings: dict[str, str]
@@ -64,19 +61,17 @@ class Home:
         return self.folder / "a folder" / "data"
 
     def running(self) -> Pipeline:
-        """Return the pipeline, started where it does not run."""
+        """Return the pipeline; start it where it does not run."""
         if self._last is None or self._last.process.poll() is not None:
             last = self._last = self.stack.enter_context(started(self.folder, self.settings))
-            # Until then, pages could be those of an earlier one that is just ending.
-            last.wait(lambda: "Ctrl-C stops everything." in last.output, STARTED_WITHIN_S)
-            last.wait(last.pages.served, STARTED_WITHIN_S)
+            # Before this, an ending webserver of an earlier pipeline could still answer.
+            last.wait(lambda: "Ctrl-C stops everything." in last.output)
+            last.wait(last.pages.served)
         return self._last
 
     def times(self) -> set[datetime]:
-        """Return when the store's live readings were taken."""
-        with Store.open(self.data / "readings.sqlite") as store:
-            table = store.read(*ALWAYS)
-        return set(table.loc[table["interval_s"] == 0, "time"])
+        """Return the times of the live readings in the store."""
+        return live_times(self.data / "readings.sqlite")
 
     def written(self) -> set[datetime]:
         """Return the times of the live readings that InfluxDB holds."""
@@ -103,15 +98,15 @@ def home(tmp_path_factory: pytest.TempPathFactory, influx_server: InfluxServer) 
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(data)]
     with (
         ExitStack() as stack,
-        server.running(latency_s=0.2) as unit,
+        server.running(latency_s=0.2) as device,
         Influx(influx_server, "under-fault") as influx,
     ):
         small_disk = subprocess.run(mount, check=False, capture_output=True).returncode == 0  # noqa: S603 - as above
         if small_disk:
             stack.callback(subprocess.run, ["umount", "--lazy", str(data)], check=True)
         settings = {
-            "AISEG2_HOST": unit.address,
-            "AISEG2_PASSWORD": unit.password,
+            "AISEG2_HOST": device.address,
+            "AISEG2_PASSWORD": device.password,
             "AISEG2_SAMPLES_PER_MINUTE": "2",
             "AISEG2_START_DATE": str((datetime.now(UTC) - timedelta(days=1)).date()),
             "AISEG2_UI_PORT": two_free_ports()["AISEG2_UI_PORT"],
@@ -121,14 +116,14 @@ def home(tmp_path_factory: pytest.TempPathFactory, influx_server: InfluxServer) 
 
 @pytest.fixture
 def influx(home: Home) -> Iterator[Influx]:
-    """The real server, without a fault afterwards."""
+    """The real server; a fault is removed after the test."""
     yield home.influx
     home.influx.proxy.fault = None
 
 
 @dataclass
 class Slow:
-    """Takes each write late, and notes at once that it has come."""
+    """A fault that delays the answer to each write, and records its arrival at once."""
 
     seconds: float
     arrived: list[Exchange] = field(default_factory=list)
@@ -140,21 +135,21 @@ class Slow:
 
 def service(pipeline: Pipeline, module: str) -> int:
     """Return the process id of a service, not of the shell that waits for it."""
-    (found,) = [
+    (service_pid,) = [
         pid for pid in pipeline.processes(module) if (PROC / str(pid) / "comm").read_bytes().strip() != b"sh"
     ]
-    return found
+    return service_pid
 
 
-def going(pages: Pages, job: str) -> str | None:
-    """Return the id of a run of this job that has started and not ended."""
+def active_run(pages: Pages, job: str) -> str | None:
+    """Return the id of a run of this job that has started and not ended; None without one."""
     answer = pages.ask(
         "query ($job: String!) { runsOrError(filter: {pipelineName: $job, statuses: [STARTED]}) {"
         " ... on Runs { results { runId } } } }",
         job=job,
     )
-    found: list[dict[str, str]] = answer["runsOrError"]["results"]
-    return found[0]["runId"] if found else None
+    runs: list[dict[str, str]] = answer["runsOrError"]["results"]
+    return runs[0]["runId"] if runs else None
 
 
 @needs_proc
@@ -178,9 +173,9 @@ def test_a_reading_whose_run_is_killed_before_its_write_out_goes_out_with_the_ne
     influx.proxy.fault = slow = Slow(5)
     run_id = pipeline.pages.launch_minute()
     pid = pipeline.pages.process_in(run_id)
-    pipeline.wait(lambda: bool(slow.arrived), STARTED_WITHIN_S)
+    pipeline.wait(lambda: bool(slow.arrived))
     taken = home.times() - before
-    # What was under way is not taken either.
+    # A retry of the interrupted write must not arrive either.
     influx.proxy.fault = lambda _: Fault(cut=True)
     os.kill(pid, signal.SIGKILL)
     assert pipeline.pages.finished(run_id, 15)["status"] == "FAILURE"
@@ -191,33 +186,33 @@ def test_a_reading_whose_run_is_killed_before_its_write_out_goes_out_with_the_ne
 
 
 @needs_proc
-def test_a_fill_that_is_killed_while_a_minute_is_written_out_harms_neither_and_a_later_one_fills(
+def test_a_fill_killed_during_a_minutes_write_fails_alone_and_a_later_one_fills(
     home: Home, influx: Influx
 ) -> None:
     pipeline = home.running()
     pages = pipeline.pages
     hour = hour_of(datetime.now(UTC) - timedelta(hours=20))
-    asked = pages.launch("power_fill", hour_key(hour))
-    # The healing sensor has found the past missing as well, and one of the two goes at a time.
-    pipeline.wait(lambda: going(pages, "power_fill") is not None, STARTED_WITHIN_S)
-    fill = going(pages, "power_fill")
+    requested = pages.launch("power_fill", hour_key(hour))
+    # The backfill sensor may have launched one as well; only one of the two is active at a time.
+    pipeline.wait(lambda: active_run(pages, "power_fill") is not None)
+    fill = active_run(pages, "power_fill")
     assert fill is not None
     pid = pages.process_in(fill)
     influx.proxy.fault = slow = Slow(2)
     minute = pages.launch_minute()
-    pipeline.wait(lambda: bool(slow.arrived), STARTED_WITHIN_S)
+    pipeline.wait(lambda: bool(slow.arrived))
     os.kill(pid, signal.SIGKILL)
     assert pages.finished(fill, 15)["status"] == "FAILURE"
     assert pages.finished(minute)["status"] == "SUCCESS"
     influx.proxy.fault = None
-    later = pages.launch("power_fill", hour_key(hour)) if fill == asked else asked
+    later = pages.launch("power_fill", hour_key(hour)) if fill == requested else requested
     assert pages.finished(later)["status"] == "SUCCESS"
     with Store.open(home.data / "readings.sqlite") as store:
         assert len(store.minutes(hour, hour + timedelta(hours=1))) == 60
 
 
 @needs_proc
-def test_a_full_disk_is_told_in_a_sentence_and_harms_nothing_and_minutes_go_on_when_there_is_room(
+def test_a_full_disk_is_reported_in_a_sentence_corrupts_nothing_and_reading_resumes_with_free_space(
     home: Home,
 ) -> None:
     if not home.small_disk:
@@ -226,24 +221,23 @@ def test_a_full_disk_is_told_in_a_sentence_and_harms_nothing_and_minutes_go_on_w
     before = home.times()
     with pytest.raises(OSError, match="No space left"):
         (home.data / "ballast").write_bytes(bytes(DISK_MB << 20))
-    pipeline.wait(lambda: "see that its disk has free space" in pipeline.output, STARTED_WITHIN_S)
+    pipeline.wait(lambda: "free space on its disk" in pipeline.output)
     refused = home.command("resend")
     assert refused.returncode == 1
     assert "free some space on it" in refused.stderr
     (home.data / "ballast").unlink()
     assert pipeline.pages.finished(pipeline.pages.launch_minute())["status"] == "SUCCESS"
     assert before < home.times()
-    for path in home.data.rglob("*.sqlite"), home.data.rglob("*.db"):
-        for one in path:
-            with sqlite3.connect(one) as connection:
-                assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], one
-    # A part of the daemon each, once a minute.
-    assert pipeline.output.count("see that its disk has free space") < 10
+    for path in (*home.data.rglob("*.sqlite"), *home.data.rglob("*.db")):
+        with sqlite3.connect(path) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], path
+    # Once a minute for each part of the daemon.
+    assert pipeline.output.count("free space on its disk") < 10
     assert "Stack Trace" not in pipeline.output
 
 
 @needs_proc
-def test_a_killed_daemon_ends_the_whole_and_the_next_start_takes_up(home: Home) -> None:
+def test_a_killed_daemon_ends_all_services_and_the_next_start_continues(home: Home) -> None:
     pipeline = home.running()
     stored = home.times()
     os.kill(service(pipeline, "dagster._daemon"), signal.SIGKILL)
@@ -257,7 +251,7 @@ def test_a_killed_daemon_ends_the_whole_and_the_next_start_takes_up(home: Home) 
 
 
 @needs_proc
-def test_services_end_with_a_killed_main_process_and_the_next_start_need_not_wait_for_anybody(home: Home) -> None:
+def test_services_end_with_a_killed_supervisor_and_the_next_start_works(home: Home) -> None:
     pipeline = home.running()
     run_id = pipeline.pages.launch_minute(LONG_S)
     pipeline.pages.process_in(run_id)
@@ -270,7 +264,7 @@ def test_services_end_with_a_killed_main_process_and_the_next_start_need_not_wai
 
 
 @needs_proc
-def test_after_a_power_cut_no_run_seems_to_go_on(home: Home) -> None:
+def test_after_a_power_cut_no_run_stays_active(home: Home) -> None:
     pipeline = home.running()
     run_id = pipeline.pages.launch_minute(LONG_S)
     pipeline.pages.process_in(run_id)
@@ -286,7 +280,7 @@ def test_after_a_power_cut_no_run_seems_to_go_on(home: Home) -> None:
 
 
 @needs_proc
-def test_a_killed_code_server_ends_the_whole_although_a_run_goes_on(home: Home) -> None:
+def test_a_killed_code_server_ends_all_services_and_active_runs(home: Home) -> None:
     pipeline = home.running()
     pid = pipeline.pages.process_in(pipeline.pages.launch_minute(LONG_S))
     began = time.monotonic()
@@ -296,57 +290,16 @@ def test_a_killed_code_server_ends_the_whole_although_a_run_goes_on(home: Home) 
     assert pid not in pipeline.processes()
 
 
-@pytest.fixture
-def daemon_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
-    """A logger as a part of Dagster's daemon has one, which has said nothing so far."""
-    monkeypatch.setattr(CalmLogger, "_said_at", {})
-    logger = CalmLogger("dagster.daemon.SensorDaemon")
-    logger.addHandler(caplog.handler)
-    return logger
-
-
-def test_an_error_that_the_daemon_meets_again_and_again_is_told_once_a_minute(
-    daemon_log: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemon_log.error("Something is wrong.")
-    daemon_log.error("Something is wrong.")
-    daemon_log.warning("Something is odd.")
-    daemon_log.warning("Something is odd.")
-    assert caplog.messages == ["Something is wrong.", "Something is odd.", "Something is odd."]
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    daemon_log.error("Something is wrong.")
-    assert caplog.messages[3:] == ["Something is wrong."]
-
-
-@pytest.mark.parametrize("reason", ["database or disk is full", "disk I/O error"])
-def test_a_disk_that_keeps_the_daemon_from_working_is_told_without_a_stack(
-    reason: str, daemon_log: logging.Logger, caplog: pytest.LogCaptureFixture
-) -> None:
-    daemon_log.error("Failed to add heartbeat:\nOperationalError: %s\nStack Trace:\n…", reason)
-    error = sqlite3.OperationalError(reason)
-    daemon_log.error("SensorDaemon caught an error", exc_info=error)
-    (told,) = caplog.messages
-    assert f"({reason})" in told
-    assert "free space" in told
-    assert "Stack" not in caplog.text
-
-
-def test_runs_that_were_going_when_the_pipeline_ended_are_failed_and_no_others() -> None:
-    # A queued one would need to know its code server.
-    statuses = {status: make_new_run_id() for status in DagsterRunStatus if status != DagsterRunStatus.QUEUED}
+def test_only_orphaned_active_runs_are_failed() -> None:
+    # A queued run would need a code server.
+    run_ids = {status: make_new_run_id() for status in DagsterRunStatus if status != DagsterRunStatus.QUEUED}
     with DagsterInstance.ephemeral() as instance:
-        for status, run_id in statuses.items():
+        for status, run_id in run_ids.items():
             instance.add_run(DagsterRun("power_fill", run_id=run_id, status=status))
-        end_left_runs(instance)
-        after = {
-            status: run.status for status, run_id in statuses.items() if (run := instance.get_run_by_id(run_id))
-        }
-    changed = {status for status in statuses if after[status] != status}
-    assert changed == {
-        DagsterRunStatus.NOT_STARTED,
-        DagsterRunStatus.STARTING,
-        DagsterRunStatus.STARTED,
-        DagsterRunStatus.CANCELING,
-    }
-    assert {after[status] for status in changed} == {DagsterRunStatus.FAILURE}
+        fail_orphaned_runs(instance)
+        for status, run_id in run_ids.items():
+            run = instance.get_run_by_id(run_id)
+            assert run
+            assert run.status == (DagsterRunStatus.FAILURE if status in ACTIVE else status)
+    assert {DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING} < set(ACTIVE)
+    assert DagsterRunStatus.SUCCESS not in ACTIVE

@@ -1,4 +1,4 @@
-"""The door before Dagster's pages: who is let through, and what the others are told."""
+"""The middleware before Dagster's pages: which requests pass, and the status and sentence of the others."""
 
 import asyncio
 
@@ -6,21 +6,22 @@ import pytest
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from aiseg2_pipeline.runtime.webserver import Door
+from aiseg2_pipeline.runtime.webserver import SameSiteMiddleware
 
-HERE = "127.0.0.1:3000"
-SOMEBODY = "http://somebody.example"
+SERVER = "127.0.0.1:3000"
+OTHER_SITE = "http://other.example"
+PROXY = "power.example.org"
 Answer = tuple[int, str, dict[bytes, bytes]]
 
 
-async def within(scope: Scope, receive: Receive, send: Send) -> None:
-    await PlainTextResponse("within")(scope, receive, send)
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await PlainTextResponse("page")(scope, receive, send)
 
 
 def answer(
-    method: str = "GET", path: str = "/runs", *, at: str = HERE, names: tuple[str, ...] = (), **headers: str
+    method: str = "GET", path: str = "/runs", *, host: str = SERVER, names: tuple[str, ...] = (), **headers: str
 ) -> Answer:
-    """Ask a door for `at`, which listens on 127.0.0.1 and is shown under `names`; return status, body and headers."""
+    """Return status, body and headers of a request to a server on 127.0.0.1 that a proxy serves under `names`."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -29,64 +30,54 @@ def answer(
     async def receive() -> Message:
         return {"type": "http.request"}
 
-    given = [(b"host", at.encode()), *((name.encode(), value.encode()) for name, value in headers.items())]
-    scope = {"type": "http", "method": method, "path": path, "headers": given}
-    asyncio.run(Door(within, host="127.0.0.1", names=names)(scope, receive, send))
+    fields = [(name.encode(), value.encode()) for name, value in {"host": host, **headers}.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": fields}
+    asyncio.run(SameSiteMiddleware(app, host="127.0.0.1", names=names)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"].decode(), dict(sent[0]["headers"])
 
 
 @pytest.mark.parametrize(
-    "at", [HERE, "localhost:3000", "LOCALHOST", "192.168.0.9:3000", "[::1]:3000", "[fd00::9]", "10.0.0.1"]
+    "host",
+    [SERVER, "localhost:3000", "LOCALHOST", "192.168.0.9:3000", "[::1]:3000", "[fd00::9]", "NAS.local:3000"],
 )
-def test_an_address_and_localhost_need_no_name(at: str) -> None:
-    assert answer(at=at)[:2] == (200, "within")
+def test_an_address_localhost_and_configured_names_are_served(host: str) -> None:
+    assert answer(host=host, names=("nas.Local",))[:2] == (200, "page")
 
 
-@pytest.mark.parametrize(
-    "at",
-    ["somebody.example", "127.0.0.1.somebody.example:3000", "localhost.somebody.example", "nas.local", "[::1", ""],
-)
-def test_another_name_is_refused_with_the_setting(at: str) -> None:
-    for method in ("GET", "POST"):
-        status, sentence, _ = answer(method, at=at)
-        assert status == 421
-        assert "add the name to AISEG2_UI_NAMES" in sentence
-
-
-def test_a_name_of_the_settings_is_known_whatever_its_case_and_port() -> None:
-    assert answer(at="NAS.local:3000", names=("nas.Local",))[0] == 200
+@pytest.mark.parametrize("host", ["other.example", "127.0.0.1.other.example:3000", "nas.local", "[::1", ""])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_another_name_is_refused_with_the_setting(method: str, host: str) -> None:
+    status, sentence, _ = answer(method, host=host)
+    assert status == 421
+    assert "add the name to AISEG2_UI_NAMES" in sentence
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 @pytest.mark.parametrize(
-    "origin", [SOMEBODY, "null", "http://127.0.0.1:8420", "https://[", f"{SOMEBODY}/{HERE}", ""]
+    "origin", [OTHER_SITE, "null", "http://127.0.0.1:8420", "https://[", f"{OTHER_SITE}/{SERVER}", ""]
 )
-def test_nothing_of_another_site_changes_anything(method: str, origin: str) -> None:
+def test_another_site_cannot_change_anything(method: str, origin: str) -> None:
     status, sentence, _ = answer(method, "/graphql", origin=origin)
     assert status == 403
     assert "AISEG2_UI_NAMES" in sentence
 
 
-def test_our_own_pages_and_programs_may_change_things() -> None:
-    assert answer("POST", "/graphql", origin=f"http://{HERE}")[0] == 200
+def test_our_own_pages_programs_and_a_configured_proxy_can_change_things() -> None:
+    assert answer("POST", "/graphql", origin=f"http://{SERVER}")[0] == 200
     assert answer("POST", "/graphql")[0] == 200
-
-
-def test_a_proxy_may_keep_our_name_or_its_own() -> None:
-    origin = "https://power.example.org"
-    assert answer("POST", origin=origin, at="power.example.org", names=("power.example.org",))[0] == 200
-    assert answer("POST", origin=origin, names=("power.example.org",))[0] == 200
-    assert answer("POST", origin=origin)[0] == 403
+    # A proxy may pass on our name or its own.
+    for host in (SERVER, PROXY):
+        assert answer("POST", origin=f"https://{PROXY}", host=host, names=(PROXY,))[0] == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_opening_an_address_runs_no_query(method: str) -> None:
+def test_a_get_request_runs_no_query(method: str) -> None:
     status, sentence, _ = answer(method, "/graphql", accept="image/*,*/*")
     assert (status, sentence) == (405, "/graphql takes POST only: send the query in its body.\n")
     assert answer("GET", "/graphql", accept="text/html,*/*")[0] == 200
 
 
-def test_a_link_from_elsewhere_opens_a_page_and_no_frame_holds_it() -> None:
-    status, _, headers = answer("GET", "/runs", origin=SOMEBODY)
+def test_a_link_of_another_site_opens_a_page_but_not_in_a_frame() -> None:
+    status, _, headers = answer(origin=OTHER_SITE)
     assert status == 200
     assert headers[b"x-frame-options"] == b"SAMEORIGIN"

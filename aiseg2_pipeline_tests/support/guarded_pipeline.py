@@ -1,7 +1,7 @@
-"""A pipeline whose every secret is one that is found nowhere else, as real processes: what it does is done once, for all tests.
+"""Run a real pipeline with unique secrets through its functions and failures once, and record its output for all tests.
 
-It reads, writes, draws, checks and alerts; it is refused by the device, by InfluxDB and by a service for messages; it finds no
-device; each command is run. What all of that said and left is kept as evidence.
+It reads, writes, draws, checks and alerts; the device, InfluxDB and a messaging service refuse it; the device is
+unreachable; every command is run.
 """
 
 import http.client
@@ -16,7 +16,6 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import requests
@@ -24,7 +23,6 @@ import sqlalchemy
 from click.testing import CliRunner
 
 from aiseg2_pipeline.cli import main as cli
-from aiseg2_pipeline.orchestration.jobs import LOGGED
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
@@ -32,7 +30,7 @@ from aiseg2_pipeline_tests.support import postgres as postgres_server
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.running_pipeline import (
     PROC,
-    STARTED_WITHIN_S,
+    REPOSITORY,
     Pages,
     Pipeline,
     started,
@@ -40,32 +38,31 @@ from aiseg2_pipeline_tests.support.running_pipeline import (
 )
 
 DEVICE_USER = "aiseg"
-# With what addresses, JSON, HTML and Python write otherwise.
+# With characters that URLs, JSON, HTML and Python escape.
 DEVICE_PASSWORD = 'devicé "s3cret"/+%&<\\'
 INFLUXDB_TOKEN = "tok3n-of-influxdb+/=%&<=="
-TAKING_SERVICE, DEAF_SERVICE = "t4king-hook-token", "d3af-hook-token"
+ACCEPTING_SERVICE, UNREACHABLE_SERVICE = "accepting-h00k-token", "unreachable-h00k-token"
 SERVICE_PASSWORD = "s3rvice pass/word"
 SECRETS = (
     DEVICE_PASSWORD,
     INFLUXDB_TOKEN,
-    TAKING_SERVICE,
-    DEAF_SERVICE,
+    ACCEPTING_SERVICE,
+    UNREACHABLE_SERVICE,
     SERVICE_PASSWORD,
     postgres_server.PASSWORD,
 )
 ORGANIZATION = "home"
-# No secret, and therefore to be found: where a search does not see it, it would see no secret either.
+# Not secret: a search that does not find it would not find a secret either.
 BUCKET = "buck3t-that-is-no-secret"
-REPOSITORY = {"repositoryLocationName": "aiseg2-pipeline", "repositoryName": "__repository__"}
-SOMEBODY = "http://somebody.example"
+OTHER_SITE = "http://other.example"
 
 _FRAGMENT = """fragment E on MetadataEntry { label description
     ... on TextMetadataEntry { text } ... on UrlMetadataEntry { url } ... on PathMetadataEntry { path }
     ... on JsonMetadataEntry { jsonString } ... on MarkdownMetadataEntry { mdStr }
     ... on TableMetadataEntry { table { records } } }"""
 _ERROR = "message stack className causes { message stack className }"
-# All that Dagster's pages show of runs, of the definitions and of the instance.
-_ASKED = (
+# Everything that Dagster's pages show of runs, of the definitions and of the instance.
+_QUERIES = (
     """{ runsOrError { ... on Runs { results {
         runId jobName status runConfigYaml tags { key value } assetSelection { path }
         eventConnection { events { __typename ... on MessageEvent { message stepKey level }
@@ -92,51 +89,51 @@ _ASKED = (
         pipelineOrError(params: $job) { ... on Pipeline { modes {
             resources { name description configField { defaultValueAsJson } } loggers { name } } } } } """,
 )
-_TELL = """mutation ($sensor: SensorSelector!, $cursor: String) { sensorDryRun(selectorData: $sensor, cursor: $cursor) {
+_EVALUATE_ALERTS = """mutation ($sensor: SensorSelector!, $cursor: String) { sensorDryRun(selectorData: $sensor, cursor: $cursor) {
     __typename ... on PythonError { message stack }
     ... on DryRunInstigationTick { evaluationResult { skipReason cursor error { message stack } } } } }"""
 
 
 @dataclass
-class Lived:
-    """What a pipeline said, showed and left; it has ended.
-
-    `told` is what each process or page said, `statuses` how each run ended, `cmdlines` the command lines of all its
-    processes, `listening` the addresses on which they listened, `open_sockets` those of them that are files which others
-    could reach, and `answers` the statuses of requests of foreign pages.
-    """
+class Evidence:
+    """What an ended pipeline printed, showed and left behind."""
 
     folder: Path
-    told: dict[str, bytes] = field(default_factory=dict)
+    # The output of each process, command and page, by name.
+    outputs: dict[str, bytes] = field(default_factory=dict)
+    # The final status of each run.
     statuses: dict[str, str] = field(default_factory=dict)
+    # The command lines of all its processes, and the addresses on which they listened.
     cmdlines: list[bytes] = field(default_factory=list)
     listening: set[str] = field(default_factory=set)
+    # The Unix sockets among these that other users could reach.
     open_sockets: set[str] = field(default_factory=set)
+    # The HTTP status of each request in CROSS_SITE and of our own.
     answers: dict[str, int] = field(default_factory=dict)
     exit_code: int | None = None
     ui_port: str = ""
 
     @property
     def pipeline(self) -> Path:
-        """Where the pipeline was started, with its home, its temporary files and what it printed."""
+        """The folder of the pipeline, with its home, its temporary files and its log."""
         return self.folder / "pipeline"
 
     @property
     def data(self) -> Path:
         return self.pipeline / "a folder" / "data"
 
-    def said(self, name: str) -> str:
-        return self.told[name].decode()
+    def output(self, name: str) -> str:
+        return self.outputs[name].decode()
 
 
-class _Guard:
-    """Steps of the life of one pipeline; each notes what was said."""
+class _Recorder:
+    """Perform steps with one pipeline and record their output."""
 
-    def __init__(self, pipeline: Pipeline, settings: Mapping[str, str], lived: Lived) -> None:
+    def __init__(self, pipeline: Pipeline, settings: Mapping[str, str], evidence: Evidence) -> None:
         self.pipeline = pipeline
         self.pages = pipeline.pages
         self.settings = settings
-        self.lived = lived
+        self.evidence = evidence
         self._ended = threading.Event()
         self._watcher = threading.Thread(target=self._watch)
         self._watcher.start()
@@ -146,12 +143,12 @@ class _Guard:
         self._watcher.join()
 
     def _watch(self) -> None:
-        """Look at all its processes until the end: what they were called with, and where they listen."""
+        """Record the command lines of all its processes, and where they listen, until the end."""
         while not self._ended.wait(0.5):
             listening = _listening_sockets()
             for pid in self.pipeline.processes():
                 try:
-                    self.lived.cmdlines.append((PROC / str(pid) / "cmdline").read_bytes())
+                    self.evidence.cmdlines.append((PROC / str(pid) / "cmdline").read_bytes())
                     for file in (PROC / str(pid) / "fd").iterdir():
                         if (link := str(file.readlink())) in listening:
                             self._note(listening[link])
@@ -159,63 +156,46 @@ class _Guard:
                     continue
 
     def _note(self, where: str) -> None:
-        self.lived.listening.add(where)
+        self.evidence.listening.add(where)
         path = Path(where)
         if path.is_absolute():
             reached = all(one.stat().st_mode & 0o077 for one in (path, path.parent))
-            self.lived.open_sockets |= {where} if reached else set()
+            self.evidence.open_sockets |= {where} if reached else set()
 
     def commands(self, *commands: str, case: str = "", **changed: str) -> None:
-        """Run commands with these settings; `case` is for their names."""
+        """Run commands with these settings; `case` is added to their names in the record."""
         unset = {str(one.alias): None for one in Settings.model_fields.values()}
         mask = os.umask(0)
         with chdir(self.pipeline.folder):
             for command in commands:
                 ended = CliRunner().invoke(cli.main, command.split(), env={**unset, **self.settings, **changed})
-                broken_off = ended.exc_info and not isinstance(ended.exception, SystemExit)
-                trace = "".join(traceback.format_exception(ended.exception)) if broken_off else ""
-                said = f"{ended.output}\nexit code {ended.exit_code}\n{trace}"
-                self.lived.told[f"{command} {case}".strip()] = said.encode()
+                raised = ended.exc_info and not isinstance(ended.exception, SystemExit)
+                trace = "".join(traceback.format_exception(ended.exception)) if raised else ""
+                output = f"{ended.output}\nexit code {ended.exit_code}\n{trace}"
+                self.evidence.outputs[f"{command} {case}".strip()] = output.encode()
         os.umask(mask)
 
-    def launch(self, job: str, partition: str | None = None, **selection: Any) -> str:
-        """Launch a run as a person does by hand, with the configuration that the pages show at first."""
-        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
-        told = self.pages.ask(
-            """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
-                __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }""",
-            run={
-                "selector": REPOSITORY | {"jobName": job} | selection,
-                "runConfigData": LOGGED,
-                "executionMetadata": {"tags": tags},
-            },
-        )["launchRun"]
-        assert told["__typename"] == "LaunchRunSuccess", told
-        run_id: str = told["run"]["runId"]
-        return run_id
-
     def finished(self, **runs: str) -> None:
-        """Wait for runs, by name."""
+        """Wait for runs and record their statuses, by name."""
         for name, run_id in runs.items():
-            self.lived.statuses[name] = self.pages.finished(run_id, 120)["status"]
+            self.evidence.statuses[name] = self.pages.finished(run_id, 120)["status"]
 
-    def ask_for_everything(self) -> None:
-        """Note what the pages show."""
+    def record_pages(self) -> None:
+        """Record everything that the pages show."""
         job = REPOSITORY | {"pipelineName": "power_minute"}
-        in_repository = {"repositoryLocationName": "aiseg2-pipeline", "repositoryName": "__repository__"}
-        for number, query in enumerate(_ASKED):
+        for number, query in enumerate(_QUERIES):
             text = query.replace("%(error)s", _ERROR) + (_FRAGMENT if "...E" in query else "")
-            variables = {
-                name: value for name, value in (("job", job), ("in", in_repository)) if f"${name}:" in text
-            }
-            told = self.pages.ask(text, **variables)
-            self.lived.told[f"pages {number}"] = json.dumps(told, ensure_ascii=False).encode()
-        for run_id in {run["runId"] for run in json.loads(self.lived.told["pages 0"])["runsOrError"]["results"]}:
+            variables = {name: value for name, value in (("job", job), ("in", REPOSITORY)) if f"${name}:" in text}
+            shown = json.dumps(self.pages.ask(text, **variables), ensure_ascii=False)
+            self.evidence.outputs[f"pages {number}"] = shown.encode()
+        for run_id in {
+            run["runId"] for run in json.loads(self.evidence.outputs["pages 0"])["runsOrError"]["results"]
+        }:
             file = requests.get(f"{self.pages.url}/download_debug/{run_id}", timeout=60)
-            self.lived.told[f"debug file {run_id}"] = file.content
+            self.evidence.outputs[f"debug file {run_id}"] = file.content
         for page in ("", "server_info", "graphql"):
-            shown = requests.get(f"{self.pages.url}/{page}", headers={"Accept": "text/html"}, timeout=60)
-            self.lived.told[f"/{page}"] = repr(shown.headers).encode() + shown.content
+            answer = requests.get(f"{self.pages.url}/{page}", headers={"Accept": "text/html"}, timeout=60)
+            self.evidence.outputs[f"/{page}"] = repr(answer.headers).encode() + answer.content
 
 
 def _listening_sockets() -> dict[str, str]:
@@ -226,7 +206,7 @@ def _listening_sockets() -> dict[str, str]:
             _, address, _, state, *more = line.split()
             if state == "0A":
                 host, port = address.split(":")
-                # Words of four bytes, each the wrong way round.
+                # Words of four bytes, each in little-endian order.
                 words = [bytes.fromhex(host[n : n + 8])[::-1] for n in range(0, len(host), 8)]
                 number = ".".join(map(str, words[0])) if name == "tcp" else b"".join(words).hex()
                 found[f"socket:[{more[5]}]"] = f"{number}:{int(port, 16)}"
@@ -237,45 +217,38 @@ def _listening_sockets() -> dict[str, str]:
     return found
 
 
-# What a page of another site can have a browser send, by what is done against it; PORT is that of the pages.
 _MUTATION = "mutation { setAutoMaterializePaused(paused: true) }"
+_QUERY = f"/graphql?query={quote(_MUTATION)}"
 _AS_JSON = json.dumps({"query": _MUTATION})
+_JSON = {"Content-Type": "application/json"}
+_FOREIGN = {"Origin": OTHER_SITE}
 _UPGRADE = {
     "Connection": "Upgrade",
     "Upgrade": "websocket",
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
 }
-FOREIGN: dict[str, tuple[str, str, dict[str, str], str]] = {
-    "an image": ("GET", f"/graphql?query={quote(_MUTATION)}", {"Accept": "image/*"}, ""),
-    "a form": ("POST", f"/graphql?query={quote(_MUTATION)}", {"Origin": SOMEBODY}, ""),
-    "a form of nobody": ("POST", f"/graphql?query={quote(_MUTATION)}", {"Origin": "null"}, ""),
-    "a script": ("POST", "/graphql", {"Origin": SOMEBODY, "Content-Type": "application/json"}, _AS_JSON),
+# Requests that a page of another site can make a browser send; PORT is that of the pages.
+CROSS_SITE: dict[str, tuple[str, str, dict[str, str], str]] = {
+    "an image": ("GET", _QUERY, {"Accept": "image/*"}, ""),
+    "a form": ("POST", _QUERY, _FOREIGN, ""),
+    "a form without an origin": ("POST", _QUERY, {"Origin": "null"}, ""),
+    "a script": ("POST", "/graphql", _FOREIGN | _JSON, _AS_JSON),
     "a simple request": (
         "POST",
         "/graphql",
-        {"Origin": SOMEBODY, "Content-Type": "text/plain; application/json"},
+        _FOREIGN | {"Content-Type": "text/plain; application/json"},
         _AS_JSON,
     ),
-    "another port": (
-        "POST",
-        "/graphql",
-        {"Origin": "http://127.0.0.1:1", "Content-Type": "application/json"},
-        _AS_JSON,
-    ),
-    "a report": ("POST", "/report_asset_materialization/power_readings", {"Origin": SOMEBODY}, ""),
-    "a WebSocket": (
-        "GET",
-        "/graphql",
-        {"Origin": SOMEBODY} | _UPGRADE,
-        "",
-    ),
-    "a rebound name": ("GET", "/", {"Host": "somebody.example:PORT"}, ""),
+    "another port": ("POST", "/graphql", {"Origin": "http://127.0.0.1:1"} | _JSON, _AS_JSON),
+    "a report": ("POST", "/report_asset_materialization/power_readings", _FOREIGN, ""),
+    "a WebSocket": ("GET", "/graphql", _FOREIGN | _UPGRADE, ""),
+    "a rebound name": ("GET", "/", {"Host": "other.example:PORT"}, ""),
 }
 
 
 def _answers(pages: Pages) -> Iterator[tuple[str, int]]:
-    """Send what a foreign page could, and then what our own sends."""
+    """Send the requests of a foreign page and those of our own; yield the status of each."""
     port = pages.url.rpartition(":")[2]
     own = {"Origin": pages.url, "Content-Type": "application/json"}
     socket = {"Origin": pages.url, "Sec-WebSocket-Protocol": "graphql-ws"} | _UPGRADE
@@ -284,7 +257,7 @@ def _answers(pages: Pages) -> Iterator[tuple[str, int]]:
         "our own WebSocket": ("GET", "/graphql", socket, ""),
         "localhost": ("GET", "/server_info", {"Host": f"localhost:{port}"}, ""),
     }
-    for name, (method, path, headers, body) in (FOREIGN | ours).items():
+    for name, (method, path, headers, body) in (CROSS_SITE | ours).items():
         connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)
         sent = {header: value.replace("PORT", port) for header, value in headers.items()}
         connection.request(method, path, body or None, sent)
@@ -293,8 +266,8 @@ def _answers(pages: Pages) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def _taking_service() -> Iterator[str]:
-    """Give the address of a service that takes every message."""
+def _messaging_service() -> Iterator[str]:
+    """Yield the address of a service that accepts every message."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -308,7 +281,7 @@ def _taking_service() -> Iterator[str]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"json://service:{quote(SERVICE_PASSWORD, safe='')}@127.0.0.1:{server.server_address[1]}/{TAKING_SERVICE}"
+        yield f"json://service:{quote(SERVICE_PASSWORD, safe='')}@127.0.0.1:{server.server_address[1]}/{ACCEPTING_SERVICE}"
         server.shutdown()
         thread.join()
 
@@ -336,115 +309,122 @@ def _settings(folder: Path, influx: Influx, device_port: int, **more: str) -> di
     }
 
 
-def live(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Lived:
-    """Live through everything once, with Dagster's history in SQLite; do something else while it waits for a device."""
-    lived = Lived(tmp_path)
-    lived.pipeline.mkdir()
+def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evidence:
+    """Run through everything once, with Dagster's history in SQLite; call `meanwhile` while a run waits for the device."""
+    evidence = Evidence(tmp_path)
+    evidence.pipeline.mkdir()
     device_port = int(two_free_ports()["AISEG2_UI_PORT"])
-    with _taking_service() as service, _influx(tmp_path) as influx:
+    with _messaging_service() as service, _influx(tmp_path) as influx:
         settings = _settings(
-            lived.pipeline, influx, device_port, AISEG2_ALERT_URLS=f"{service} json://127.0.0.1:1/{DEAF_SERVICE}"
+            evidence.pipeline,
+            influx,
+            device_port,
+            AISEG2_ALERT_URLS=f"{service} json://127.0.0.1:1/{UNREACHABLE_SERVICE}",
         )
-        lived.ui_port = settings["AISEG2_UI_PORT"]
-        with started(lived.pipeline, settings, umask=0) as pipeline:
-            guard = _Guard(pipeline, settings, lived)
+        evidence.ui_port = settings["AISEG2_UI_PORT"]
+        with started(evidence.pipeline, settings, umask=0) as pipeline:
+            recorder = _Recorder(pipeline, settings, evidence)
             try:
-                pipeline.wait(pipeline.pages.served, STARTED_WITHIN_S)
-                _without_a_device(guard, meanwhile)
+                pipeline.wait(pipeline.pages.served)
+                _without_a_device(recorder, meanwhile)
                 with running(port=device_port, user=DEVICE_USER, password=DEVICE_PASSWORD):
-                    _with_a_device(guard)
+                    _with_a_device(recorder)
                     influx.proxy.token = "another"
-                    guard.finished(refused_token=guard.pages.launch_minute())
-                    guard.commands(
+                    recorder.finished(refused_token=recorder.pages.launch_minute())
+                    recorder.commands(
                         "doctor", "remove --from 2026-01-01 --to 2026-01-02 --yes", case="refused token"
                     )
                     influx.proxy.token = None
                 with running(port=device_port, user=DEVICE_USER, password="another"):
-                    run_id = guard.pages.launch_minute()
-                    guard.commands("read", "doctor", case="refused login")
-                    guard.finished(refused_login=run_id)
-                guard.ask_for_everything()
-                lived.answers |= _answers(guard.pages)
+                    run_id = recorder.pages.launch_minute()
+                    recorder.commands("read", "doctor", case="refused login")
+                    recorder.finished(refused_login=run_id)
+                recorder.record_pages()
+                evidence.answers |= _answers(recorder.pages)
             finally:
-                guard.close()
-            lived.exit_code = pipeline.stop(signal.SIGINT)
-            lived.told["services"] = pipeline.log.read_bytes()
-    return lived
+                recorder.close()
+            evidence.exit_code = pipeline.stop(signal.SIGINT)
+            evidence.outputs["services"] = pipeline.log.read_bytes()
+    return evidence
 
 
-def _without_a_device(guard: _Guard, meanwhile: Callable[[], None]) -> None:
-    """Do what needs no device while a run looks for one in vain."""
-    unreachable = guard.pages.launch_minute()
+def _without_a_device(recorder: _Recorder, meanwhile: Callable[[], None]) -> None:
+    """Do what needs no device while a run tries to reach one."""
+    unreachable = recorder.pages.launch_minute()
     began = datetime.now(UTC)
     watched = {"watching_since": (began - timedelta(hours=2)).isoformat(), "seen_at": began.isoformat()}
     sensor = REPOSITORY | {"sensorName": "tell_the_household"}
-    told = guard.pages.ask(_TELL, sensor=sensor, cursor=json.dumps(watched))
-    guard.lived.told["alerts"] = json.dumps(told).encode()
-    guard.commands("health", "gaps", "resend", "report", "remove --from 2026-01-01 --to 2026-01-02 --yes")
-    guard.commands("read", case="broken alerts", AISEG2_ALERT_URLS=TAKING_SERVICE)
-    guard.commands("read", case="broken port", AISEG2_UI_PORT=DEVICE_PASSWORD)
-    guard.commands(
+    alerts = recorder.pages.ask(_EVALUATE_ALERTS, sensor=sensor, cursor=json.dumps(watched))
+    recorder.evidence.outputs["alerts"] = json.dumps(alerts).encode()
+    recorder.commands("health", "gaps", "resend", "report", "remove --from 2026-01-01 --to 2026-01-02 --yes")
+    recorder.commands("read", case="broken alerts", AISEG2_ALERT_URLS=ACCEPTING_SERVICE)
+    recorder.commands("read", case="broken port", AISEG2_UI_PORT=DEVICE_PASSWORD)
+    recorder.commands(
         "read",
         case="broken postgres",
         AISEG2_POSTGRES_URL=f"mysql://{quote(postgres_server.PASSWORD, safe='')}@127.0.0.1/db",
     )
     meanwhile()
-    guard.finished(unreachable=unreachable)
+    recorder.finished(unreachable=unreachable)
 
 
-def _with_a_device(guard: _Guard) -> None:
+def _with_a_device(recorder: _Recorder) -> None:
     now = datetime.now(UTC)
     today, yesterday = day_key(now), day_key(now - timedelta(days=1))
     clock = {"assetKey": {"path": ["power_readings"]}, "name": "device_clock"}
-    guard.finished(minute=guard.pages.launch_minute())
+    recorder.finished(minute=recorder.pages.launch_minute())
     by_hand = {
-        "check": guard.launch("__ASSET_JOB", assetSelection=[], assetCheckSelection=[clock]),
-        "materialized": guard.launch("__ASSET_JOB", hour_key(now), assetSelection=[{"path": ["influxdb_power"]}]),
-        "report": guard.launch("__ASSET_JOB", today, assetSelection=[{"path": ["daily_report"]}]),
+        name: recorder.pages.launch("__ASSET_JOB", partition, selection)
+        for name, partition, selection in (
+            ("check", "", {"assetSelection": [], "assetCheckSelection": [clock]}),
+            ("materialized", hour_key(now), {"assetSelection": [{"path": ["influxdb_power"]}]}),
+            ("report", today, {"assetSelection": [{"path": ["daily_report"]}]}),
+        )
     }
     some_hours = f"--from {yesterday} --to {yesterday}T01:59"
-    guard.commands("read", "doctor --alert", f"history {yesterday}", f"fill {some_hours}", f"report {today}")
-    guard.commands(f"remove {some_hours}")
-    guard.finished(**by_hand)
+    recorder.commands("read", "doctor --alert", f"history {yesterday}", f"fill {some_hours}", f"report {today}")
+    recorder.commands(f"remove {some_hours}")
+    recorder.finished(**by_hand)
 
 
-def live_on_postgres(tmp_path: Path, port: int) -> Lived:
-    """Take a reading with Dagster's history in the PostgreSQL on this port, into a folder that was there before."""
-    lived = Lived(tmp_path)
-    lived.data.mkdir(parents=True)
-    lived.data.chmod(0o755)
+def run_on_postgres(tmp_path: Path, port: int) -> Evidence:
+    """Take a reading with Dagster's history in the PostgreSQL on this port, into a data directory that exists already."""
+    evidence = Evidence(tmp_path)
+    evidence.data.mkdir(parents=True)
+    evidence.data.chmod(0o755)
     device_port = int(two_free_ports()["AISEG2_UI_PORT"])
     url = postgres_server.address(port)
     with (
         _influx(tmp_path) as influx,
         running(port=device_port, user=DEVICE_USER, password=DEVICE_PASSWORD),
         started(
-            lived.pipeline, settings := _settings(lived.pipeline, influx, device_port, AISEG2_POSTGRES_URL=url)
+            evidence.pipeline,
+            settings := _settings(evidence.pipeline, influx, device_port, AISEG2_POSTGRES_URL=url),
         ) as pipeline,
     ):
-        guard = _Guard(pipeline, settings, lived)
+        recorder = _Recorder(pipeline, settings, evidence)
         try:
-            pipeline.wait(pipeline.pages.served, STARTED_WITHIN_S)
-            guard.finished(minute=guard.pages.launch_minute())
-            guard.commands("health")
+            pipeline.wait(pipeline.pages.served)
+            recorder.finished(minute=recorder.pages.launch_minute())
+            recorder.commands("health")
             away = url.replace(str(port), "1")
-            guard.commands("health", case="broken postgres", AISEG2_POSTGRES_URL=away)
-            # Not on the port of the pages, and on data of its own.
+            recorder.commands("health", case="broken postgres", AISEG2_POSTGRES_URL=away)
+            # With a data directory of its own and without pages, so that neither is in use.
             elsewhere = {"AISEG2_UI": "0", "AISEG2_DATA_DIR": "elsewhere"}
-            guard.commands("run", case="broken postgres", AISEG2_POSTGRES_URL=away, **elsewhere)
-            guard.ask_for_everything()
+            recorder.commands("run", case="broken postgres", AISEG2_POSTGRES_URL=away, **elsewhere)
+            recorder.record_pages()
         finally:
-            guard.close()
-        lived.exit_code = pipeline.stop(signal.SIGINT)
-        lived.told["services"] = pipeline.log.read_bytes()
+            recorder.close()
+        evidence.exit_code = pipeline.stop(signal.SIGINT)
+        evidence.outputs["services"] = pipeline.log.read_bytes()
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg2:", 1))
     with engine.connect() as connection:
         tables = sqlalchemy.inspect(engine).get_table_names()
         for table in tables:
             rows = connection.execute(sqlalchemy.table(table, sqlalchemy.literal_column("*")).select())
             values = (value for row in rows for value in row)
-            lived.told[f"table {table}"] = b"\n".join(
+            evidence.outputs[f"table {table}"] = b"\n".join(
                 bytes(value) if isinstance(value, memoryview) else str(value).encode() for value in values
             )
     engine.dispose()
-    return lived
+    return evidence

@@ -1,4 +1,4 @@
-"""A whole pipeline as real processes, in a folder and a home of its own, and its pages as a browser uses them."""
+"""Run a whole pipeline as real processes in a folder of its own, and use its pages as a browser does."""
 
 import os
 import re
@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from aiseg2_pipeline.ingest.power import READINGS_END_S
@@ -21,11 +22,14 @@ from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.orchestration.jobs import LOGGED
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG
 
 COMMAND = [sys.executable, "-m", "aiseg2_pipeline.cli"]
 PROC = Path("/proc")
-# Generous, because only a failing test waits for the end of it.
+needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are inspected in /proc")
+REPOSITORY = {"repositoryLocationName": "aiseg2-pipeline", "repositoryName": "__repository__"}
+# Generous, because only a failing test waits that long.
 STARTED_WITHIN_S = 60
 STOPPED_WITHIN_S = 60
 RUN_STARTED_WITHIN = timedelta(seconds=10)
@@ -51,9 +55,9 @@ class Pages:
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = requests.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=30)
-        told: dict[str, Any] = answer.json()
-        assert "errors" not in told, told
-        data: dict[str, Any] = told["data"]
+        content: dict[str, Any] = answer.json()
+        assert "errors" not in content, content
+        data: dict[str, Any] = content["data"]
         return data
 
     def served(self) -> bool:
@@ -63,35 +67,26 @@ class Pages:
             return False
 
     def runs(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask(_RUNS)["runsOrError"]["results"]
-        return found
+        runs: list[dict[str, Any]] = self.ask(_RUNS)["runsOrError"]["results"]
+        return runs
 
-    def launch(self, job: str, partition: str, **tags: str) -> str:
+    def launch(
+        self, job: str, partition: str = "", selection: Mapping[str, Any] | None = None, /, **tags: str
+    ) -> str:
         """Launch a run as the pages do; return its id."""
+        if partition:
+            tags["dagster/partition"] = partition
         parameters = {
-            "selector": {
-                "repositoryLocationName": "aiseg2-pipeline",
-                "repositoryName": "__repository__",
-                "jobName": job,
-            },
+            "selector": REPOSITORY | {"jobName": job} | dict(selection or {}),
             "runConfigData": LOGGED,
-            "executionMetadata": {
-                "tags": [
-                    {"key": key, "value": value} for key, value in {"dagster/partition": partition, **tags}.items()
-                ]
-            },
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
         }
         return _launched(self.ask(_LAUNCH, parameters=parameters)["launchRun"])
 
     def materialize(self, asset: str, partition: str) -> str:
-        """Materialize a partition as the button of the pages does; return the run's id."""
+        """Materialize a partition of an asset as its button does, which sends no configuration; return the run's id."""
         parameters = {
-            "selector": {
-                "repositoryLocationName": "aiseg2-pipeline",
-                "repositoryName": "__repository__",
-                "jobName": "__ASSET_JOB",
-                "assetSelection": [{"path": [asset]}],
-            },
+            "selector": REPOSITORY | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]},
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
         }
         return _launched(self.ask(_LAUNCH, parameters=parameters)["launchRun"])
@@ -102,57 +97,54 @@ class Pages:
         return _launched(self.ask(_EXECUTE_AGAIN, parameters=parameters)["launchRunReexecution"])
 
     def launch_minute(self, lasting_s: float = 0) -> str:
-        """Launch a minute's run that waits so many seconds for the second of its two readings; return its id.
-
-        0 leaves the second one out.
-        """
+        """Launch a minute's run that waits `lasting_s` for the second of its two readings (0: none); return its id."""
         now = datetime.now(UTC)
         soon = now + RUN_STARTED_WITHIN
         if hour_of(soon) != hour_of(now):
-            # A run reads only in the hour it is for.
+            # A run reads only in the hour of its partition.
             time.sleep((hour_of(soon) - now).total_seconds())
             now = datetime.now(UTC)
         minute = now + timedelta(seconds=2 * lasting_s - READINGS_END_S)
         return self.launch("power_minute", hour_key(now), **{MINUTE_TAG: minute.isoformat()})
 
     def terminate(self, run_id: str) -> None:
-        told = self.ask(_TERMINATE, id=run_id)["terminateRun"]
-        assert told["__typename"] == "TerminateRunSuccess", told
+        answer = self.ask(_TERMINATE, id=run_id)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
 
     def run(self, run_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.ask(_RUN, id=run_id)["runOrError"]
-        return found
+        run: dict[str, Any] = self.ask(_RUN, id=run_id)["runOrError"]
+        return run
 
     def finished(self, run_id: str, within_s: float = 60) -> dict[str, Any]:
         """Return the run once it has ended."""
         return self._once(run_id, lambda run: run["status"] in FINISHED, within_s)
 
     def process_in(self, run_id: str) -> int:
-        """Return the process id of the run once its first step goes."""
-        run = self._once(run_id, lambda run: "ExecutionStepStartEvent" in kinds(run), 60)
+        """Return the process id of the run once its first step has started."""
+        run = self._once(run_id, lambda run: "ExecutionStepStartEvent" in event_types(run), 60)
         return process_of(run)
 
-    def _once(self, run_id: str, what: Callable[[dict[str, Any]], bool], within_s: float) -> dict[str, Any]:
+    def _once(self, run_id: str, condition: Callable[[dict[str, Any]], bool], within_s: float) -> dict[str, Any]:
         end = time.monotonic() + within_s
-        while not what(run := self.run(run_id)):
+        while not condition(run := self.run(run_id)):
             assert time.monotonic() < end, run
             time.sleep(0.05)
         return run
 
 
-def _launched(told: dict[str, Any]) -> str:
-    assert told["__typename"] == "LaunchRunSuccess", told
-    run_id: str = told["run"]["runId"]
+def _launched(answer: dict[str, Any]) -> str:
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    run_id: str = answer["run"]["runId"]
     return run_id
 
 
-def kinds(run: dict[str, Any]) -> list[str]:
-    """Return the kinds of the run's events."""
+def event_types(run: dict[str, Any]) -> list[str]:
+    """Return the types of the run's events."""
     return [event["__typename"] for event in run["eventConnection"]["events"]]
 
 
 def process_of(run: dict[str, Any]) -> int:
-    """Return the process id that the run's events tell."""
+    """Return the process id in the run's events."""
     messages = "\n".join(event.get("message", "") for event in run["eventConnection"]["events"])
     (pid,) = re.findall(r"^Started process for run \(pid: ([0-9]+)\)", messages, re.MULTILINE)
     return int(pid)
@@ -160,7 +152,7 @@ def process_of(run: dict[str, Any]) -> int:
 
 @dataclass
 class Pipeline:
-    """A pipeline that was started in a folder of its own, with a home of its own that marks all its processes."""
+    """A started pipeline in a folder of its own; its home directory identifies all its processes."""
 
     process: subprocess.Popen[bytes]
     folder: Path
@@ -173,10 +165,7 @@ class Pipeline:
         return self.log.read_text(encoding="utf-8")
 
     def processes(self, holding: str = "") -> list[int]:
-        """Return the ids of all processes that it started, itself included, with this in the command line.
-
-        None where there is no /proc.
-        """
+        """Return the ids of its processes, itself included, with this text in the command line; [] without /proc."""
         mark = os.fsencode(f"HOME={self.home}")
         found = []
         for path in PROC.glob("[0-9]*/environ"):
@@ -193,16 +182,20 @@ class Pipeline:
         """Return the names of the services that were started."""
         return set(re.findall(r"^[0-9:]+ system +\| (\S+) started \(pid=", self.output, re.MULTILINE))
 
-    def wait(self, what: Callable[[], bool], seconds: float) -> None:
-        """Return once `what` holds; fail when it does not in time, or the pipeline has ended."""
+    def times(self) -> set[datetime]:
+        """Return the times of the live readings in the store."""
+        return {time for path in self.folder.rglob("readings.sqlite") for time in live_times(path)}
+
+    def wait(self, condition: Callable[[], bool], seconds: float = STARTED_WITHIN_S) -> None:
+        """Return once the condition holds; fail when it does not in time, or the pipeline has ended."""
         end = time.monotonic() + seconds
-        while not what():
+        while not condition():
             assert time.monotonic() < end, self.output
             assert self.process.poll() is None, self.output
             time.sleep(0.1)
 
     def stop(self, number: signal.Signals) -> int:
-        """Signal the foreground processes, as a terminal does; return the exit code once all have ended."""
+        """Send a signal to the process group, as a terminal does; return the exit code once all have ended."""
         os.killpg(self.process.pid, number)
         code = self.process.wait(STOPPED_WITHIN_S)
         end = time.monotonic() + STOPPED_WITHIN_S
@@ -210,6 +203,13 @@ class Pipeline:
             assert time.monotonic() < end, self.output
             time.sleep(0.1)
         return code
+
+
+def live_times(path: Path) -> set[datetime]:
+    """Return the times of the live readings in a store."""
+    with Store.open(path) as store:
+        table = store.read(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+    return set(table.loc[table["interval_s"] == 0, "time"])
 
 
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
@@ -222,10 +222,7 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 def started(
     tmp_path: Path, settings: Mapping[str, str], command: str = "run", umask: int = 0o022
 ) -> Iterator[Pipeline]:
-    """Give the pipeline (or another command of its kind) that was just started; nothing of it is left afterwards.
-
-    Where one ran before in this folder, this is its next start.
-    """
+    """Start the pipeline, or `ui`, in a folder that an earlier start may have used; kill all its processes at the end."""
     folder, home, log = tmp_path / "a folder", tmp_path / f"home of {command}", tmp_path / f"{command}.log"
     folder.mkdir(exist_ok=True)
     home.mkdir(exist_ok=True)
@@ -258,7 +255,7 @@ def two_free_ports() -> dict[str, str]:
 
 
 def refusal(folder: Path, settings: Mapping[str, str], command: str = "run") -> str:
-    """Return the sentence with which it refuses to start, which must be all that it says."""
+    """Return the one sentence with which the command refuses to start."""
     ended = subprocess.run(  # noqa: S603 - our own command
         [*COMMAND, command],
         cwd=folder,

@@ -1,7 +1,7 @@
-"""Looks for secrets in all that a pipeline leaves behind: in every spelling that a program might give them.
+"""Search the files and output of a pipeline for secrets, in every encoding that a program might use.
 
-A secret is searched for as it stands, and as an address, JSON, HTML, Python, hexadecimal or Base64 would write it. What it is
-searched in is opened first: databases value by value, and compressed or Base64 text within anything.
+A secret is searched for as plain text and as URLs, JSON, HTML, Python, hexadecimal or Base64 encode it. Databases are
+read value by value; compressed data, and Base64 of it, is decompressed.
 """
 
 import base64
@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-# What zlib and gzip start with, whatever the level.
+# The first bytes of zlib (at any level) and of gzip.
 _COMPRESSED = re.compile(rb"\x78[\x01\x5e\x9c\xda]|\x1f\x8b\x08")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
 _SQLITE = b"SQLite format 3\0"
@@ -23,8 +23,8 @@ _DEPTH = 4
 _ZLIB_OR_GZIP = zlib.MAX_WBITS | 32
 
 
-def spellings(secret: str) -> set[bytes]:
-    """Return the ways in which text can hold the secret."""
+def encodings(secret: str) -> set[bytes]:
+    """Return the byte strings as which data can hold the secret."""
     raw = secret.encode()
     texts = {
         secret,
@@ -35,11 +35,11 @@ def spellings(secret: str) -> set[bytes]:
         repr(secret)[1:-1],
     }
     texts |= {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
-    # JSON within JSON, as a message within an event.
+    # JSON within JSON, such as a message within an event.
     texts |= {json.dumps(text)[1:-1] for text in tuple(texts)}
     found = {text.encode() for text in texts} | {raw.hex().encode(), raw.hex().upper().encode()}
     for before in range(3):
-        # Where a secret starts within three bytes decides how it looks; its first and last character also hold a neighbour's bits.
+        # The encoding depends on the offset within three bytes; its first and last character also hold bits of neighbours.
         whole = base64.b64encode(bytes(before) + raw)
         inner = whole[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
         found |= {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
@@ -47,21 +47,20 @@ def spellings(secret: str) -> set[bytes]:
 
 
 def found_in(data: bytes, secrets: Iterable[str]) -> set[str]:
-    """Return which of the secrets the data holds, in any spelling, at any depth."""
-    by_secret = {secret: spellings(secret) for secret in secrets}
+    """Return which of the secrets the data holds, in any encoding, at any depth of compression."""
     layers = list(_layers(data, _DEPTH))
-    return {secret for secret, ways in by_secret.items() if any(way in layer for layer in layers for way in ways)}
+    return {secret for secret in secrets if any(text in layer for text in encodings(secret) for layer in layers)}
 
 
 def found_in_folder(folder: Path, secrets: Iterable[str]) -> dict[str, set[str]]:
-    """Return the secrets found in each file (or name of one) below a folder that holds any."""
+    """Return the secrets in the content and the name of each file below a folder, by path."""
     secrets = tuple(secrets)
     found = {}
     for path in sorted(folder.rglob("*")):
         data = str(path.relative_to(folder)).encode() + b"\n"
         if path.is_file():
             content = path.read_bytes()
-            # A value can lie in pieces in the file, and what was deleted is there alone.
+            # SQLite can split a long value; deleted values are only in the raw content.
             values = b"\n".join(_values(path)) if content.startswith(_SQLITE) else b""
             data += content + b"\n" + values
         if here := found_in(data, secrets):
@@ -74,12 +73,12 @@ def _values(path: Path) -> Iterator[bytes]:
         connection.text_factory = bytes
         tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         for (table,) in tables:
-            for row in connection.execute(f'SELECT * FROM "{table.decode()}"'):  # noqa: S608 - a name out of the file itself
+            for row in connection.execute(f'SELECT * FROM "{table.decode()}"'):  # noqa: S608 - a name from the file itself
                 yield from (value for value in row if isinstance(value, bytes))
 
 
 def _layers(data: bytes, depth: int) -> Iterator[bytes]:
-    """Yield the data, and what is compressed or Base64 within it."""
+    """Yield the data, and the decompressed data within it."""
     yield data
     if depth:
         for start in _COMPRESSED.finditer(data):
@@ -93,11 +92,8 @@ def _layers(data: bytes, depth: int) -> Iterator[bytes]:
 
 
 def _decompressed(data: bytes) -> bytes:
-    """Return what a stream at the start of the data holds, as far as it can be read; nothing where there is none."""
-    reader = zlib.decompressobj(_ZLIB_OR_GZIP)
-    found = b""
+    """Return the content of a compressed stream at the start of the data; empty where there is none."""
     try:
-        found = reader.decompress(data, 1 << 26)
+        return zlib.decompressobj(_ZLIB_OR_GZIP).decompress(data, 1 << 26)
     except zlib.error:
         return b""
-    return found

@@ -1,0 +1,97 @@
+"""The memory of services that run for years stays constant, and repeated errors of Dagster are logged rarely."""
+
+import atexit
+import gc
+import logging
+import sqlite3
+import time
+from collections import deque
+
+import alembic.util
+import dagster._core.storage.sql
+import pytest
+from alembic.script import ScriptDirectory
+from dagster._core.storage.sql import get_alembic_config
+
+from aiseg2_pipeline.runtime import dagster_tuning
+from aiseg2_pipeline.runtime.dagster_tuning import RateLimitedLogger
+
+CREATED, IN_USE, AT_MOST = 400_000, 20_000, 150_000
+IMPORTED = 1_000_000
+
+
+def test_storages_created_again_register_nothing_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Restored after the test.
+    monkeypatch.setattr(alembic.util, "coerce_resource_to_filename", alembic.util.coerce_resource_to_filename)
+    dagster_tuning.cache_alembic_filenames()
+    config = get_alembic_config(dagster._core.storage.sql.__file__)  # noqa: SLF001 - Dagster's own
+    ScriptDirectory.from_config(config)
+    before = atexit._ncallbacks()  # noqa: SLF001 - there is no public count
+    ScriptDirectory.from_config(config)
+    assert atexit._ncallbacks() == before  # noqa: SLF001 - as above
+    # Another version of alembic is left unchanged.
+    monkeypatch.delattr(alembic.util, "coerce_resource_to_filename")
+    dagster_tuning.cache_alembic_filenames()
+    assert not hasattr(alembic.util, "coerce_resource_to_filename")
+
+
+class Cycle:
+    """An object that only the garbage collector can free."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        Cycle.alive += 1
+        self.itself = self
+
+    def __del__(self) -> None:
+        Cycle.alive -= 1
+
+
+def test_garbage_is_collected_early_whatever_has_been_imported() -> None:
+    imported = [[n] for n in range(IMPORTED)]
+    dagster_tuning.freeze_imported_objects()
+    try:
+        # Objects are released when they are old enough for full collections only.
+        in_use: deque[Cycle] = deque(maxlen=IN_USE)
+        most = 0
+        for _ in range(CREATED):
+            in_use.append(Cycle())
+            most = max(most, Cycle.alive)
+    finally:
+        gc.unfreeze()
+    assert most < AT_MOST
+    assert len(imported) == IMPORTED
+
+
+@pytest.fixture
+def daemon_log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
+    """A logger as the daemon's parts have one, without a history."""
+    monkeypatch.setattr(RateLimitedLogger, "_logged_at", {})
+    logger = RateLimitedLogger("dagster.daemon.SensorDaemon")
+    logger.addHandler(caplog.handler)
+    return logger
+
+
+def test_a_repeated_error_is_logged_once_a_minute_and_a_warning_always(
+    daemon_log: logging.Logger, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for log in (daemon_log.error, daemon_log.error, daemon_log.warning, daemon_log.warning):
+        log("Something is wrong.")
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING", "WARNING"]
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    daemon_log.error("Something is wrong.")
+    assert len(caplog.records) == 4
+
+
+@pytest.mark.parametrize("reason", ["database or disk is full", "disk I/O error"])
+def test_an_error_of_the_disk_is_logged_in_a_sentence_without_a_stack(
+    reason: str, daemon_log: logging.Logger, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon_log.error("Failed to add heartbeat:\nOperationalError: %s\nStack Trace:\n…", reason)
+    daemon_log.error("SensorDaemon caught an error", exc_info=sqlite3.OperationalError(reason))
+    (message,) = caplog.messages
+    assert f"({reason})" in message
+    assert "free space" in message
+    assert "Stack" not in caplog.text
