@@ -58,7 +58,6 @@ class Tables(NamedTuple):
 
     events: "db.Table"
     evaluations: "db.Table"
-    ticks: "db.Table"
 
 
 def serve_code() -> None:
@@ -111,7 +110,6 @@ def tables() -> Tables:
     return Tables(
         _private(events, "SqlEventLogStorageTable"),
         _private(events, "AssetCheckExecutionsTable"),
-        _private("dagster._core.storage.schedules.schema", "JobTickTable"),
     )
 
 

@@ -1,11 +1,11 @@
-"""The asset checks: of the newest reading, and of the record and the device's energy as a whole.
+"""The asset checks: of the newest reading, and of all stored hours and the device's energy.
 
-A minute run evaluates the checks of its reading itself, without a step of their own. Which minutes are missing belongs
-in `gaps`.
+A minute run evaluates the checks of its reading itself, without a step for each. Which minutes are missing belongs in `gaps`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import pandas as pd
 from dagster import (
@@ -15,7 +15,7 @@ from dagster import (
     AssetChecksDefinition,
     AssetCheckSeverity,
     AssetCheckSpec,
-    Failure,
+    AssetKey,
     MetadataValue,
     multi_asset_check,
 )
@@ -29,16 +29,16 @@ from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.find import Hour, hours_between
 from aiseg2_pipeline.japan_time import DAY, TOKYO, hour_of
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.store.database import StoreError
 
 # The total is shown in steps of 0.1 kW; each circuit is rounded to 1 W.
 ROUNDING_TOTAL_W = 50.0
 ROUNDING_CIRCUIT_W = 0.5
-# The circuits' page is asked for after the flow: in between, something may have been switched on.
+# The circuits' page is read after the flow: in between, a device may have been switched on.
 BETWEEN_PAGES_SHARE = 0.1
 
 WITHIN_TOTAL = AssetCheckSpec(
@@ -87,7 +87,7 @@ def evaluate(
     circuits: Sequence[Circuit] | None,
     future: Sequence[datetime],
 ) -> Iterator[AssetCheckResult]:
-    """Yield a result for each check that can be judged by what is known of one reading.
+    """Yield a result for each check that one reading allows.
 
     `table` is the reading's frame, `circuits` the registered ones, `future` the stored times later than now.
     """
@@ -97,24 +97,20 @@ def evaluate(
         yield _within_total(usage, float(consumption_kw.iloc[0]))
     if clock_offset_s is not None:
         agree = abs(clock_offset_s) <= CLOCKS_AGREE_S
-        yield AssetCheckResult(
-            asset_key=POWER_READINGS,
-            check_name=CLOCK.name,
+        yield _result(
+            CLOCK.name,
             passed=agree,
-            severity=AssetCheckSeverity.WARN,
             description=f"The AiSEG2 is {abs(clock_offset_s):.0f} s {'ahead of' if clock_offset_s > 0 else 'behind'} this machine."
-            # Dagster keeps each description six times, every minute: advice only where it is needed.
+            # Dagster stores each description six times a minute: no advice while the check passes.
             + ("" if agree else " Set the device's clock, and NTP on this machine."),
             metadata={"device_minus_host_s": clock_offset_s},
         )
     if circuits is not None:
         shown = {circuit_key(name) for name in usage["name"]}
         missing = sorted({circuit.name for circuit in circuits if circuit_key(circuit.name) not in shown})
-        yield AssetCheckResult(
-            asset_key=POWER_READINGS,
-            check_name=ALL_CIRCUITS.name,
+        yield _result(
+            ALL_CIRCUITS.name,
             passed=not missing,
-            severity=AssetCheckSeverity.WARN,
             description=f"Without a reading are {', '.join(missing)}: look whether the AiSEG2's own page of circuits shows them."
             if missing
             else "All are there.",
@@ -124,7 +120,7 @@ def evaluate(
 
 
 def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
-    """Return the result as an event, for a run whose steps are not the check's own."""
+    """Return the result as an event, for a run that has no step for the check."""
     return AssetCheckEvaluation(
         asset_key=result.asset_key or POWER_READINGS,
         check_name=str(result.check_name),
@@ -136,7 +132,7 @@ def as_evaluation(result: AssetCheckResult) -> AssetCheckEvaluation:
 
 
 def newest_reading_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
-    """Return the checks as a person runs them: on the newest reading in the store and the device's clock now."""
+    """Return the checks that a person runs on the newest stored reading and the device's clock now."""
 
     @multi_asset_check(
         name="newest_reading", specs=list(SPECS), can_subset=True, description="Checks the newest stored reading."
@@ -145,11 +141,10 @@ def newest_reading_check(clock: Callable[[], datetime]) -> AssetChecksDefinition
         context: AssetCheckExecutionContext, device: Aiseg2Device, store: ReadingsStore
     ) -> Iterator[AssetCheckResult]:
         now = clock()
-        try:
-            with store.open() as opened:
-                table, circuits, future = _newest(opened, now)
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
+        with failures(), store.open() as opened:
+            last = opened.last_time() or now
+            table = opened.read(last, last + timedelta(seconds=1))
+            circuits, future = opened.circuits_at(last), opened.times_after(now)
         offset_s = None
         try:
             with device.client(clock) as client:
@@ -157,36 +152,31 @@ def newest_reading_check(clock: Callable[[], datetime]) -> AssetChecksDefinition
                 offset_s = client.clock_offset_s
         except Aiseg2Error as error:
             context.log.warning(str(error))
-        judged = {
+        results = {
             str(result.check_name): result
             for result in evaluate(table, clock_offset_s=offset_s, circuits=circuits or None, future=future)
         }
         for key in context.selected_asset_check_keys:
-            yield judged.get(key.name) or AssetCheckResult(
-                asset_key=POWER_READINGS,
-                check_name=key.name,
+            yield results.get(key.name) or _result(
+                key.name,
                 passed=False,
-                severity=AssetCheckSeverity.WARN,
                 description="Cannot be judged now, because there is no reading or the device does not answer: run `aiseg2-pipeline doctor`.",
             )
 
     return newest_reading
 
 
-def _newest(store: Store, now: datetime) -> tuple[pd.DataFrame, list[Circuit], list[datetime]]:
-    last = store.last_time() or now
-    return store.read(last, last + timedelta(seconds=1)), store.circuits_at(last), store.times_after(now)
+def _result(name: str, *, asset: AssetKey = POWER_READINGS, **more: Any) -> AssetCheckResult:
+    return AssetCheckResult(asset_key=asset, check_name=name, severity=AssetCheckSeverity.WARN, **more)
 
 
 def _within_total(usage: pd.DataFrame, consumption_kw: float) -> AssetCheckResult:
     circuits_w = float(usage["value"].sum())
     total_w = consumption_kw * 1000
     allowed_w = total_w * (1 + BETWEEN_PAGES_SHARE) + ROUNDING_TOTAL_W + ROUNDING_CIRCUIT_W * len(usage)
-    return AssetCheckResult(
-        asset_key=POWER_READINGS,
-        check_name=WITHIN_TOTAL.name,
+    return _result(
+        WITHIN_TOTAL.name,
         passed=circuits_w <= allowed_w,
-        severity=AssetCheckSeverity.WARN,
         description=f"Circuits {circuits_w:.0f} W of {total_w:.0f} W in all."
         + (
             ""
@@ -207,33 +197,29 @@ def _no_future(future: Sequence[datetime]) -> AssetCheckResult:
             f"{len(future)} stored times from {first} to {last} are later than now: the clock of this machine was ahead. "
             f"Remove them with: aiseg2-pipeline remove --from {first} --to {last}"
         )
-    return AssetCheckResult(
-        asset_key=POWER_READINGS,
-        check_name=NO_FUTURE.name,
+    return _result(
+        NO_FUTURE.name,
         passed=not future,
-        severity=AssetCheckSeverity.WARN,
         description=description,
         metadata={"times": len(future)},
     )
 
 
 def recent_hours(store: Store, now: datetime) -> list[Hour]:
-    """Return the hours of the last 35 days that have ended; those before the first reading are no gap."""
+    """Return the ended hours of the last 35 days, from the first reading on."""
     start = hour_of(now - LOOK_BACK)
     began = store.live_near(start)
     return [] if began is None else hours_between(store, max(start, hour_of(began)), now, now)
 
 
 def completeness(hours: Sequence[Hour]) -> AssetCheckResult:
-    """Return whether the hours have all their minutes, naming those that have not."""
+    """Return whether the hours have all their minutes, with the names of those that do not."""
     missing = [hour for hour in hours if hour.missing]
     named = ", ".join(hour_key(hour.start) for hour in missing[:NAMED_HOURS])
     more = f" and {len(missing) - NAMED_HOURS} more" if len(missing) > NAMED_HOURS else ""
-    return AssetCheckResult(
-        asset_key=POWER_READINGS,
-        check_name=COMPLETE.name,
+    return _result(
+        COMPLETE.name,
         passed=not missing,
-        severity=AssetCheckSeverity.WARN,
         description=f"Minutes are missing in the hours {named}{more}: run `aiseg2-pipeline gaps`, which says what can be filled."
         if missing
         else "Nothing is missing.",
@@ -247,7 +233,7 @@ def completeness(hours: Sequence[Hour]) -> AssetCheckResult:
 
 
 def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
-    """Return whether an energy frame's hours add up; None where that cannot be judged."""
+    """Return whether the hours of an energy frame add up; None if values are missing or the home has storage."""
     hourly = energy[energy["interval_s"] == HOUR_S].pivot_table(
         index="time", columns="kind", values="value", aggfunc="sum"
     )
@@ -264,11 +250,10 @@ def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
     named = ", ".join(
         f"{hour_key(hour)} ({wrong[hour]:.0f} Wh)" for hour in pd.DatetimeIndex(wrong.index)[:NAMED_HOURS]
     )
-    return AssetCheckResult(
-        asset_key=ENERGY_HISTORY,
-        check_name=BALANCED.name,
+    return _result(
+        BALANCED.name,
+        asset=ENERGY_HISTORY,
         passed=wrong.empty,
-        severity=AssetCheckSeverity.WARN,
         description=f"These hours do not add up: {named}; look whether a device that is not measured feeds the home."
         if len(wrong)
         else "All hours add up.",
@@ -277,7 +262,7 @@ def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
 
 
 def record_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
-    """Return the checks as a person runs them, over the last 35 days of the stores."""
+    """Return the checks that a person runs over the last 35 days of the stores."""
 
     @multi_asset_check(
         name="record",
@@ -287,19 +272,16 @@ def record_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
     )
     def record(context: AssetCheckExecutionContext, store: ReadingsStore) -> Iterator[AssetCheckResult]:
         now = clock()
-        try:
-            with store.open() as readings, store.open_energy() as energy:
-                complete = completeness(recent_hours(readings, now))
-                balanced = balance(energy.read(now - LOOK_BACK, now + DAY))
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
+        with failures(), store.open() as readings, store.open_energy() as energy:
+            complete = completeness(recent_hours(readings, now))
+            balanced = balance(energy.read(now - LOOK_BACK, now + DAY))
         for key in context.selected_asset_check_keys:
             if key.name == COMPLETE.name:
                 yield complete
             else:
-                yield balanced or AssetCheckResult(
-                    asset_key=ENERGY_HISTORY,
-                    check_name=BALANCED.name,
+                yield balanced or _result(
+                    BALANCED.name,
+                    asset=ENERGY_HISTORY,
                     passed=True,
                     description="Not judged: there is no energy yet, or the home has storage or a fuel cell.",
                 )

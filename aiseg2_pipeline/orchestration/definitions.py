@@ -1,4 +1,4 @@
-"""Puts the definitions together, from settings and a clock. Nothing is opened here and nothing is global."""
+"""Build the definitions from settings and a clock, without opening a file or connection and without global state."""
 
 import warnings
 from collections.abc import Callable

@@ -1,55 +1,49 @@
-"""The IO managers: an asset's frame is stored in its store, and loaded from it for any range of partitions.
+"""The IO managers: they store an asset's frame, and load it for any range of partitions.
 
-They are the only way of a frame between assets, so that somebody's own downstream asset gets a DataFrame as well.
+Frames pass between assets in no other way, so that a person's own downstream asset gets a DataFrame as well.
 """
 
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
-from dagster import ConfigurableIOManager, Failure, InputContext, OutputContext
+from dagster import ConfigurableIOManager, InputContext, OutputContext
 from pydantic import Field
 
 from aiseg2_pipeline.frames.readings import frame
 from aiseg2_pipeline.logs import log_warning
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.store import ClimateStore, EnergyStore, Store
-from aiseg2_pipeline.store.database import StoreError
 
 
 class StoreIOManager(ConfigurableIOManager):
-    """Keeps the frames of an asset in the store, and gives them back by partition range."""
+    """Store the frames of an asset, and load them by partition range."""
 
     path: str = Field(description="The SQLite file, under AISEG2_DATA_DIR.")
 
     _store: ClassVar[type[Store]] = Store
 
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:  # noqa: ARG002 - Dagster's signature
-        """Upsert the frame; rows that are there already and equal keep their version."""
-        try:
-            with self._store.open(Path(self.path), log_warning) as store:
-                store.upsert(obj)
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
+        """Upsert the frame; a stored row that is equal keeps its version."""
+        with failures(), self._store.open(Path(self.path), log_warning) as store:
+            store.upsert(obj)
 
     def load_input(self, context: InputContext) -> pd.DataFrame:
-        """Return all rows of the partitions asked for, in one frame."""
+        """Return all rows of the requested partitions in one frame."""
         if not context.has_asset_partitions:
             return frame([], self._store.shape)
         window = context.asset_partitions_time_window
-        try:
-            with self._store.open(Path(self.path), log_warning) as store:
-                return store.read(window.start, window.end)
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
+        with failures(), self._store.open(Path(self.path), log_warning) as store:
+            return store.read(window.start, window.end)
 
 
 class EnergyIOManager(StoreIOManager):
-    """The same for energy frames."""
+    """Store and load energy frames."""
 
     _store: ClassVar[type[Store]] = EnergyStore
 
 
 class ClimateIOManager(StoreIOManager):
-    """The same for climate frames."""
+    """Store and load climate frames."""
 
     _store: ClassVar[type[Store]] = ClimateStore

@@ -1,4 +1,4 @@
-"""The jobs on assets, and what all jobs have in common. When they run belongs in `schedules` and `sensors`.
+"""The jobs on assets, and the tags and config that all jobs share. When they run belongs in `schedules` and `sensors`.
 
 The jobs on Dagster's own history are in `maintenance`.
 """
@@ -19,13 +19,13 @@ from aiseg2_pipeline.orchestration.keys import (
 )
 from aiseg2_pipeline.tags import BACKGROUND_TAG, PENDING_TAG
 
-# Readings to second 50, ten seconds of write-out, and what starting takes. Run monitoring ends a run at this age.
+# Readings until second 50, ten seconds of write-out, and the start. Run monitoring ends an older run.
 MINUTE_RUNTIME_S = 80
-# Two runs of the climate never go at once.
+# Shorter than the schedule's five minutes, so that two runs never overlap.
 CLIMATE_RUNTIME_S = 240
 BACKGROUND = {BACKGROUND_TAG: "1"}
 
-# A logger that no config names is not used: Dagster's own would print every event.
+# Dagster uses a logger only if the run config names it; its own would print every event.
 LOGGED: dict[str, Any] = {"loggers": {"console": {}}}
 
 MINUTE_JOB, ENERGY_JOB, CLIMATE_JOB = "power_minute", "energy_day", "climate_rooms"
@@ -34,43 +34,41 @@ Job = AssetJob
 
 
 def minute_job() -> Job:
-    """Return the job of one minute: read, keep, write out."""
+    """Return the job of one minute: read, store, write to InfluxDB."""
     return _job(
         MINUTE_JOB,
         [POWER_READINGS, INFLUXDB_POWER],
-        "Reads the AiSEG2 now, keeps the readings, and writes what is pending to InfluxDB.",
+        "Reads the AiSEG2 now, stores the readings, and writes pending rows to InfluxDB.",
         {"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
     )
 
 
 def fill_job() -> Job:
-    """Return the job that fills ended hours; what it stores is pending and goes out with the minute runs."""
-    description = "Fills the missing minutes of hours that have ended from what the AiSEG2 remembers."
+    """Return the job that fills ended hours; the minute runs write its rows to InfluxDB."""
+    description = "Fills the missing minutes of hours that have ended from the energy that the AiSEG2 stores."
     return _job("power_fill", [POWER_READINGS], description, BACKGROUND)
 
 
 def pending_job() -> Job:
-    """Return the job that writes what is pending of older hours."""
-    description = "Writes to InfluxDB what many hours still owe it."
+    """Return the job that writes pending rows of older hours."""
+    description = "Writes the pending rows of many hours to InfluxDB."
     return _job("power_pending", [INFLUXDB_POWER], description, BACKGROUND | {PENDING_TAG: "1"})
 
 
 def energy_job() -> Job:
-    """Return the job of a day's energy: ask, keep, write out."""
-    description = (
-        "Asks the AiSEG2 for the energy of a day, keeps it, and writes what is pending of it to InfluxDB."
-    )
+    """Return the job of a day's energy: read, store, write to InfluxDB."""
+    description = "Asks the AiSEG2 for the energy of a day, stores it, and writes its pending rows to InfluxDB."
     assets = [ENERGY_HISTORY, INFLUXDB_ENERGY]
     return _job(ENERGY_JOB, assets, description, BACKGROUND | {PENDING_TAG: "1"})
 
 
 def climate_job() -> Job:
-    """Return the job of the rooms' climate: read, keep, write out."""
+    """Return the job of the rooms' climate: read, store, write to InfluxDB."""
     description = (
-        "Reads the temperature and humidity of the rooms, keeps them, and writes what is pending of them to "
+        "Reads the temperature and humidity of the rooms, stores them, and writes their pending rows to "
         f"InfluxDB. {NOT_VERIFIED}"
     )
-    # No background work, which waits for its turn: what the sensors tell is of now.
+    # Not background work, which waits in a queue: the sensors show only the current values.
     tags = {PENDING_TAG: "1", "dagster/max_runtime": str(CLIMATE_RUNTIME_S)}
     return _job(CLIMATE_JOB, [CLIMATE, INFLUXDB_CLIMATE], description, tags)
 

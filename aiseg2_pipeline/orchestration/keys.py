@@ -1,4 +1,4 @@
-"""The assets' names. Dagster's run history and people's own definitions refer to them, so they stay as they are."""
+"""The assets' names. Dagster's run history and people's own definitions refer to them, so they never change."""
 
 from dagster import AssetKey
 

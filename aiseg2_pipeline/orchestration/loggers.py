@@ -1,6 +1,6 @@
 """The logger of Dagster's runs: JSON lines for errors on stdout, instead of a line for every event.
 
-Dagster's event log stores every event of a run anyway. Lines that the pipeline itself prints belong in `logs`.
+Dagster's event log stores every event of a run anyway. The pipeline's own log lines belong in `logs`.
 """
 
 import logging
@@ -13,7 +13,7 @@ from aiseg2_pipeline.logs import log_error, log_warning
 
 
 class _ErrorLines(logging.Handler):
-    """Prints a line for each step that failed, without its stack."""
+    """Print a line for each step that failed, without its stack trace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         meta = getattr(record, "dagster_meta", None) or {}
@@ -28,23 +28,23 @@ class _ErrorLines(logging.Handler):
                 step=event.step_key,
             )
             return
-        told = data.user_failure_data.description if data.user_failure_data else None
-        log_error(told or _root(data.error), run_id=meta.get("run_id"), step=event.step_key)
+        description = data.user_failure_data.description if data.user_failure_data else None
+        log_error(description or _root(data.error), run_id=meta.get("run_id"), step=event.step_key)
 
 
 def _root(error: Any) -> str:
-    """Return the sentence at the bottom of a chain of Dagster's serialized errors."""
+    """Return the message of the first cause in a chain of Dagster's serialized errors."""
     while error.cause is not None:
         error = error.cause
     return str(error.message).strip()
 
 
 def error_lines() -> LoggerDefinition:
-    """Return the logger that takes the place of Dagster's console logger."""
+    """Return the logger that replaces Dagster's console logger."""
 
     def console(_: InitLoggerContext) -> logging.Logger:
-        # One of its own for each run, as Dagster's: a registered one would collect handlers.
-        lines = logging.Logger("aiseg2_pipeline.errors", level=logging.ERROR)  # noqa: LOG001 - as said above
+        # A new logger for each run, as in Dagster: a registered one would collect handlers.
+        lines = logging.Logger("aiseg2_pipeline.errors", level=logging.ERROR)  # noqa: LOG001 - see above
         lines.addHandler(_ErrorLines())
         return lines
 
@@ -52,7 +52,7 @@ def error_lines() -> LoggerDefinition:
 
 
 def print_errors_alone() -> None:
-    """Let runs whose config names no logger, as those started by hand, print these lines, and not their every event.
+    """Use this logger also for runs whose config names none, such as those started by hand.
 
     Dagster has no setting for it.
     """

@@ -1,18 +1,19 @@
-"""Hours as partitions, in Asia/Tokyo, the running hour included.
+"""Hours and days as partitions, in Asia/Tokyo, the running ones included.
 
-Hours under a minute schedule, because Dagster's pages do not draw at a year of minutes; which minutes are there is
-the store's to know.
+A partition is an hour although the schedule ticks every minute, because Dagster's UI cannot draw a year of minutes. Which
+minutes have readings is in the store.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from dagster import DailyPartitionsDefinition, HourlyPartitionsDefinition, TimeWindowPartitionsDefinition
 
-from aiseg2_pipeline.japan_time import TOKYO, hour_of
+from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO, hour_of
 
-# Before this program existed, no clock that shows the time was right.
+# This program did not exist before: a clock with an earlier time is not set.
 CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
@@ -50,9 +51,18 @@ def hour_from_key(key: str) -> datetime:
     return datetime.strptime(key, KEY_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
 
 
-def hours_from_keys(keys: Sequence[str]) -> list[datetime]:
-    """Return the UTC starts of the hours of partition keys."""
-    return [hour_from_key(key) for key in keys]
+@dataclass(frozen=True)
+class Period:
+    """The hour or the day as a partition: its key, its UTC start from the key, and its length."""
+
+    name: str
+    key: Callable[[datetime], str]
+    start: Callable[[str], datetime]
+    length: timedelta
+
+
+HOURS = Period("hour", hour_key, hour_from_key, HOUR)
+DAYS = Period("day", day_key, day_from_key, DAY)
 
 
 def first_of(partitions: TimeWindowPartitionsDefinition) -> datetime:
@@ -61,23 +71,22 @@ def first_of(partitions: TimeWindowPartitionsDefinition) -> datetime:
 
 
 def first_hour(data_dir: Path, now: datetime, start: date | None = None) -> datetime:
-    """Return the first partition of this data directory: the hour in which it was first asked for.
+    """Return the start of the first partition of this data directory: by default the hour of the first call.
 
-    `start` is a day in Japan that someone set to have an earlier past. The hour is noted in a file of its own beside
-    the store, so that it moves neither with a restart nor with a store that had to be replaced. A note from a clock
-    that was ahead is corrected, and none is made by a clock that is unset.
+    `start` is an earlier day in Japan (AISEG2_START_DATE). The hour is stored in a file beside the store, so that neither
+    a restart nor a new store changes it. A stored hour later than now is corrected, and a clock that is not set stores none.
     """
-    note = data_dir / "first_partition"
+    path = data_dir / "first_partition"
     first = hour_of(now)
     if start is not None:
         first = min(first, datetime(start.year, start.month, start.day, tzinfo=TOKYO).astimezone(UTC))
     try:
-        noted = hour_from_key(note.read_text(encoding="ascii").strip())
+        stored = hour_from_key(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):
-        noted = None
-    if noted is not None and noted <= first:
-        return noted
+        stored = None
+    if stored is not None and stored <= first:
+        return stored
     if now >= CLOCK_IS_SET:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        note.write_text(hour_key(first) + "\n", encoding="ascii")
+        path.write_text(hour_key(first) + "\n", encoding="ascii")
     return first

@@ -1,7 +1,7 @@
-"""The outside world as Dagster resources: the device, the store, InfluxDB. They only open what the rooms below define.
+"""The device, the stores and InfluxDB as Dagster resources; their classes belong in the packages that these use.
 
-None of them takes configuration from a run: else whoever reaches Dagster's pages could launch one that sends the token
-to another server. So Dagster knows no secret and no name of one, and no repr holds them.
+No resource takes configuration from a run, or anyone with access to Dagster's UI could launch a run that sends the token
+to another server. So no secret is in Dagster's storage or in a repr.
 """
 
 import logging
@@ -38,7 +38,7 @@ class Aiseg2Device(ConfigurableResource[Aiseg2Client]):
     base_url: str = Field(description="http(s)://host of the device, from AISEG2_HOST and AISEG2_USE_HTTPS.")
     user: str = Field(description="AISEG2_USER.")
     password: str = Field(repr=False, description="AISEG2_PASSWORD.")
-    state_dir: str = Field(description="Where the login's challenge and the circuit list are kept.")
+    state_dir: str = Field(description="The folder of the login's challenge and the circuit list.")
     verify: bool = Field(description="AISEG2_TLS_VERIFY: whether an https certificate is verified.")
     ca_file: str = Field(description="AISEG2_CA_FILE; empty for the system's.")
 
@@ -56,7 +56,7 @@ class Aiseg2Device(ConfigurableResource[Aiseg2Client]):
 
 
 class ReadingsStore(ConfigurableResource[Store]):
-    """The local store of all readings."""
+    """The local stores."""
 
     path: str = Field(description="The SQLite file of readings, under AISEG2_DATA_DIR.")
     energy_path: str = Field(description="The SQLite file of the device's energy, beside it.")
@@ -69,26 +69,26 @@ class ReadingsStore(ConfigurableResource[Store]):
         """The files of readings, energy and climate."""
         return [Path(self.path), Path(self.energy_path), Path(self.climate_path)]
 
-    def tell(self, log: logging.Logger) -> None:
-        """Say in a run's log, too, what a store has to say of itself."""
+    def log_to(self, log: logging.Logger) -> None:
+        """Write the stores' warnings to a run's log as well."""
         self._log = log
 
-    def _say(self, sentence: str) -> None:
-        log_warning(sentence)
+    def _warn(self, message: str) -> None:
+        log_warning(message)
         if self._log is not None:
-            self._log.warning(sentence)
+            self._log.warning(message)
 
     def open(self) -> Store:
-        """Return the open store; use it as a context manager. Raise StoreError."""
-        return Store.open(Path(self.path), self._say)
+        """Return the open store of readings; use it as a context manager. Raise StoreError."""
+        return Store.open(Path(self.path), self._warn)
 
     def open_energy(self) -> EnergyStore:
         """Return the open store of the device's energy, as `open` does."""
-        return EnergyStore.open(Path(self.energy_path), self._say)
+        return EnergyStore.open(Path(self.energy_path), self._warn)
 
     def open_climate(self) -> ClimateStore:
         """Return the open store of the rooms' climate, as `open` does."""
-        return ClimateStore.open(Path(self.climate_path), self._say)
+        return ClimateStore.open(Path(self.climate_path), self._warn)
 
 
 class InfluxDB(ConfigurableResource[InfluxWriter]):
@@ -106,7 +106,7 @@ class InfluxDB(ConfigurableResource[InfluxWriter]):
 
     @property
     def destination(self) -> Destination | None:
-        """What rows are pending for; None where no InfluxDB is configured."""
+        """The destination that rows are pending for; None if no InfluxDB is configured."""
         return Destination(self.host, self.org, self.bucket) if self.host else None
 
     def writer(self) -> InfluxWriter:
@@ -121,17 +121,17 @@ class InfluxDB(ConfigurableResource[InfluxWriter]):
         )
 
     def minute_deadline(self) -> float:
-        """Return when this run's write-out must have ended (time.monotonic): one budget for all its tries."""
+        """Return the end (time.monotonic) of this run's write-out: its retries share one budget."""
         if self._deadline is None:
             self._deadline = time.monotonic() + WRITE_OUT_S
         return self._deadline
 
 
 def resources(settings: Settings) -> dict[str, ResourceDefinition]:
-    """Return the resources of these settings, under the names that the assets ask for."""
+    """Return the resources of these settings, by the names that the assets use."""
     influx, verify = settings.influx, settings.device_verify
     return {
-        "device": _settled(
+        "device": _fixed(
             Aiseg2Device,
             f"The AiSEG2 at {settings.device_url}, as {settings.device_user}.",
             base_url=settings.device_url,
@@ -141,19 +141,19 @@ def resources(settings: Settings) -> dict[str, ResourceDefinition]:
             verify=verify is not False,
             ca_file=verify if isinstance(verify, str) else "",
         ),
-        "store": _settled(
+        "store": _fixed(
             ReadingsStore,
             f"The local stores in {settings.data_dir}.",
             path=str(settings.store_path),
             energy_path=str(settings.energy_path),
             climate_path=str(settings.climate_path),
         ),
-        "readings_io": _settled(StoreIOManager, "Keeps readings.", path=str(settings.store_path)),
-        "energy_io": _settled(EnergyIOManager, "Keeps the device's energy.", path=str(settings.energy_path)),
-        "climate_io": _settled(ClimateIOManager, "Keeps the rooms' climate.", path=str(settings.climate_path)),
-        # Nothing else is kept, and Dagster's own would make a folder wherever a run says.
+        "readings_io": _fixed(StoreIOManager, "Keeps readings.", path=str(settings.store_path)),
+        "energy_io": _fixed(EnergyIOManager, "Keeps the device's energy.", path=str(settings.energy_path)),
+        "climate_io": _fixed(ClimateIOManager, "Keeps the rooms' climate.", path=str(settings.climate_path)),
+        # For assets without a frame; Dagster's default would make a folder for them.
         "io_manager": mem_io_manager,
-        "influxdb": _settled(
+        "influxdb": _fixed(
             InfluxDB,
             f"The InfluxDB at {influx.url}, bucket {influx.bucket}."
             if influx
@@ -169,16 +169,16 @@ def resources(settings: Settings) -> dict[str, ResourceDefinition]:
     }
 
 
-def _settled(kind: type[Any], description: str, **fields: str | bool) -> ResourceDefinition:
-    """Return a resource that each run makes anew, and always the same: there is nothing that a run could set."""
+def _fixed(kind: type[Any], description: str, **fields: str | bool) -> ResourceDefinition:
+    """Return a resource that is created for each run with these fields, and has no run config."""
 
     def make(context: InitResourceContext) -> Any:
-        made = kind(**fields)
-        if isinstance(made, ReadingsStore) and context.log is not None:
-            made.tell(context.log)
-        return made
+        resource = kind(**fields)
+        if isinstance(resource, ReadingsStore) and context.log is not None:
+            resource.log_to(context.log)
+        return resource
 
-    # Dagster's pages show it.
+    # Dagster's UI shows the name.
     make.__name__ = kind.__name__
     definition = IOManagerDefinition if issubclass(kind, ConfigurableIOManager) else ResourceDefinition
     return definition(make, config_schema={}, description=description)

@@ -1,7 +1,8 @@
-"""The schedules that start the jobs: the minute, the energy of each hour and night, the settling, the climate, the nightly work."""
+"""The schedules of the jobs: the minute, the energy, the filling of ended hours, the climate, and the maintenance."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from dagster import (
     DefaultScheduleStatus,
@@ -19,18 +20,18 @@ from aiseg2_pipeline.orchestration.jobs import Job
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.tags import MINUTE_TAG
 
+RUNNING: Any = {"execution_timezone": str(TOKYO), "default_status": DefaultScheduleStatus.RUNNING}
 NOT_YET = "That was before this pipeline's first partition, so there is nothing to do."
 
 
 def every_minute(job: Job) -> ScheduleDefinition:
-    """Return the schedule that reads every minute, running from the start."""
+    """Return the schedule that reads every minute."""
 
     @schedule(
         name="every_minute",
         job=job,
         cron_schedule="* * * * *",
-        execution_timezone=str(TOKYO),
-        default_status=DefaultScheduleStatus.RUNNING,
+        **RUNNING,
         description="Takes the readings of every minute.",
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest:
@@ -42,9 +43,9 @@ def every_minute(job: Job) -> ScheduleDefinition:
 
 
 def background_schedules(energy: Job, fill: Job, first: datetime) -> list[ScheduleDefinition]:
-    """Return the schedules beside the minute, from the partition of `first` on.
+    """Return the schedules of energy and filling, from the partition of `first` on.
 
-    The device needs some minutes to finish an hour.
+    They tick some minutes after the hour, which the device needs to complete it.
     """
     energy_hour = _partition_of(
         "energy_of_the_hour",
@@ -52,17 +53,17 @@ def background_schedules(energy: Job, fill: Job, first: datetime) -> list[Schedu
         "5 1-23 * * *",
         HOUR,
         day_key,
-        "Renews today's energy after every hour.",
+        "Reads today's energy after every hour.",
         first,
     )
-    # The day's last hour comes with its night.
+    # The nightly tick reads the day's last hour.
     energy_night = _partition_of(
         "energy_of_yesterday",
         energy,
         "5 0 * * *",
         DAY,
         day_key,
-        "Asks for yesterday's energy, circuits included, every night.",
+        "Reads yesterday's energy, circuits included, every night.",
         first,
     )
     settle = _partition_of(
@@ -71,23 +72,22 @@ def background_schedules(energy: Job, fill: Job, first: datetime) -> list[Schedu
         "8 * * * *",
         HOUR,
         hour_key,
-        "Fills what is missing of the hour that has just ended.",
+        "Fills the missing minutes of the hour that has just ended.",
         first,
     )
     return [energy_hour, energy_night, settle]
 
 
 def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
-    """Return the schedule of the rooms' climate; it starts nothing while `sensors` knows that there are none."""
+    """Return the schedule of the rooms' climate; it skips while `sensors` has found none and is not due."""
 
     @schedule(
         name="climate_every_five_minutes",
         job=job,
-        # Between the hour's energy (minute 5) and its settling (minute 8).
+        # Between the hour's energy (minute 5) and its filling (minute 8).
         cron_schedule="2-59/5 * * * *",
-        execution_timezone=str(TOKYO),
-        default_status=DefaultScheduleStatus.RUNNING,
-        description=f"Reads the rooms' sensors every five minutes; a home without any is asked once a day. {NOT_VERIFIED}",
+        **RUNNING,
+        description=f"Reads the rooms' sensors every five minutes; without any, the AiSEG2 is asked once a day. {NOT_VERIFIED}",
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         planned = _tick(context)
@@ -99,23 +99,24 @@ def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
 
 
 def history_schedules(close: JobDefinition, prune: JobDefinition) -> list[ScheduleDefinition]:
-    """Return the schedules of Dagster's own history: after yesterday's energy and last hour, and between two hours' settling."""
+    """Return the schedules of the maintenance: after yesterday's last hour, and between two hours' filling."""
     return [
-        _nightly("close_yesterday", close, "40 0 * * *", "Closes yesterday, and what is still open before it."),
-        # Four times, so that little more than the days to be kept is there at any time.
-        _nightly("prune_history", prune, "15 1,7,13,19 * * *", "Deletes old runs and gives their room back."),
+        ScheduleDefinition(
+            name="close_yesterday",
+            job=close,
+            cron_schedule="40 0 * * *",
+            description="Closes yesterday, and older days that are still open.",
+            **RUNNING,
+        ),
+        # Four times a day, so that there are few runs older than the days to keep.
+        ScheduleDefinition(
+            name="prune_history",
+            job=prune,
+            cron_schedule="15 1,7,13,19 * * *",
+            description="Deletes old runs and returns their space to the disk.",
+            **RUNNING,
+        ),
     ]
-
-
-def _nightly(name: str, job: JobDefinition, cron: str, description: str) -> ScheduleDefinition:
-    return ScheduleDefinition(
-        name=name,
-        job=job,
-        cron_schedule=cron,
-        execution_timezone=str(TOKYO),
-        default_status=DefaultScheduleStatus.RUNNING,
-        description=description,
-    )
 
 
 def _partition_of(
@@ -131,8 +132,7 @@ def _partition_of(
         name=name,
         job=job,
         cron_schedule=cron,
-        execution_timezone=str(TOKYO),
-        default_status=DefaultScheduleStatus.RUNNING,
+        **RUNNING,
         description=description,
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
@@ -147,5 +147,5 @@ def _partition_of(
 
 
 def _tick(context: ScheduleEvaluationContext) -> datetime:
-    # From the tick, never from now: the tick at the full hour belongs to the new hour however late it is.
+    # The planned time, never the time now: the tick at the full hour belongs to the new hour, however late it runs.
     return context.scheduled_execution_time.astimezone(UTC)

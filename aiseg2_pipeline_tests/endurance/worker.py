@@ -228,7 +228,7 @@ class Worker:
         with self._readings() as store, self._energy() as energy:
             hours = backfill.hours_to_fill(store, energy, job.first, None, now)
             days = backfill.days_to_renew(store, energy, hours, job.first, None, now)
-            owed = backfill.hours_owed(store, self._home.destination, job.first, now)
+            owed = backfill.hours_to_write(store, self._home.destination, job.first, now)
         found = []
         for first, last in backfill.contiguous(hours):
             found.append(Job("fill", hours=tuple(first + n * HOUR for n in range((last - first) // HOUR + 1))))

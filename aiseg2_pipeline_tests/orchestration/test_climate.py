@@ -16,13 +16,11 @@ from aiseg2_pipeline.frames.climate import frame
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.orchestration.keys import CLIMATE, INFLUXDB_CLIMATE
 from aiseg2_pipeline.store import ClimateStore
-from aiseg2_pipeline.tags import BACKGROUND_TAG
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, failure
 from aiseg2_pipeline_tests.support.simulated_pipeline import (
     NIGHT,
     NOW,
-    TODAY,
     DatedPipeline,
     SimulatedPipeline,
     dated_pipeline,
@@ -159,25 +157,6 @@ def test_without_an_influxdb_the_rows_are_kept_alone(alone: SimulatedPipeline) -
     assert read(alone).success
     assert len(kept(alone)) == 8
     assert (alone.green(CLIMATE), alone.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
-
-
-def test_the_schedule_reads_every_five_minutes_for_the_day_in_japan(alone: SimulatedPipeline) -> None:
-    found = alone.definitions.resolve_schedule_def("climate_every_five_minutes")
-    assert found.default_status.value == "RUNNING"
-    assert found.execution_timezone == "Asia/Tokyo"
-    assert read(alone).success
-    for planned, key in ((TODAY + DAY - 3 * MINUTE, KEY_TODAY), (TODAY + DAY + 2 * MINUTE, "2026-07-15")):
-        request = alone.tick("climate_every_five_minutes", planned)
-        assert isinstance(request, RunRequest)
-        assert request.partition_key == key
-
-
-def test_a_reading_does_not_wait_behind_background_work_and_a_hung_one_ends_before_the_next(
-    alone: SimulatedPipeline,
-) -> None:
-    tags = alone.definitions.resolve_job_def("climate_rooms").tags
-    assert BACKGROUND_TAG not in tags
-    assert int(tags["dagster/max_runtime"]) < 5 * 60
 
 
 def test_a_device_that_refuses_the_login_is_one_sentence(alone: SimulatedPipeline) -> None:

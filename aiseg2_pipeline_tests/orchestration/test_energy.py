@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from dagster import (
     DagsterRunStatus,
-    build_schedule_context,
 )
 
 from aiseg2_pipeline.frames import energy
@@ -17,7 +16,6 @@ from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_from_key, hour_key
-from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
@@ -244,11 +242,6 @@ def test_before_the_first_reading_nothing_is_missing(alone: SimulatedPipeline) -
     assert "Not judged" in alone.checks()["energy_adds_up"][1]
 
 
-def test_a_run_judges_the_energy_that_it_brought(alone: SimulatedPipeline) -> None:
-    assert alone.run("energy_day", "2026-07-13").success
-    assert alone.checks()["energy_adds_up"] == (True, "All hours add up.")
-
-
 def test_the_devices_energy_adds_up_and_where_it_does_not_the_hours_are_named(alone: SimulatedPipeline) -> None:
     assert alone.run("energy_day", "2026-07-13").success
     alone.run_checks()
@@ -268,42 +261,6 @@ def test_the_devices_energy_adds_up_and_where_it_does_not_the_hours_are_named(al
 
 
 # Schedules
-
-
-@pytest.mark.parametrize(
-    ("schedule", "tick", "key"),
-    [
-        ("energy_of_the_hour", (1, 5), "2026-07-14"),
-        ("settle_the_hour", (0, 8), "2026-07-13-23:00"),
-        ("settle_the_hour", (1, 8), "2026-07-14-00:00"),
-        ("energy_of_yesterday", (0, 5), "2026-07-13"),
-    ],
-)
-def test_a_tick_is_for_the_hour_or_the_day_that_has_ended(
-    alone: SimulatedPipeline, schedule: str, tick: tuple[int, int], key: str
-) -> None:
-    planned = TODAY + timedelta(hours=tick[0], minutes=tick[1])
-    found = alone.definitions.resolve_schedule_def(schedule)
-    assert found.default_status.value == "RUNNING"
-    context = build_schedule_context(
-        scheduled_execution_time=planned,
-        repository_def=alone.definitions.get_repository_def(),
-        instance=alone.instance,
-    )
-    (request,) = found.evaluate_tick(context).run_requests or ()
-    assert request.partition_key == key
-
-
-@pytest.mark.parametrize("schedule", ["settle_the_hour", "energy_of_yesterday", "report_of_yesterday"])
-def test_a_tick_for_a_time_before_the_first_partition_is_skipped(tmp_path: Path, schedule: str) -> None:
-    settings = Settings.from_environment({"AISEG2_DATA_DIR": str(tmp_path)})
-    definitions = build_definitions(settings, lambda: TODAY + MINUTE)
-    context = build_schedule_context(
-        scheduled_execution_time=TODAY + 8 * MINUTE, repository_def=definitions.get_repository_def()
-    )
-    skipped = definitions.resolve_schedule_def(schedule).evaluate_tick(context)
-    assert skipped.run_requests == []
-    assert "before this pipeline's first partition" in (skipped.skip_message or "")
 
 
 # Healing

@@ -1,36 +1,29 @@
 """The assets, checks and schedule in Dagster, with a device over HTTP, a store on disk and a real InfluxDB."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import yaml
 from dagster import (
     AssetIn,
     DagsterEventType,
     DagsterInstance,
     TimeWindowPartitionMapping,
     asset,
-    build_schedule_context,
     materialize,
 )
-from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
-from dagster._core.workspace.load_target import WorkspaceFileTarget
 from filelock import FileLock
 
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S
-from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
-from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Destination, Store
-from aiseg2_pipeline.tags import MINUTE_TAG
 from aiseg2_pipeline_tests.support.device import (
     FLOW,
     FLOW_HTML,
@@ -47,7 +40,6 @@ from aiseg2_pipeline_tests.support.pipeline import (
     HOME,
     HOUR,
     NOW,
-    PROJECT,
     Pipeline,
     alone,
     device,
@@ -428,66 +420,3 @@ def test_a_frame_is_loaded_by_partition_range(alone: Pipeline) -> None:
         instance=alone.instance,
     )
     assert set(loaded[0]["time"]) == {pd.Timestamp(NOW), pd.Timestamp(NOW - HOUR)}
-
-
-@pytest.mark.parametrize(
-    ("tick", "key"),
-    [
-        (datetime(2026, 7, 13, 23, 0, tzinfo=UTC), "2026-07-14-08:00"),
-        (datetime(2026, 7, 13, 22, 59, tzinfo=UTC), "2026-07-14-07:00"),
-        (datetime(2026, 7, 13, 15, 0, tzinfo=UTC), "2026-07-14-00:00"),
-    ],
-)
-def test_a_tick_belongs_to_the_hour_it_was_planned_in(alone: Pipeline, tick: datetime, key: str) -> None:
-    first_hour(alone.settings.data_dir, NOW - 24 * HOUR)
-    schedule = alone.definitions.resolve_schedule_def("every_minute")
-    assert schedule.cron_schedule == "* * * * *"
-    assert schedule.default_status.value == "RUNNING"
-    context = build_schedule_context(
-        scheduled_execution_time=tick,
-        repository_def=alone.definitions.get_repository_def(),
-        instance=alone.instance,
-    )
-    data = schedule.evaluate_tick(context)
-    (request,) = data.run_requests or ()
-    assert request.partition_key == key
-    assert datetime.fromisoformat(request.tags[MINUTE_TAG]) == tick
-
-
-def test_a_hung_minute_is_ended_by_dagster(alone: Pipeline) -> None:
-    job = alone.definitions.resolve_job_def("power_minute")
-    assert int(job.tags["dagster/max_runtime"]) == MINUTE_RUNTIME_S
-    written = yaml.safe_load((PROJECT / "dagster.yaml").read_text(encoding="utf-8"))
-    assert written["run_monitoring"] == {"enabled": True, "poll_interval_seconds": 10}
-
-
-def test_the_first_partition_stays_where_it_was(alone: Pipeline) -> None:
-    before = first_hour(alone.settings.data_dir, NOW)
-    assert first_hour(alone.settings.data_dir, NOW + timedelta(days=400)) == before
-    assert before == NOW.replace(minute=0, second=0)
-    # A note from a clock that was ahead is corrected, or no partition would exist.
-    assert first_hour(alone.settings.data_dir, NOW - 3 * HOUR) == before - 3 * HOUR
-
-
-def test_everything_loads_as_the_code_server_loads_it(alone: Pipeline) -> None:
-    # Names that are taken twice are found only here.
-    names = {job.name for job in alone.definitions.get_repository_def().get_all_jobs()}
-    assert {"power_minute", "power_fill", "close_the_day", "prune_history"} <= names
-
-
-def test_the_instance_and_the_workspace_are_what_dagster_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("AISEG2_CODE_SERVER", str(tmp_path / "code.sock"))
-    (tmp_path / "dagster.yaml").write_text(
-        (PROJECT / "dagster.yaml").read_text(encoding="utf-8"), encoding="utf-8"
-    )
-    with DagsterInstance.from_config(str(tmp_path)) as instance:
-        assert not instance.telemetry_enabled
-        assert instance.run_monitoring_enabled
-        assert instance.get_concurrency_config().run_queue_config is not None
-        assert isinstance(instance.run_coordinator, MinuteFirstRunCoordinator)
-    (origin,) = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")]).create_origins()
-    assert isinstance(origin, GrpcServerCodeLocationOrigin)
-    assert origin.socket == str(tmp_path / "code.sock")

@@ -12,13 +12,10 @@ from dagster import (
     AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
-    DefaultScheduleStatus,
     OpExecutionContext,
     job,
     op,
 )
-from dagster._core.definitions.run_request import InstigatorType
-from dagster._core.scheduler.instigation import TickData, TickStatus
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
 from aiseg2_pipeline.frames.energy import ENERGY
@@ -29,7 +26,6 @@ from aiseg2_pipeline.orchestration.maintenance.prune import Pace
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.store import EnergyStore
-from aiseg2_pipeline.tags import BACKGROUND_TAG
 from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, PROJECT
 from aiseg2_pipeline_tests.support.simulated_pipeline import (
     DESTINATION_SETTINGS,
@@ -244,7 +240,7 @@ def test_other_runs_are_kept_thirty_days_and_unfinished_ones_for_ever(pipeline: 
 def test_deleting_stops_when_its_time_is_up_and_goes_on_from_there(
     pipeline: DatedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "BITE_RUNS", 2)
+    monkeypatch.setattr(retention, "BATCH_RUNS", 2)
     # One that must stay is passed over.
     pipeline.minute(YESTERDAY)
     definition = pipeline.definitions.resolve_job_def("power_minute")
@@ -259,7 +255,7 @@ def test_deleting_stops_when_its_time_is_up_and_goes_on_from_there(
     assert (done.runs, done.kept, done.left) == (1, 1, 4)
     assert pipeline.runs() & set(ids) == set(ids[1:])
     assert "4 old runs are left for the next run" in said[-1]
-    monkeypatch.setattr(retention, "SAID_EVERY", 2)
+    monkeypatch.setattr(retention, "LOG_EVERY", 2)
     done = pipeline.prune(later, log=said)
     assert (done.runs, done.kept, done.left) == (4, 1, 0)
     assert not pipeline.runs() & set(ids)
@@ -299,27 +295,6 @@ def test_the_history_of_checks_is_bounded_and_the_newest_of_each_stays(pipeline:
     pipeline.prune(datetime.now(tz=NOW.tzinfo) + 400 * DAY)
     assert rows(pipeline, "event_log.db", AssetCheckExecutionsTable.name) == len(names)
     assert {name: pipeline.checks()[name] for name in names} == before
-
-
-def test_the_ticks_of_schedules_are_deleted_after_three_days_but_the_last(pipeline: DatedPipeline) -> None:
-    for name in ("first", "second"):
-        for days in (20, 4, 2):
-            data = TickData(
-                name,
-                name,
-                InstigatorType.SCHEDULE,
-                TickStatus.SUCCESS,
-                (NOW - days * DAY).timestamp(),
-                run_ids=[],
-                selector_id=name,
-            )
-            pipeline.instance.create_tick(data)
-    assert pipeline.prune(NOW - 2 * DAY).ticks == 2
-    assert pipeline.prune(NOW).ticks == 2
-    assert pipeline.prune(NOW + 99 * DAY).ticks == 0
-    for name in ("first", "second"):
-        (tick,) = pipeline.instance.get_ticks(name, name)
-        assert tick.timestamp == (NOW - 2 * DAY).timestamp()
 
 
 def test_files_shrink_after_a_burst(pipeline: DatedPipeline, home: Path) -> None:
@@ -369,15 +344,6 @@ def test_where_the_default_storage_is_in_use_its_files_stay(tmp_path: Path, pipe
 
 
 # The schedules
-
-
-def test_the_day_is_closed_and_old_runs_are_deleted_without_being_asked(pipeline: DatedPipeline) -> None:
-    schedules = [pipeline.definitions.resolve_schedule_def(name) for name in ("close_yesterday", "prune_history")]
-    assert [schedule.cron_schedule for schedule in schedules] == ["40 0 * * *", "15 1,7,13,19 * * *"]
-    for schedule in schedules:
-        assert schedule.default_status == DefaultScheduleStatus.RUNNING
-        assert schedule.execution_timezone == "Asia/Tokyo"
-        assert BACKGROUND_TAG in pipeline.definitions.resolve_job_def(schedule.job_name).tags
 
 
 def logged(pipeline: DatedPipeline, event: AssetMaterialization) -> str:

@@ -1,7 +1,7 @@
-"""The assets `climate`, what the sensors of the rooms tell, and `influxdb_climate`, the same in InfluxDB.
+"""The assets `climate`, the values of the rooms' sensors, and `influxdb_climate`, the same in InfluxDB.
 
-When the device is asked and how its page is read belongs in `ingest/climate`. The device remembers no past climate, so
-only today's partition can grow.
+When the device is read and how its page is parsed belongs in `ingest/climate`. The device stores no past climate, so
+only today's partition can get new rows.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,32 +12,29 @@ from typing import Any
 import pandas as pd
 from dagster import (
     AssetExecutionContext,
-    AssetMaterialization,
     AssetsDefinition,
-    BackfillPolicy,
     DailyPartitionsDefinition,
-    Failure,
     MetadataValue,
     Output,
     TableColumn,
     TableRecord,
     TableSchema,
-    asset,
 )
 
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
+from aiseg2_pipeline.aiseg2.errors import NoData
 from aiseg2_pipeline.frames.climate import HUMIDITY, TEMPERATURE, frame
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, ClimateReading, Sensors, read_climate
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import CLIMATE, INFLUXDB_CLIMATE
-from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
+from aiseg2_pipeline.orchestration.partitions import DAYS, day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import ClimateStore
-from aiseg2_pipeline.store.database import StoreError
 
 # Dagster's own tag of a run that a schedule started.
 _SCHEDULED_TAG = "dagster/schedule_name"
@@ -46,37 +43,27 @@ _SCHEDULED_TAG = "dagster/schedule_name"
 def climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
     """Return the asset, partitioned by `days`."""
 
-    @asset(
-        key=CLIMATE,
-        partitions_def=days,
-        backfill_policy=BackfillPolicy.single_run(),
+    @partitioned_asset(
+        CLIMATE,
+        days,
         io_manager_key="climate_io",
-        output_required=False,
         group_name="climate",
         kinds={"python", "sqlite"},
-        description="Temperature and humidity of the rooms that have sensors, every five minutes; a home without sensors is asked once a day. "
+        description="Temperature and humidity of the rooms that have sensors, every five minutes; without sensors, the AiSEG2 is asked once a day. "
         f"{NOT_VERIFIED} Green: the store holds rows of that day.",
     )
     def climate(
         context: AssetExecutionContext, device: Aiseg2Device, store: ReadingsStore
     ) -> Iterator[Output[pd.DataFrame]]:
-        try:
-            with store.open_climate() as kept:
-                if day_key(clock()) in context.partition_keys:
-                    _take(context, device, kept, clock)
-                for key in context.partition_keys:
-                    rows = kept.read(day_from_key(key), day_from_key(key) + DAY)
-                    if rows.empty:
-                        context.log.info(
-                            f"{key}: there are no rows. The AiSEG2 remembers no climate, so a past day stays as it is."
-                        )
-                    elif len(context.partition_keys) == 1:
-                        context.add_asset_metadata(_metadata(rows))
-                        yield Output(rows)
-                    else:
-                        context.log_event(AssetMaterialization(CLIMATE, partition=key, metadata=_metadata(rows)))
-        except (Aiseg2Error, StoreError) as error:
-            raise Failure(str(error), allow_retries=False) from None
+        with failures(), store.open_climate() as opened:
+            if day_key(clock()) in context.partition_keys:
+                _take(context, device, opened, clock)
+            for key in context.partition_keys:
+                rows = opened.read(day_from_key(key), day_from_key(key) + DAY)
+                if rows.empty:
+                    context.log.info(f"{key}: there are no rows, and the AiSEG2 stores no past climate.")
+                else:
+                    yield from materialize(context, key, _metadata(rows), rows)
 
     return climate
 
@@ -86,37 +73,33 @@ def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[
     rows = Rows(
         asset=INFLUXDB_CLIMATE,
         upstream=CLIMATE,
+        partitions=days,
+        period=DAYS,
         open=lambda store: store.open_climate(),
         lines=lambda _, table: line_protocol.climate_lines(table),
-        key=day_key,
-        start=day_from_key,
-        length=DAY,
-        first=first_of(days),
     )
     return influxdb_asset(
         rows,
-        days,
         clock,
         group="climate",
-        description="The rooms' temperature and humidity in InfluxDB. Green: InfluxDB has acknowledged what the store holds of that day. "
-        "Materializing a day by hand writes all of it again.",
+        description="The rooms' temperature and humidity in InfluxDB.",
     )
 
 
 def _take(
-    context: AssetExecutionContext, device: Aiseg2Device, kept: ClimateStore, clock: Callable[[], datetime]
+    context: AssetExecutionContext, device: Aiseg2Device, store: ClimateStore, clock: Callable[[], datetime]
 ) -> None:
-    """Take a reading and keep it; say what is missing."""
+    """Read the sensors, store the values, and log what is missing."""
     sensors = Sensors(Path(device.state_dir), device.base_url)
-    # Runs of a schedule can have waited for each other.
+    # Several runs of the schedule may have waited in the queue.
     if _SCHEDULED_TAG in context.run.tags and not sensors.due(clock()):
         context.log.info(NO_SENSORS)
         return
     try:
         with device.client(clock, slot="background") as client:
             reading = read_climate(client, sensors, clock)
-    except NoData as nothing:
-        context.log.info(str(nothing))
+    except NoData as error:
+        context.log.info(str(error))
         return
     problems = list(reading.problems)
     table = frame(reading.answered_at, reading.rooms)
@@ -124,10 +107,10 @@ def _take(
         problems.append(
             f"The AiSEG2 shows {len(reading.rooms)} rooms, but no temperature and no humidity: look at its own page."
         )
-    elif refusal := _refusal(reading, kept.last_time()):
+    elif refusal := _refusal(reading, store.last_time()):
         problems.append(refusal)
     else:
-        kept.upsert(table)
+        store.upsert(table)
     for problem in problems:
         context.log.warning(problem)
         log_error(problem, run_id=context.run.run_id)
@@ -135,7 +118,7 @@ def _take(
 
 
 def _refusal(reading: ClimateReading, last: datetime | None) -> str | None:
-    """Return why a reading may not be kept: the clock of a machine that has just started may be behind."""
+    """Return why a reading must not be stored: after a start, the machine's clock may be behind."""
     agree = reading.clock_offset_s is not None and abs(reading.clock_offset_s) <= CLOCKS_AGREE_S
     if last is None or agree or reading.answered_at.replace(microsecond=0) >= last:
         return None
@@ -146,7 +129,7 @@ def _refusal(reading: ClimateReading, last: datetime | None) -> str | None:
 
 
 def _metadata(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return what the newest reading of a day told of each room."""
+    """Return the counts of a day, and each room's values in its newest reading."""
     newest = rows[rows["time"] == rows["time"].max()]
     values = {
         kind: dict(zip(of_kind["name"], of_kind["value"].tolist(), strict=True))

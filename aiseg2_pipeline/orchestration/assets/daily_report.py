@@ -1,7 +1,7 @@
-"""The asset `daily_report`, a day as a picture, and what draws yesterday's every night. How it is drawn, `report` knows.
+"""The asset `daily_report`, a day as a picture, with the job and the nightly schedule that draw it.
 
-The picture is kept as a file and shown in Dagster's pages. Without matplotlib, which is an extra, the asset is there all
-the same and says what is missing; the schedule then skips its night.
+The picture is a file, and is shown in Dagster's UI. Without the extra `report` (matplotlib) the asset fails with a message
+and the schedule skips. How the picture is drawn belongs in `report`.
 """
 
 import base64
@@ -13,37 +13,34 @@ from typing import Any
 from dagster import (
     AssetDep,
     AssetExecutionContext,
-    AssetMaterialization,
     AssetsDefinition,
     AssetSelection,
-    BackfillPolicy,
     DailyPartitionsDefinition,
-    DefaultScheduleStatus,
-    Failure,
-    MaterializeResult,
     MetadataValue,
+    Nothing,
+    Output,
     RunRequest,
     ScheduleDefinition,
     ScheduleEvaluationContext,
     SkipReason,
     TimeWindowPartitionMapping,
-    asset,
     define_asset_job,
     schedule,
 )
 
-from aiseg2_pipeline.japan_time import DAY, TOKYO, day_of
+from aiseg2_pipeline.japan_time import DAY, day_of
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, Job
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
-from aiseg2_pipeline.orchestration.schedules import NOT_YET
-from aiseg2_pipeline.report import NoReadings, ReportError
+from aiseg2_pipeline.orchestration.schedules import NOT_YET, RUNNING
+from aiseg2_pipeline.report import NoReadings
 from aiseg2_pipeline.report.saving import NO_MATPLOTLIB, Report, installed, report_path, save_report
-from aiseg2_pipeline.store.database import StoreError
 
-# A day's picture is kept in Dagster's storage for good. Usual ones have half of that.
+# Dagster's storage keeps a day's picture until it is 30 days old. A usual one has half this size.
 MOST_BYTES_SHOWN = 80_000
 
 
@@ -51,41 +48,32 @@ def daily_report_asset(
     days: DailyPartitionsDefinition, *, data_dir: Path, demo: bool, clock: Callable[[], datetime]
 ) -> AssetsDefinition:
     """Return the asset, partitioned by `days`; the files lie under `data_dir`."""
-    # The first day of the record, and today, have not all their hours.
+    # On the first day and today, not every hour is a partition.
     hours_of_the_day = TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
-    @asset(
-        key=DAILY_REPORT,
-        partitions_def=days,
-        backfill_policy=BackfillPolicy.single_run(),
+    @partitioned_asset(
+        DAILY_REPORT,
+        days,
         deps=[AssetDep(POWER_READINGS, partition_mapping=hours_of_the_day), ENERGY_HISTORY],
-        output_required=False,
+        dagster_type=Nothing,
         group_name="report",
         kinds={"python", "matplotlib"},
-        description="The day as a picture: generation, consumption, bought and sold, every circuit; what was filled is hatched, what is missing is "
+        description="The day as a picture: generation, consumption, bought and sold, every circuit; filled minutes are hatched, missing ones "
         "blank. To see it, open a day's materialization and its `picture`; it is also a file in `reports/` of the data directory. Drawn every "
-        "night for yesterday; materialize a day to draw it again after it was filled, or today as far as it has come."
+        "night for yesterday; materialize a day to draw it again after it was filled, or today until now."
         + ("" if installed() else f" {NO_MATPLOTLIB}"),
     )
-    def daily_report(context: AssetExecutionContext, store: ReadingsStore) -> Iterator[MaterializeResult[None]]:
-        try:
-            with store.open() as readings, store.open_energy() as energy:
-                for key in context.partition_keys:
-                    day = day_of(day_from_key(key))
-                    try:
-                        report = save_report(readings, energy, day, clock(), report_path(data_dir, day), demo=demo)
-                    except NoReadings as nothing:
-                        context.log.warning(str(nothing))
-                        continue
-                    log_line("report", day=key, path=str(report.path), bytes=len(report.png))
-                    if len(context.partition_keys) == 1:
-                        yield MaterializeResult(metadata=_metadata(report))
-                    else:
-                        context.log_event(
-                            AssetMaterialization(DAILY_REPORT, partition=key, metadata=_metadata(report))
-                        )
-        except (ReportError, StoreError) as error:
-            raise Failure(str(error), allow_retries=False) from None
+    def daily_report(context: AssetExecutionContext, store: ReadingsStore) -> Iterator[Output[None]]:
+        with failures(), store.open() as readings, store.open_energy() as energy:
+            for key in context.partition_keys:
+                day = day_of(day_from_key(key))
+                try:
+                    report = save_report(readings, energy, day, clock(), report_path(data_dir, day), demo=demo)
+                except NoReadings as error:
+                    context.log.warning(str(error))
+                    continue
+                log_line("report", day=key, path=str(report.path), bytes=len(report.png))
+                yield from materialize(context, key, _metadata(report))
 
     return daily_report
 
@@ -97,22 +85,21 @@ def report_job() -> Job:
         selection=AssetSelection.assets(DAILY_REPORT).without_checks(),
         tags=BACKGROUND,
         config=LOGGED,
-        description="Draws the picture of a day from what is stored; the AiSEG2 is not asked.",
+        description="Draws the picture of a day from the stored rows; the AiSEG2 is not asked.",
     )
 
 
 def report_schedule(job: Job, first: datetime) -> ScheduleDefinition:
-    """Return the schedule of the night, from the day of `first` on.
+    """Return the nightly schedule, from the day of `first` on.
 
-    It comes after yesterday's energy, its last hour's settling and its closing.
+    It ticks after yesterday's energy was read, its last hour filled and the day closed.
     """
 
     @schedule(
         name="report_of_yesterday",
         job=job,
         cron_schedule="50 0 * * *",
-        execution_timezone=str(TOKYO),
-        default_status=DefaultScheduleStatus.RUNNING,
+        **RUNNING,
         description="Draws the picture of yesterday every night.",
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
@@ -149,5 +136,5 @@ def _metadata(report: Report) -> dict[str, Any]:
 def _picture(report: Report) -> str:
     if len(report.png) > MOST_BYTES_SHOWN:
         return f"This picture is too large to be kept here: open the file {report.path.name}."
-    # The only way by which Dagster shows a picture: its pages do not reach files.
+    # Dagster's UI shows a picture only from a data URL; it has no access to files.
     return f"![{report.day.date}](data:image/png;base64,{base64.b64encode(report.png).decode()})"

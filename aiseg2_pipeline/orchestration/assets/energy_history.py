@@ -1,4 +1,4 @@
-"""The assets `energy_history`, what the device remembers of a day, and `influxdb_energy`, the same in InfluxDB."""
+"""The assets `energy_history`, a day's energy in the device's own Wh, and `influxdb_energy`, the same in InfluxDB."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -6,27 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from dagster import (
-    AssetExecutionContext,
-    AssetMaterialization,
-    AssetsDefinition,
-    BackfillPolicy,
-    DailyPartitionsDefinition,
-    Failure,
-    Output,
-    asset,
-)
+from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, Output
 
 from aiseg2_pipeline.aiseg2.circuits import shown_name
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.energy import DayEnergy, History
 from aiseg2_pipeline.japan_time import DAY, day_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation, balance
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY
-from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, first_of
+from aiseg2_pipeline.orchestration.partitions import DAYS, day_from_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import unsalvaged
@@ -36,12 +28,10 @@ from aiseg2_pipeline.store.database import StoreError
 def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
     """Return the asset, partitioned by `days`."""
 
-    @asset(
-        key=ENERGY_HISTORY,
-        partitions_def=days,
-        backfill_policy=BackfillPolicy.single_run(),
+    @partitioned_asset(
+        ENERGY_HISTORY,
+        days,
         io_manager_key="energy_io",
-        output_required=False,
         group_name="energy",
         kinds={"python", "sqlite"},
         description="The energy that the AiSEG2 remembers, in Wh for each hour (half hours with an SD card): totals, and circuits of the days "
@@ -51,28 +41,22 @@ def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[],
         context: AssetExecutionContext, device: Aiseg2Device, store: ReadingsStore
     ) -> Iterator[Output[pd.DataFrame]]:
         now = clock()
-        starts = [day_from_key(key) for key in context.partition_keys]
-        try:
-            with (
-                store.open_energy() as energy,
-                device.client(clock, slot="background") as client,
-                History(client, energy, Path(device.state_dir), now) as history,
-            ):
-                for n, start in enumerate(starts, 1):
-                    # Today's circuits would cost a request each, every hour; a fill that needs them asks itself.
-                    day = history.bring(day_of(start), circuits=start + DAY <= now)
-                    _report(context, day, n, len(starts))
-                    table = energy.read(start, start + DAY)
-                    if result := balance(table):
-                        context.log_event(as_evaluation(result))
-                    if day.rows and len(starts) == 1:
-                        yield Output(table, metadata=_metadata(day))
-                    elif day.rows:
-                        context.log_event(
-                            AssetMaterialization(ENERGY_HISTORY, partition=day_key(start), metadata=_metadata(day))
-                        )
-        except (Aiseg2Error, StoreError) as error:
-            raise Failure(str(error), allow_retries=False) from None
+        with (
+            failures(),
+            store.open_energy() as energy,
+            device.client(clock, slot="background") as client,
+            History(client, energy, Path(device.state_dir), now) as history,
+        ):
+            for n, key in enumerate(context.partition_keys, 1):
+                start = day_from_key(key)
+                # Today's circuits would cost a request each, every hour; a fill that needs them requests them itself.
+                day = history.bring(day_of(start), circuits=start + DAY <= now)
+                _report(context, day, n)
+                table = energy.read(start, start + DAY)
+                if result := balance(table):
+                    context.log_event(as_evaluation(result))
+                if day.rows:
+                    yield from materialize(context, key, _metadata(day), table)
 
     return energy_history
 
@@ -82,27 +66,23 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
     rows = Rows(
         asset=INFLUXDB_ENERGY,
         upstream=ENERGY_HISTORY,
+        partitions=days,
+        period=DAYS,
         open=lambda store: store.open_energy(),
         lines=lines,
-        key=day_key,
-        start=day_from_key,
-        length=DAY,
-        first=first_of(days),
     )
     return influxdb_asset(
         rows,
-        days,
         clock,
         group="energy",
-        description="The device's energy in InfluxDB. Green: InfluxDB has acknowledged what the store holds of that day. Materializing a day "
-        "by hand writes all of it again.",
+        description="The device's energy in InfluxDB.",
     )
 
 
 def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return the points of an energy frame; a circuit has the name that it had at that time.
 
-    Raise StoreError while the names may still come back from a damaged store: other ones would be another series.
+    Raise StoreError while a damaged store is not yet recovered, which may hold other names: they are other series.
     """
     if unsalvaged(readings.path):
         raise StoreError(
@@ -119,10 +99,12 @@ def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
     return line_protocol.energy_lines(table, name_of)
 
 
-def _report(context: AssetExecutionContext, day: DayEnergy, n: int, days: int) -> None:
+def _report(context: AssetExecutionContext, day: DayEnergy, n: int) -> None:
     for problem in day.problems:
         context.log.warning(problem)
-    context.log.info(f"{day.day}: {day.rows} rows, {day.changed} of them new; {n} of {days} days done.")
+    context.log.info(
+        f"{day.day}: {day.rows} rows, {day.changed} of them new; {n} of {len(context.partition_keys)} days done."
+    )
     log_line("energy", day=str(day.day), source=day.source, rows=day.rows, changed=day.changed)
 
 

@@ -1,4 +1,4 @@
-"""The asset `influxdb_power`, and what all InfluxDB assets are made of: an op that delivers a store's rows with retries.
+"""The asset `influxdb_power`, and the op of all InfluxDB assets, which delivers a store's rows with retries.
 
 A scheduled run delivers pending rows: those of its own partition, and a limited number of older ones. Any other run
 writes all rows of its partitions again. Batches and refusals belong in `influxdb/delivery`.
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,59 +40,53 @@ from dagster import (
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver
-from aiseg2_pipeline.japan_time import HOUR, hour_of
+from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import first_of, hour_from_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import HOURS, Period, first_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S, InfluxDB, ReadingsStore
-from aiseg2_pipeline.store import Store, incidents
+from aiseg2_pipeline.store import Destination, Store, incidents
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
 
 OLDER_ROWS_A_MINUTE = 10_000
 KEPT = "The rows are kept and go out with a later run."
-# Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_try_again`.
+# Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_retry`.
 RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
-# A background run that waits holds up healing and salvaging, and a server may ask for days.
+# Other background runs wait for this one, and a server may ask for days.
 LONGEST_WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows an asset writes out: how their store is opened, their points, and the partitions they lie in.
+    """The rows that an asset writes: how their store is opened, their points, and their partitions.
 
-    `lines` gets the store of readings as well, which knows the circuits' names.
+    `lines` also gets the store of readings, which has the circuits' names.
     """
 
     asset: AssetKey
     upstream: AssetKey
+    partitions: TimeWindowPartitionsDefinition
+    period: Period
     open: Callable[[ReadingsStore], Store]
     lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
-    key: Callable[[datetime], str]
-    start: Callable[[str], datetime]
-    length: timedelta
-    first: datetime
 
 
-def influxdb_asset(
-    rows: Rows,
-    partitions: TimeWindowPartitionsDefinition,
-    clock: Callable[[], datetime],
-    *,
-    group: str,
-    description: str,
-) -> AssetsDefinition:
-    """Return the asset that writes these rows out; `clock` gives the host's time."""
+def influxdb_asset(rows: Rows, clock: Callable[[], datetime], *, group: str, description: str) -> AssetsDefinition:
+    """Return the asset that writes these rows; `clock` gives the host's time."""
+    unit = rows.period.name
     write_out = _write_out_op(rows, clock)
 
     @graph_asset(
         name=rows.asset.to_user_string(),
         ins={"upstream": AssetIn(key=rows.upstream, dagster_type=Nothing)},
-        partitions_def=partitions,
+        partitions_def=rows.partitions,
         backfill_policy=BackfillPolicy.single_run(),
         group_name=group,
         kinds={"influxdb"},
-        description=description,
+        description=f"{description} Green: InfluxDB has acknowledged every row that the store holds of that {unit}. "
+        f"Materializing {'an' if unit == 'hour' else 'a'} {unit} by hand writes all its rows again.",
     )
     def written(upstream: None) -> Any:
         return write_out(upstream)
@@ -105,21 +99,12 @@ def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[
     rows = Rows(
         asset=INFLUXDB_POWER,
         upstream=POWER_READINGS,
+        partitions=hours,
+        period=HOURS,
         open=lambda store: store.open(),
         lines=lambda _, table: line_protocol.lines(table),
-        key=hour_key,
-        start=hour_from_key,
-        length=HOUR,
-        first=first_of(hours),
     )
-    return influxdb_asset(
-        rows,
-        hours,
-        clock,
-        group="power",
-        description="The readings in InfluxDB. Green: InfluxDB has acknowledged every row that the store holds of that hour. Materializing an "
-        "hour by hand writes all its rows again.",
-    )
+    return influxdb_asset(rows, clock, group="power", description="The readings in InfluxDB.")
 
 
 def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
@@ -128,36 +113,41 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
         ins={"upstream": In(Nothing)},
         out=Out(Nothing, is_required=False),
         retry_policy=RETRIES,
-        description="Writes what is pending, and notes what InfluxDB has acknowledged. Tried again while InfluxDB is away.",
+        description="Writes pending rows, and stores which ones InfluxDB has acknowledged. Retried while InfluxDB does not answer.",
     )
     def write_out(context: OpExecutionContext, influxdb: InfluxDB, store: ReadingsStore) -> Iterator[Output[None]]:
-        if influxdb.destination is None:
+        destination = influxdb.destination
+        if destination is None:
             context.log.info(
                 "No InfluxDB is configured (INFLUXDB_HOST), so nothing was written; the rows are kept."
             )
             return
-        folder = Path(store.path).parent
+        now = clock()
         deadline = influxdb.minute_deadline() if MINUTE_TAG in context.run.tags else None
         try:
-            with rows.open(store) as opened, store.open() as readings:
-                delivery = _deliver(context, rows, opened, readings, influxdb, clock(), deadline)
-                keys = _settled_keys(rows, opened, influxdb, delivery)
+            with failures(), rows.open(store) as opened, store.open() as readings:
+                with influxdb.writer() as writer:
+                    delivery = deliver(
+                        opened,
+                        writer,
+                        destination,
+                        now=now,
+                        running_hour=hour_of(now),
+                        hours=_hours(context, rows, opened, destination),
+                        max_older_rows=sys.maxsize if deadline is None else OLDER_ROWS_A_MINUTE,
+                        deadline=deadline,
+                        on_progress=None if deadline else lambda n: context.log.info(f"{n} rows settled so far."),
+                        lines=lambda table: rows.lines(readings, table),
+                    )
+                keys = _settled_keys(rows, opened, destination, delivery)
         except InfluxError as error:
-            if error.delivery and error.delivery.points:
-                # It worked until now.
-                incidents.clear(folder, incidents.INFLUXDB)
-            incidents.note(folder, incidents.INFLUXDB, error, clock())
-            # A store that fails as well has its own sentence in the next run; here InfluxDB's is to be told.
+            _note_incident(store, error.delivery, error, clock())
+            # If the store fails as well, the next run reports that; this one reports InfluxDB's error.
             with contextlib.suppress(StoreError), rows.open(store) as opened:
-                _materialize(context, rows, _settled_keys(rows, opened, influxdb, error.delivery))
-            _try_again(error, context, deadline)
+                _materialize(context, rows, _settled_keys(rows, opened, destination, error.delivery))
+            _retry(error, context, deadline)
             raise Failure(f"{error} {KEPT}", allow_retries=False) from None
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
-        if delivery.points:
-            incidents.clear(folder, incidents.INFLUXDB)
-        elif delivery.refusal:
-            incidents.note(folder, incidents.INFLUXDB, InfluxError(delivery.refusal), clock())
+        _note_incident(store, delivery, None, clock())
         _report(context, rows, delivery)
         if delivery.stopped and not delivery.rows and context.retry_number:
             raise Failure(
@@ -170,56 +160,51 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
     return write_out
 
 
-def _deliver(
-    context: OpExecutionContext,
-    rows: Rows,
-    store: Store,
-    readings: Store,
-    influxdb: InfluxDB,
-    now: datetime,
-    deadline: float | None,
-) -> Delivery:
-    destination = influxdb.destination
-    if destination is None:
-        raise ValueError("there is no destination")
-    scheduled = not {MINUTE_TAG, PENDING_TAG}.isdisjoint(context.run.tags)
-    hours = None
-    if not scheduled:
-        start, end = rows.start(context.partition_keys[0]), rows.start(context.partition_keys[-1]) + rows.length
-        hours = store.hours_with_rows(start, end)
-        if context.retry_number == 0:
-            store.resend(start, end, destination)
-    with influxdb.writer() as writer:
-        return deliver(
-            store,
-            writer,
-            destination,
-            now=now,
-            running_hour=hour_of(now),
-            hours=hours,
-            max_older_rows=sys.maxsize if deadline is None else OLDER_ROWS_A_MINUTE,
-            deadline=deadline,
-            on_progress=None if deadline else lambda done: context.log.info(f"{done} rows settled so far."),
-            lines=lambda table: rows.lines(readings, table),
-        )
+def _note_incident(
+    store: ReadingsStore, delivery: Delivery | None, error: InfluxError | None, now: datetime
+) -> None:
+    """Store that InfluxDB has trouble now, and clear what was stored if it took points before."""
+    folder = Path(store.path).parent
+    if delivery and delivery.points:
+        incidents.clear(folder, incidents.INFLUXDB)
+    elif delivery and delivery.refusal and error is None:
+        error = InfluxError(delivery.refusal)
+    if error is not None:
+        incidents.note(folder, incidents.INFLUXDB, error, now)
 
 
-def _settled_keys(rows: Rows, store: Store, influxdb: InfluxDB, delivery: Delivery | None) -> list[str]:
+def _hours(
+    context: OpExecutionContext, rows: Rows, store: Store, destination: Destination
+) -> list[datetime] | None:
+    """Return the hours to write; None in a scheduled run, which writes pending rows of all hours.
+
+    In any other run all rows of its partitions become pending again.
+    """
+    if not {MINUTE_TAG, PENDING_TAG}.isdisjoint(context.run.tags):
+        return None
+    start = rows.period.start(context.partition_keys[0])
+    end = rows.period.start(context.partition_keys[-1]) + rows.period.length
+    if context.retry_number == 0:
+        store.resend(start, end, destination)
+    return store.hours_with_rows(start, end)
+
+
+def _settled_keys(rows: Rows, store: Store, destination: Destination, delivery: Delivery | None) -> list[str]:
     """Return the partitions of which rows were written and none is left pending."""
-    destination = influxdb.destination
-    if delivery is None or destination is None:
+    if delivery is None:
         return []
-    written = {rows.key(hour): rows.start(rows.key(hour)) for hour in delivery.hours if hour >= rows.first}
-    # Each is looked at alone: all that is pending, of years, takes longer than a minute's one or two.
+    key, start = rows.period.key, rows.period.start
+    written = {key(hour) for hour in delivery.hours if hour >= first_of(rows.partitions)}
+    # One query for each: all pending hours, of years, take longer than a minute's one or two.
     return sorted(
-        key
-        for key, start in written.items()
-        if not store.pending_hours(destination, start, start + rows.length, limit=1)
+        one
+        for one in written
+        if not store.pending_hours(destination, start(one), start(one) + rows.period.length, limit=1)
     )
 
 
 def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bool:
-    """Turn partitions green; return whether the run's only one is left to the op's output."""
+    """Materialize partitions; return whether the run's only one is among them, which the op's output materializes."""
     own = context.partition_keys[0] if len(context.partition_keys) == 1 else None
     for key in keys:
         if key != own:
@@ -227,10 +212,10 @@ def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bo
     return own in keys
 
 
-def _try_again(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> None:
-    """Raise what makes Dagster try again, unless that is hopeless.
+def _retry(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> None:
+    """Raise RetryRequested if a retry can succeed.
 
-    The wait is the server's or the policy's, but its end leaves time for a request: Dagster itself knows no deadline.
+    The wait is the server's or the policy's, cut so that a request fits before the deadline, which Dagster does not have.
     """
     if not isinstance(error, Unavailable) or context.retry_number >= RETRIES.max_retries:
         return

@@ -1,8 +1,8 @@
 """The asset `power_readings`: completes an hour as far as that is possible now.
 
-The running hour: take this minute's readings. An hour that has ended: fill its missing minutes from the energy that the
-device remembers, day by day. The minute schedule, the settling run, the backfill sensor and a person's backfill all use
-it. Which minutes are missing, and how they are filled, belongs in `gaps`.
+In the running hour it reads this minute's values. In an hour that has ended it fills missing minutes from the device's
+stored energy, day by day. The schedules, the backfill sensor and a person's backfill all use it. Which minutes are missing,
+and how they are filled, belongs in `gaps`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +16,6 @@ from dagster import (
     AssetExecutionContext,
     AssetMaterialization,
     AssetsDefinition,
-    BackfillPolicy,
     Failure,
     HourlyPartitionsDefinition,
     MetadataValue,
@@ -24,10 +23,8 @@ from dagster import (
     TableColumn,
     TableRecord,
     TableSchema,
-    asset,
 )
 
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION
@@ -38,26 +35,25 @@ from aiseg2_pipeline.ingest.energy_rows import WH_PER_KWH
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_of
 from aiseg2_pipeline.logs import log_error, log_line
+from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, evaluate, recent_hours
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import hour_key, hours_from_keys
+from aiseg2_pipeline.orchestration.partitions import hour_from_key, hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import MINUTE_TAG
 
 
 def power_readings_asset(
     hours: HourlyPartitionsDefinition, *, samples: int, demo: bool, clock: Callable[[], datetime]
 ) -> AssetsDefinition:
-    """Return the asset, partitioned by `hours`, taking `samples` readings in a minute; it says so where it is the demo."""
+    """Return the asset, partitioned by `hours`, with `samples` readings a minute; in the demo its description says so."""
 
-    @asset(
-        key=POWER_READINGS,
-        partitions_def=hours,
-        backfill_policy=BackfillPolicy.single_run(),
+    @partitioned_asset(
+        POWER_READINGS,
+        hours,
         io_manager_key="readings_io",
-        output_required=False,
         group_name="power",
         kinds={"python", "sqlite"},
         description=("DEMO, a simulated home. " if demo else "")
@@ -67,49 +63,38 @@ def power_readings_asset(
     def power_readings(
         context: AssetExecutionContext, device: Aiseg2Device, store: ReadingsStore
     ) -> Iterator[Output[pd.DataFrame]]:
-        asked = hours_from_keys(context.partition_keys)
+        requested = [hour_from_key(key) for key in context.partition_keys]
         now = clock()
         minute = _minute(context, now)
-        try:
-            with store.open() as opened:
-                if now >= minute + MINUTE:
-                    context.log.warning(
-                        f"No reading was taken: the run for {minute.astimezone(TOKYO):%H:%M} began after that minute had ended; if this "
-                        "goes on, see what keeps this machine so busy."
-                    )
-                elif hour_of(now) in asked:
-                    with device.client(clock) as client:
-                        taken = take_minute(client, opened, minute=minute, samples=samples, clock=clock)
-                    _report(context, taken, opened, clock())
-                    if len(asked) == 1:
-                        # Of the asset alone: metadata of the output would be stored twice, every minute.
-                        context.add_asset_metadata(_metadata(taken))
-                        # Two readings may be of one second; the store holds the later one.
-                        table = pd.concat(taken.frames, ignore_index=True).drop_duplicates(KEY, keep="last")
-                        yield Output(table)
-                        return
-                    context.log_event(
-                        AssetMaterialization(POWER_READINGS, partition=hour_key(now), metadata=_metadata(taken))
-                    )
-                ended = [hour for hour in asked if settled(hour, now)]
-                if not ended:
-                    context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
-                else:
-                    _fill_ended(context, device, store, opened, hours=ended, clock=clock)
-        except (Aiseg2Error, StoreError) as error:
-            raise Failure(str(error), allow_retries=False) from None
+        with failures(), store.open() as opened:
+            if now >= minute + MINUTE:
+                context.log.warning(
+                    f"No reading was taken: the run for {minute.astimezone(TOKYO):%H:%M} began after that minute had ended; if this "
+                    "goes on, see what keeps this machine so busy."
+                )
+            elif hour_of(now) in requested:
+                with device.client(clock) as client:
+                    taken = take_minute(client, opened, minute=minute, samples=samples, clock=clock)
+                _report(context, taken, opened, clock())
+                # Two readings may be of one second; the store holds the later one.
+                table = pd.concat(taken.frames, ignore_index=True).drop_duplicates(KEY, keep="last")
+                yield from materialize(context, hour_key(now), _metadata(taken), table)
+            if ended := [hour for hour in requested if settled(hour, now)]:
+                _fill_ended(context, device, store, opened, hours=ended, clock=clock)
+            elif hour_of(now) not in requested:
+                context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
 
     return power_readings
 
 
 def _minute(context: AssetExecutionContext, now: datetime) -> datetime:
-    # A run that a person executes again has the tags of the first one; it is of now.
+    # A re-executed run has the tags of the first one, but reads the minute that it runs in.
     tag = None if context.run.parent_run_id else context.run.tags.get(MINUTE_TAG)
     return datetime.fromisoformat(tag) if tag else now.replace(second=0, microsecond=0)
 
 
 def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now: datetime) -> None:
-    """Say what is missing and evaluate the checks; fail where the minute brought nothing."""
+    """Log the problems and evaluate the checks; raise Failure if the minute has no reading."""
     if not taken.readings:
         raise Failure(" ".join(dict.fromkeys(taken.problems)), allow_retries=False)
     for problem in dict.fromkeys(taken.problems):
@@ -123,7 +108,7 @@ def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now
         future=store.times_after(now),
     ):
         context.log_event(as_evaluation(result))
-    # Dagster shows a check as not evaluated once a newer materialization has come, so every minute has it.
+    # Dagster shows a check as not evaluated after a newer materialization, so every minute evaluates it.
     context.log_event(as_evaluation(completeness(recent_hours(store, now))))
 
 
@@ -155,7 +140,7 @@ def _metadata(taken: LiveMinute) -> dict[str, Any]:
 
 
 def _latency_s(readings: Sequence[LiveReading]) -> float:
-    """Return the mean time of one answer of the device."""
+    """Return the mean response time of the device, in seconds."""
     return round(sum(reading.elapsed_s for reading in readings) / sum(reading.requests for reading in readings), 3)
 
 
@@ -179,7 +164,7 @@ def _fill_ended(
     hours: Sequence[datetime],
     clock: Callable[[], datetime],
 ) -> None:
-    """Fill these hours (UTC starts) and turn those that have rows green. Raises an Aiseg2Error and StoreError."""
+    """Fill these hours (UTC starts) and materialize those with rows. Raise Aiseg2Error or StoreError."""
     now, done = clock(), 0
     with stores.open_energy() as energy, ExitStack() as stack:
 
@@ -206,24 +191,24 @@ def _fill_ended(
 
 
 def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
-    """Return the minutes of an hour, and its energy as our minutes and as the device has it."""
-    told: dict[str, Any] = {
+    """Return the counts of an hour's minutes, and its energy by the minutes and by the device (kWh)."""
+    metadata: dict[str, Any] = {
         "live_minutes": hour.live,
         "filled_minutes": hour.filled,
         "missing_minutes": hour.missing,
     }
     end = hour.start + HOUR
     rows = store.read(hour.start, end)
-    told["rows"] = len(rows)
+    metadata["rows"] = len(rows)
     table = energy.read(hour.start, end, kinds=["consumption"])
     device_wh = table.loc[table["interval_s"] == HOUR_S, "value"]
     if len(device_wh) and hour.missing == 0:
         minutes_kwh = float(_per_minute(rows[rows["name"] == TOTAL_CONSUMPTION]).sum()) / MINUTES_AN_HOUR
         device_kwh = float(device_wh.iloc[0]) / WH_PER_KWH
-        told |= {"minutes_kwh": round(minutes_kwh, 3), "device_kwh": device_kwh}
+        metadata |= {"minutes_kwh": round(minutes_kwh, 3), "device_kwh": device_kwh}
         if device_kwh:
-            told["difference_percent"] = round(100 * (minutes_kwh - device_kwh) / device_kwh, 2)
-    return told
+            metadata["difference_percent"] = round(100 * (minutes_kwh - device_kwh) / device_kwh, 2)
+    return metadata
 
 
 def _per_minute(power: pd.DataFrame) -> "pd.Series[float]":

@@ -1,4 +1,4 @@
-"""Jobs that keep the record and Dagster's own files in order: closing a day, pruning runs, recovering damaged stores.
+"""Maintenance jobs on the stores and on Dagster's storage: closing a day, pruning runs, recovering damaged stores.
 
 Sensors that start jobs belong in `sensors`.
 """

@@ -1,8 +1,8 @@
-"""The nightly run that closes the day: it carries the status of the hours for good, so that all other runs may be deleted.
+"""The nightly job that closes the day: it materializes ended partitions again, so that all other runs may be deleted.
 
-Whatever hour or day has ended, has rows, and does not have its last materialization from here is materialized once
-more. So nothing needs to be remembered: a night when the box was off, an hour that was filled or written out later, and
-a Dagster home that was deleted are all made good the next night. The stores are read; the device is not asked.
+An ended hour or day that has rows and whose last materialization is of another job is materialized once more. This needs
+no state of its own: a night without power, an hour that was filled later, and a deleted Dagster home are corrected the
+next night. Only the stores are read, not the device.
 """
 
 import time
@@ -27,6 +27,7 @@ from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.keys import (
     CLIMATE,
@@ -41,15 +42,16 @@ from aiseg2_pipeline.orchestration.maintenance.storage import last_materialized_
 from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
-from aiseg2_pipeline.store.database import StoreError
 
 CLOSE_STEP = "carry_the_status"
-# A year takes some five minutes; what is left has its turn the next night.
+# A year takes about five minutes; the next night continues with the remaining days.
 CLOSE_S = 600.0
 
-# A picture is large for a history; its file stays.
+# Closing drops a picture from Dagster's storage, where it takes much space; its file stays.
 PICTURES_KEPT = 30 * DAY
 
+# The key of an hour begins with the key of its day.
+DAY_CHARACTERS = len("2026-07-14")
 _ByDay = dict[str, list[tuple[AssetKey, str]]]
 
 
@@ -59,19 +61,24 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
     @op(
         name=CLOSE_STEP,
         out=Out(Nothing),
-        description="Materializes what has ended and has rows, newest day first.",
+        description="Materializes ended partitions that have rows, newest day first.",
     )
     def carry_the_status(context: OpExecutionContext, store: ReadingsStore, influxdb: InfluxDB) -> None:
         today = day_from_key(day_key(clock()))
         try:
-            with store.open() as readings, store.open_energy() as energy, store.open_climate() as climate:
-                due = _due(context.instance, readings, energy, climate, influxdb.destination, first, today)
-                _close(context, readings, due)
-                for store_of_a_kind in (readings, energy, climate):
-                    store_of_a_kind.look_over()
-                context.log.info("All files were read over: none is damaged.")
-        except StoreError as error:
-            raise Failure(str(error), allow_retries=False) from None
+            with (
+                failures(),
+                store.open() as readings,
+                store.open_energy() as energy,
+                store.open_climate() as climate,
+            ):
+                ended = dict(_ended(readings, energy, climate, influxdb.destination, first, today))
+                drawn = context.instance.get_materialized_partitions(DAILY_REPORT)
+                ended[DAILY_REPORT] = {key for key in drawn if key < day_key(today - PICTURES_KEPT)}
+                _close(context, readings, _due(context.instance, ended))
+                for opened in (readings, energy, climate):
+                    opened.look_over()
+                context.log.info("All files were checked: none is damaged.")
         except MissingInternalError as error:
             raise Failure(
                 f"The day is not closed, because {error}: install the pipeline's own versions again.",
@@ -91,56 +98,43 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
     return close_the_day
 
 
-def _due(
-    instance: DagsterInstance,
+def _ended(
     readings: Store,
     energy: EnergyStore,
     climate: ClimateStore,
     destination: Destination | None,
     first: datetime,
     today: datetime,
-) -> _ByDay:
-    """Return the partitions before today that are to be materialized here, by day."""
-    hours = readings.hours_with_rows(first, today)
-    # A day counts by its consumption, which every home has; what is only noted about a day is no energy.
-    consumption = energy.read(day_from_key(day_key(first)), today, kinds=["consumption"])["time"]
-    days = [day_from_key(key) for key in sorted({day_key(time) for time in consumption.dt.to_pydatetime()})]
-    climate_hours = climate.hours_with_rows(day_from_key(day_key(first)), today)
-    climate_days = [day_from_key(key) for key in sorted({day_key(hour) for hour in climate_hours})]
-    drawn = [day_from_key(key) for key in instance.get_materialized_partitions(DAILY_REPORT)]
-    partitions = [
-        (POWER_READINGS, hour_key, hours),
-        (ENERGY_HISTORY, day_key, days),
-        (CLIMATE, day_key, climate_days),
-        (DAILY_REPORT, day_key, [day for day in drawn if day < today - PICTURES_KEPT]),
-    ]
-    if destination is not None:
-        owed_hours = set(readings.pending_hours(destination, end=today))
-        owed_days = {day_key(hour) for hour in energy.pending_hours(destination, end=today)}
-        owed_climate = {day_key(hour) for hour in climate.pending_hours(destination, end=today)}
-        partitions += [
-            (INFLUXDB_POWER, hour_key, [hour for hour in hours if hour not in owed_hours]),
-            (INFLUXDB_ENERGY, day_key, [day for day in days if day_key(day) not in owed_days]),
-            (
-                INFLUXDB_CLIMATE,
-                day_key,
-                [day for day in climate_days if day_key(day) not in owed_climate],
-            ),
-        ]
+) -> Iterator[tuple[AssetKey, set[str]]]:
+    """Yield each asset's partitions before today that have rows; in InfluxDB, those without pending rows."""
+    first_day = day_from_key(day_key(first))
+    # Every home has consumption; a day with only a note that the device has no data does not count.
+    consumption = energy.read(first_day, today, kinds=["consumption"])["time"]
+    for asset, written, store, key, times in (
+        (POWER_READINGS, INFLUXDB_POWER, readings, hour_key, readings.hours_with_rows(first, today)),
+        (ENERGY_HISTORY, INFLUXDB_ENERGY, energy, day_key, consumption.dt.to_pydatetime()),
+        (CLIMATE, INFLUXDB_CLIMATE, climate, day_key, climate.hours_with_rows(first_day, today)),
+    ):
+        keys = {key(time) for time in times}
+        yield asset, keys
+        if destination is not None:
+            yield written, keys - {key(hour) for hour in store.pending_hours(destination, end=today)}
+
+
+def _due(instance: DagsterInstance, ended: dict[AssetKey, set[str]]) -> _ByDay:
+    """Return, by day, the partitions that no closing run has materialized last."""
     due: _ByDay = defaultdict(list)
-    for asset, key_of, starts in partitions:
-        closed = _closed(instance, asset)
-        for start in starts:
-            if (key := key_of(start)) not in closed:
-                due[day_key(start)].append((asset, key))
+    for asset, keys in ended.items():
+        for key in sorted(keys - _closed(instance, asset)):
+            due[key[:DAY_CHARACTERS]].append((asset, key))
     return due
 
 
 def _closed(instance: DagsterInstance, asset: AssetKey) -> set[str]:
-    """Return the partitions that a closing run holds; not those that a later run tried in vain, which Dagster shows as failed."""
+    """Return the partitions that a closing run materialized last, without those that failed later and are shown as failed."""
     storage = instance.event_log_storage
-    tried = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
-    return last_materialized_by(instance, asset, CLOSE_STEP) - tried.keys()
+    failed = storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
+    return last_materialized_by(instance, asset, CLOSE_STEP) - failed.keys()
 
 
 def _close(context: OpExecutionContext, readings: Store, due: _ByDay) -> None:
@@ -151,7 +145,7 @@ def _close(context: OpExecutionContext, readings: Store, due: _ByDay) -> None:
         for event in _materializations(readings, day, due[day]):
             context.log_event(event)
         closed, partitions = closed + 1, partitions + len(due[day])
-        # Half of the time is left to the live minute's own events.
+        # Half of the time the database is free for the events of the minute runs.
         time.sleep(time.monotonic() - began)
         if time.monotonic() - started > CLOSE_S:
             break

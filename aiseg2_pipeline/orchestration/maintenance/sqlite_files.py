@@ -1,7 +1,7 @@
-"""Dagster's SQLite files: they give back to the disk what they no longer need. No Dagster here; other databases do it themselves.
+"""Dagster's SQLite files: return unused pages to the disk. Dagster is not imported here; other databases do this themselves.
 
-A SQLite file keeps the pages of deleted rows and uses them again. Only with `auto_vacuum` set can it also become
-smaller, and that is decided when the file is made, or by writing it anew once (VACUUM).
+SQLite keeps the pages of deleted rows for new ones. A file can only shrink with `auto_vacuum`, which is set when the file
+is created, or later with a VACUUM.
 """
 
 import sqlite3
@@ -10,17 +10,17 @@ from pathlib import Path
 
 FILES = ("event_log.db", "history/runs.db", "schedules/schedules.db")
 INCREMENTAL = 2
-# 1 MB at SQLite's page size: moved in a few milliseconds, for which nobody else can write.
-BITE_PAGES = 256
-# Between two nights some room is used and freed; giving that back every time would only wear a memory card.
+# 1 MB at SQLite's page size: a few milliseconds in which no other process can write.
+BATCH_PAGES = 256
+# Between two nights some pages are freed and used again; returning all of them would only wear a memory card.
 SPARE_OF_USED = 0.5
 
 
 def prepare_storage(home: Path) -> list[str]:
-    """Let the SQLite files of a Dagster home shrink; call it when they exist and nothing uses them.
+    """Set `auto_vacuum` in the SQLite files of a Dagster home; they must exist and be unused.
 
-    New files are done at once; an older history is written anew, once. Returns a sentence for each file that could
-    not be changed: it works as before, and only never shrinks.
+    A new file takes no time; an old one gets one VACUUM. Return a message for each file that could not be changed: it
+    works as before, but never shrinks.
     """
     problems = []
     for path in (home / name for name in FILES):
@@ -43,13 +43,13 @@ def _prepare(path: Path) -> None:
 
 
 def give_back(connection: sqlite3.Connection) -> bool:
-    """Give a bite of unused pages back to the disk; return whether there was one."""
+    """Return a batch of unused pages to the disk; return whether there was one."""
     (pages,), (free,), (mode,) = (
         connection.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "freelist_count", "auto_vacuum")
     )
     spare = int((pages - free) * SPARE_OF_USED)
     if mode != INCREMENTAL or free <= spare:
         return False
-    # As a script: `execute` would end with the first page.
-    connection.executescript(f"PRAGMA incremental_vacuum({min(BITE_PAGES, free - spare)})")
+    # `execute` would stop after the first page.
+    connection.executescript(f"PRAGMA incremental_vacuum({min(BATCH_PAGES, free - spare)})")
     return True

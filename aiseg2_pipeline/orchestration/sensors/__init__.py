@@ -1,4 +1,4 @@
 """The sensors: backfill of missing hours, and messages to the household.
 
-Which hours are missing belongs in `gaps`; what a message says in `alerts`.
+Which hours are missing belongs in `gaps`; the text of a message in `alerts`.
 """

@@ -1,7 +1,7 @@
-"""The sensor that tells the household: it gathers what is known, and sends what `alerts/rules` says is due.
+"""The sensor that sends messages to the household: it collects the facts, and sends what `alerts/rules` finds due.
 
-Looking costs a few small reads; no run and no history of Dagster is asked. The cursor keeps what each service was
-told (services by their place in AISEG2_ALERT_URLS, for the addresses are secrets), so that a restart repeats nothing.
+An evaluation takes a few small reads of files, and no run or query of Dagster. The cursor stores the last message of each
+service, so that a restart repeats none; services go by their place in AISEG2_ALERT_URLS, whose addresses are secret.
 """
 
 import contextlib
@@ -25,24 +25,24 @@ from aiseg2_pipeline.store.damage import damaged_files
 from aiseg2_pipeline.store.database import StoreError
 
 INTERVAL_S = 60
-# Longer between two looks, and nobody was there to see whether there were readings.
+# After a longer pause between two evaluations, it is not known whether there were readings.
 ASLEEP = timedelta(minutes=5)
 TRY_AGAIN = timedelta(minutes=5)
-# Dagster gives a sensor a minute; a service that hangs can take some fifteen seconds of it.
+# Dagster ends an evaluation after a minute; a service that hangs can take fifteen seconds of it.
 SEND_S = 30.0
-# Incomplete hours can wait for people to be up.
-LOOK_AT_HOURS_FROM = 9
+# Messages on incomplete hours wait until the morning.
+HOURS_CHECKED_FROM = 9
 
 
 class Service(BaseModel):
-    """What a service was told of and is not over; after a failure, when it is tried again."""
+    """The conditions that a service got a message on and that still hold; after a failure, when to try again."""
 
     told: dict[Condition, str] = {}
     retry_at: datetime | None = None
 
 
 class State(BaseModel):
-    """What is kept from look to look."""
+    """The cursor between two evaluations."""
 
     watching_since: datetime
     seen_at: datetime
@@ -52,7 +52,7 @@ class State(BaseModel):
 
 
 def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDefinition | None:
-    """Return the sensor, None where no AISEG2_ALERT_URLS are set."""
+    """Return the sensor; None if AISEG2_ALERT_URLS is not set."""
     if settings.alert_urls is None:
         return None
     addresses = send.split(settings.alert_urls.get_secret_value())
@@ -71,15 +71,15 @@ def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDef
         now = clock()
         state = _restored(context.cursor, len(addresses), now)
         if settings.influx is None:
-            # It was taken out of the settings: what was told of it is not over, and no message is due.
+            # It was removed from the settings: the trouble is not over, but no message is due.
             incidents.clear(settings.data_dir, incidents.INFLUXDB)
             for service in state.services:
                 service.told.pop(Condition.INFLUXDB, None)
         morning = now.astimezone(TOKYO)
-        look = morning.hour >= LOOK_AT_HOURS_FROM and state.hours_seen_on != morning.date()
-        facts = _facts(settings, state, now, with_hours=look)
+        with_hours = morning.hour >= HOURS_CHECKED_FROM and state.hours_seen_on != morning.date()
+        facts = _facts(settings, state, now, with_hours=with_hours)
         sent, unsent = _send(addresses, state, judge(facts, after), now, "【デモ】" if settings.demo else "")
-        if look and not unsent:
+        if with_hours and not unsent:
             state.hours_seen_on = morning.date()
         state.last_reading = facts.last_reading
         context.update_cursor(state.model_dump_json(exclude_defaults=True))
@@ -122,7 +122,7 @@ def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool)
                 facts = replace(facts, given_up=given_up(hours, now), complete=not missing)
     except StoreError as error:
         facts = replace(facts, store_error=str(error))
-    # After the store was opened, which may find the damage.
+    # After opening the store, which may detect the damage.
     with contextlib.suppress(OSError):
         paths = (settings.store_path, settings.energy_path, settings.climate_path)
         facts = replace(facts, damaged=[one for path in paths for one in damaged_files(path)])
@@ -135,7 +135,7 @@ def _last_reading(store: Store, now: datetime) -> datetime | None:
     last = store.last_time()
     if last is None or last <= now:
         return last
-    # Rows from a clock that was ahead tell nothing about now.
+    # Rows with a time later than now are of a clock that was ahead.
     near = store.live_near(now)
     return near if near and near <= now else None
 
@@ -143,7 +143,7 @@ def _last_reading(store: Store, now: datetime) -> datetime | None:
 def _send(
     addresses: Sequence[str], state: State, verdicts: Verdicts, now: datetime, prefix: str
 ) -> tuple[int, int]:
-    """Send what is due and note it; return how many messages went, and how many services wait for one."""
+    """Send the due messages; return how many were sent, and how many services still wait for one."""
     sent = waiting = 0
     end = time.monotonic() + SEND_S
     for number, (address, service) in enumerate(zip(addresses, state.services, strict=True), 1):

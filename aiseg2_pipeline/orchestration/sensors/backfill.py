@@ -1,8 +1,7 @@
-"""The sensor that heals the record: it looks at the stores for missing minutes, for days whose energy nobody asked for, and
-for rows that nobody wrote out.
+"""The sensor that finds gaps: missing minutes, days whose energy was not read, and rows that stay pending.
 
-It only decides what to run; filling and writing are the jobs'. One background run at a time, so that the live minute
-and the device have room.
+It only requests runs of the jobs that fill and write, one background run at a time, so that neither the minute run nor the
+device is slowed down.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +32,9 @@ from aiseg2_pipeline.store.damage import unsalvaged
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import BACKGROUND_TAG
 
-# The settling run has the newest hour.
-LEFT_TO_SETTLING = timedelta(minutes=20)
-# The minute runs write some hours a minute by themselves.
+# The schedule `settle_the_hour` fills the newest hour.
+SETTLING = timedelta(minutes=20)
+# Fewer hours are written by the minute runs alone.
 MANY_PENDING_HOURS = 48
 QUIET = timedelta(minutes=10)
 UNFINISHED = [
@@ -56,7 +55,7 @@ def healing_sensor(
     start_date: date | None,
     clock: Callable[[], datetime],
 ) -> SensorDefinition:
-    """Return the sensor; it looks back 35 days, and once at each older hour since `start_date`.
+    """Return the sensor: it checks the last 35 days, and each older hour since `start_date` once.
 
     `first` is the first partition.
     """
@@ -66,8 +65,8 @@ def healing_sensor(
         jobs=[fill, energy, pending, salvage],
         minimum_interval_seconds=INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
-        description="Looks for hours with missing minutes that the AiSEG2 may still remember, and fills them; for days whose energy was not "
-        "asked for, and asks; writes out what was left behind while InfluxDB was away; and brings back what can be read of a damaged file.",
+        description="Finds hours with missing minutes that the AiSEG2 may still have, and fills them; reads the energy of days that were not read; "
+        "writes rows that are pending since InfluxDB was away; and recovers the rows that can be read of a damaged file.",
     )
     def heal(
         context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
@@ -90,7 +89,7 @@ def healing_sensor(
                 hours = hours_to_fill(readings, known, first, start_date, now)
                 ranges = list(contiguous(hours))
                 days = days_to_renew(readings, known, hours, first, start_date, now)
-                owed = hours_owed(readings, influxdb.destination, first, now)
+                to_write = hours_to_write(readings, influxdb.destination, first, now)
         except StoreError as error:
             yield SkipReason(str(error))
             return
@@ -101,34 +100,36 @@ def healing_sensor(
             yield RunRequest(
                 run_key=f"{energy.name}:{key}:{hour_key(now)}", job_name=energy.name, partition_key=key
             )
-        if owed:
-            yield _request(pending, owed[0], owed[-1], now)
-        if not ranges and not days and not owed:
+        if to_write:
+            yield _request(pending, to_write[0], to_write[-1], now)
+        if not ranges and not days and not to_write:
             yield SkipReason("Nothing is missing that the AiSEG2 may have.")
 
     return heal
 
 
-def hours_owed(readings: Store, destination: Destination | None, first: datetime, now: datetime) -> list[datetime]:
-    """Return the hours with pending rows that the minute runs do not write out soon."""
+def hours_to_write(
+    readings: Store, destination: Destination | None, first: datetime, now: datetime
+) -> list[datetime]:
+    """Return the hours with pending rows that the minute runs do not write soon."""
     if destination is None:
         return []
     last = readings.last_time()
-    # Without a reading no minute run comes to its write-out.
+    # A minute run without a reading writes nothing.
     quiet = last is not None and now - last > QUIET
-    owed = readings.pending_hours(destination, start=first, end=None if quiet else hour_of(now))
-    return owed if quiet or len(owed) > MANY_PENDING_HOURS else []
+    hours = readings.pending_hours(destination, start=first, end=None if quiet else hour_of(now))
+    return hours if quiet or len(hours) > MANY_PENDING_HOURS else []
 
 
 def hours_to_fill(
     readings: Store, energy: EnergyStore, first: datetime, start_date: date | None, now: datetime
 ) -> list[datetime]:
-    """Return the hours to fill, in order; none before there is a live reading, for a fill must know the home."""
+    """Return the hours to fill, in order; none before the first live reading, which gives the series of the home."""
     if readings.live_near(now) is None:
         return []
     start = max(first, hour_of(record_start(readings, start_date, now)))
     recent = max(start, hour_of(now - LOOK_BACK))
-    hours = hours_between(readings, recent, hour_of(now - LEFT_TO_SETTLING), now)
+    hours = hours_between(readings, recent, hour_of(now - SETTLING), now)
     return _never_tried(readings, energy, start, recent) + [
         hour.start for hour in fillable(readings, energy, hours, now)
     ]
@@ -142,17 +143,17 @@ def days_to_renew(
     start_date: date | None,
     now: datetime,
 ) -> list[date]:
-    """Return the days whose energy is to be asked for, but those of which an hour is filled: that asks for the day."""
+    """Return the days whose energy is to be read, without those of `to_fill`: filling reads the whole day."""
     if readings.live_near(now) is None:
         return []
     start = max(first, record_start(readings, start_date, now), now - LOOK_BACK)
     filled = {day_of(hour) for hour in to_fill}
-    # The night's own run comes first.
-    return [day for day in days_to_ask(energy, start, now - LEFT_TO_SETTLING) if day not in filled]
+    # The nightly schedule reads the day first.
+    return [day for day in days_to_ask(energy, start, now - SETTLING) if day not in filled]
 
 
 def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: datetime) -> list[datetime]:
-    """Return the hours of a past that someone asked for (AISEG2_START_DATE) that have no row and no note of a try."""
+    """Return the hours since AISEG2_START_DATE that have neither a row nor a stored note that the device has no data."""
     if start >= end:
         return []
     notes = energy.read(start, end, kinds=[NO_DATA])["time"]
@@ -175,8 +176,8 @@ def contiguous(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]
 
 def _request(job: Job, first: datetime, last: datetime, now: datetime) -> RunRequest:
     keys = {"start": hour_key(first), "end": hour_key(last)}
-    # Once an hour for the same range: what failed is tried again, but not all the time.
+    # At most once an hour for the same range: a failed run is repeated, but not at every evaluation.
     run_key = f"{job.name}:{keys['start']}:{keys['end']}:{hour_key(now)}"
     tags = {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}
-    # The job's own config does not reach a run over a range.
+    # Dagster does not apply the job's config to a run over a range.
     return RunRequest(run_key=run_key, job_name=job.name, tags=tags, run_config=LOGGED)
