@@ -307,7 +307,7 @@ def test_the_command_draws_yesterday_by_default(home: Home) -> None:
     [
         ([NEXT_DAY], 1, "There is no reading of 2026-07-15"),
         ([str(DAY), "--output", "."], 1, "cannot be written"),
-        (["tomorrow"], 2, "is no date"),
+        (["tomorrow"], 2, "is not a date"),
     ],
     ids=["no readings", "a folder", "no date"],
 )
