@@ -8,12 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 from dagster import (
-    AssetIn,
+    BackfillPolicy,
     DagsterEventType,
     DagsterInstance,
-    TimeWindowPartitionMapping,
+    Definitions,
     asset,
-    materialize,
 )
 from filelock import FileLock
 
@@ -45,6 +44,7 @@ from aiseg2_pipeline_tests.support.pipeline import (
     device,
     environment,
     failure,
+    partition_range,
     pipeline,
     pipeline_in,
 )
@@ -396,27 +396,23 @@ def test_each_service_logs_a_line_for_a_reading_and_a_write_out_and_an_error(
     assert "AISEG2_PASSWORD" in by_event["error"]["message"]
 
 
-def test_a_frame_is_loaded_by_partition_range(alone: Pipeline) -> None:
-    for hours in (2, 1, 0):
+def test_an_asset_of_someone_else_gets_a_frame_of_any_partition_range(alone: Pipeline) -> None:
+    for hours in (3, 2, 1, 0):
         alone.minute(NOW - hours * HOUR)
-    hours_def = hourly(first_hour(alone.settings.data_dir, NOW))
     loaded: list[pd.DataFrame] = []
 
     @asset(
-        partitions_def=hours_def,
-        ins={"power_readings": AssetIn(partition_mapping=TimeWindowPartitionMapping(start_offset=-1))},
+        partitions_def=hourly(first_hour(alone.settings.data_dir, NOW)),
+        backfill_policy=BackfillPolicy.single_run(),
     )
-    def seen(power_readings: pd.DataFrame) -> None:
+    def theirs(power_readings: pd.DataFrame) -> None:
         loaded.append(power_readings)
 
-    source = next(iter(alone.definitions.assets or ()))
-    io_manager = (alone.definitions.resources or {})["readings_io"]
-    resources = {**(alone.definitions.resources or {}), "readings_io": io_manager}
-    materialize(
-        [source, seen],  # type: ignore[list-item]  # the first of the definitions' assets is an AssetsDefinition
-        selection=[seen],
-        partition_key=hour_key(NOW),
-        resources=resources,
-        instance=alone.instance,
-    )
-    assert set(loaded[0]["time"]) == {pd.Timestamp(NOW), pd.Timestamp(NOW - HOUR)}
+    job = Definitions.merge(alone.definitions, Definitions([theirs])).resolve_implicit_global_asset_job_def()
+    theirs_alone = job.get_subset(asset_selection={theirs.key})
+    tags = partition_range(hour_key(NOW - 2 * HOUR), hour_key(NOW - HOUR))
+    assert theirs_alone.execute_in_process(instance=alone.instance, tags=tags).success
+    assert set(loaded[0]["time"]) == {pd.Timestamp(NOW - 2 * HOUR), pd.Timestamp(NOW - HOUR)}
+    expected = alone.rows()
+    ours = expected[expected["time"].isin(loaded[0]["time"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(loaded[0].sort_values(KEY, ignore_index=True), ours)
