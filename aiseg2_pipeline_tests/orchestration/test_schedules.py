@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dagster import DagsterInstance, DefaultScheduleStatus, RunRequest
+from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
@@ -93,6 +94,9 @@ def test_dagster_accepts_the_instance_and_the_workspace(tmp_path: Path, monkeypa
         assert instance.run_monitoring_enabled
         assert instance.get_concurrency_config().run_queue_config is not None
         assert isinstance(instance.run_coordinator, MinuteFirstRunCoordinator)
+        # Dagster's daemon deletes older ticks itself; without this setting it keeps those of schedules for ever.
+        for kind in (InstigatorType.SCHEDULE, InstigatorType.SENSOR):
+            assert set(instance.get_tick_retention_settings(kind).values()) == {7}
     assert yaml.safe_load(written)["run_monitoring"] == {"enabled": True, "poll_interval_seconds": 10}
     (origin,) = WorkspaceFileTarget([str(PROJECT / "workspace.yaml")]).create_origins()
     assert isinstance(origin, GrpcServerCodeLocationOrigin)
