@@ -27,7 +27,7 @@ NO_ERRORS_IN = {
     *("execute", "executescript", "compile", "fullmatch", "sub", "search", "xpath"),
 }
 # A check's description is an error message; every other description is not.
-CHECK_RESULT = "AssetCheckResult"
+CHECK_RESULTS = ("AssetCheckResult", "_result")
 SQL_FLUX_OR_SHELL = re.compile(
     r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN|from\(bucket|until \[|trap )|.* (CROSS JOIN|WHERE) "
 )
@@ -61,7 +61,7 @@ def literals(node: ast.AST, *, raised: bool = False) -> Iterator[tuple[str, bool
         name = name_of(node.func)
         if name in NO_ERRORS_IN or (name == "echo" and all(keyword.arg != "err" for keyword in node.keywords)):
             return
-        skipped = {"help", "title"} | (set() if name == CHECK_RESULT else {"description"})
+        skipped = {"help", "title"} | (set() if name in CHECK_RESULTS else {"description"})
     for child in ast.iter_child_nodes(node):
         is_docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
         if not is_docstring and not (isinstance(child, ast.keyword) and child.arg in skipped):
