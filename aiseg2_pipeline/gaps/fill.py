@@ -24,7 +24,7 @@ from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store.damage import unsalvaged
 
 NOT_SALVAGED = (
-    "Nothing was filled, because readings of a damaged store may come back first: wait for the job `salvage_the_record`, or run "
+    "Nothing was filled, because readings of a damaged store may be recoverable: wait for the job `salvage_the_record`, or run "
     "`aiseg2-pipeline salvage`."
 )
 

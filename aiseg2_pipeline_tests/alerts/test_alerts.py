@@ -391,7 +391,7 @@ def test_no_address_is_shown_anywhere(
 
 @pytest.mark.parametrize("wrong", [SECRET, f"discord:/{SECRET}", f"{SECRET} json://a"])
 def test_an_invalid_address_is_reported_without_its_value(settings: dict[str, str], wrong: str) -> None:
-    with pytest.raises(SettingsError, match="AISEG2_ALERT_URLS must be addresses") as error:
+    with pytest.raises(SettingsError, match="AISEG2_ALERT_URLS must be Apprise addresses") as error:
         Settings.from_environment(settings | {"AISEG2_ALERT_URLS": wrong})
     assert SECRET not in str(error.value)
 

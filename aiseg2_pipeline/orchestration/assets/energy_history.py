@@ -86,7 +86,7 @@ def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
     """
     if unsalvaged(readings.path):
         raise StoreError(
-            f"The names of the circuits may come back from a damaged file of {readings.path}, so no energy is written out before: wait for "
+            f"The names of the circuits may be recoverable from a damaged file of {readings.path}, so no energy is written out before: wait for "
             "the job `salvage_the_record`, or run `aiseg2-pipeline salvage`."
         )
     names: dict[datetime, dict[str, str]] = {}
