@@ -61,9 +61,10 @@ class Memory:
     def from_state(cls, state: object) -> "Memory":
         """Return the memory of a state that `to_state` returned; an empty one for any other value."""
         try:
-            return _STATE.validate_python(state)
+            memory = _STATE.validate_python(state)
         except ValidationError:
             return cls()
+        return cls() if memory.circuits is None else memory
 
     def to_state(self) -> dict[str, Any] | None:
         """Return the memory as JSON values; None without a circuit list."""
