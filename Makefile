@@ -20,7 +20,7 @@ endurance: $(VENV)/dev.stamp
 	@$(BIN)/python -m benchmarks.fuzz
 	@$(BIN)/python -m benchmarks.soak
 
-# Its tests alone, with fixed seeds: about 17 minutes.
+# Its tests alone, with fixed seeds: about 13 minutes.
 endurance-short: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest aiseg2_pipeline_tests/endurance
 
