@@ -3,7 +3,6 @@
 import re
 import time
 import urllib.request
-from collections.abc import Iterator
 from http.client import HTTPConnection
 
 import pytest
@@ -17,16 +16,9 @@ from aiseg2_pipeline_tests.support.simulator_client import (
     CIRCUITS_PAGE,
     FLOW,
     FLOW_HTML,
-    NOON,
     Unit,
     simulated,
 )
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Unit]:
-    with simulated(NOON) as unit:
-        yield unit
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,12 +28,6 @@ from aiseg2_pipeline_tests.support.simulator_client import (
     shown_clock,
     simulated,
 )
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[Unit]:
-    with simulated(NOON) as unit:
-        yield unit
 
 
 @pytest.fixture
