@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -241,7 +241,8 @@ def started(
         yield pipeline
     finally:
         for pid in pipeline.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # ended since it was listed
+                os.kill(pid, signal.SIGKILL)
         process.kill()
         process.wait()
 
