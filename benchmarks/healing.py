@@ -106,7 +106,7 @@ def ask_hour(address: str, hour: datetime, now: datetime) -> None:
             device(address, folder, now) as client,
             History(client, energy, folder / "device", now) as history,
         ):
-            history.bring(day_of(hour), circuits=True, source="web")
+            history.read_day(day_of(hour), circuits=True, source="web")
 
 
 def asked(unit: Running, work: partial[None]) -> Asked:

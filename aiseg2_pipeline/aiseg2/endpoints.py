@@ -23,7 +23,7 @@ from aiseg2_pipeline.aiseg2.pages import CIRCUIT_LIST, CIRCUITS, EXPORT, FLOW_HT
 
 MAX_PAGES = 99
 _PLAIN = re.compile(r"[0-9A-Za-z_-]{1,64}")
-_CHANGES_THE_DEVICE = ("doreset", "demomode", "/action")
+_FORBIDDEN_WORDS = ("doreset", "demomode", "/action")
 
 
 class Page(enum.Enum):
@@ -125,7 +125,7 @@ def _number(number: int, page: str) -> int:
 
 
 def _plain(text: str, page: str, name: str) -> str:
-    if not _PLAIN.fullmatch(text) or any(word in text.lower() for word in _CHANGES_THE_DEVICE):
+    if not _PLAIN.fullmatch(text) or any(word in text.lower() for word in _FORBIDDEN_WORDS):
         raise Unreadable(
             f"The response to {page} has a `{name}` with other characters than letters and digits, so it is not used: check "
             "AISEG2_HOST and AISEG2_USE_HTTPS."

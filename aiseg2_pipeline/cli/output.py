@@ -18,7 +18,7 @@ from aiseg2_pipeline.frames.energy import HALF, HOUR_S, USAGE, frame, interval
 from aiseg2_pipeline.gaps.fill import FilledDay
 from aiseg2_pipeline.gaps.find import Gaps, Hour
 from aiseg2_pipeline.influxdb.line_protocol import energy_lines
-from aiseg2_pipeline.ingest.energy import DayTold
+from aiseg2_pipeline.ingest.energy import DeviceDay
 from aiseg2_pipeline.japan_time import HOUR, TOKYO
 
 
@@ -40,7 +40,7 @@ def reading(taken: LiveReading, table: pd.DataFrame) -> None:
     Console().print(shown)
 
 
-def energy_json(day: DayTold) -> list[dict[str, Any]]:
+def energy_json(day: DeviceDay) -> list[dict[str, Any]]:
     """Return a row for each interval and series, times as ISO 8601 in Japan time."""
     return [
         {
@@ -55,7 +55,7 @@ def energy_json(day: DayTold) -> list[dict[str, Any]]:
     ]
 
 
-def energy_lp(day: DayTold) -> list[str]:
+def energy_lp(day: DeviceDay) -> list[str]:
     """Return the line protocol that would be written, in nanoseconds: whole hours, from two half hours each."""
     table = day.table.assign(kind=day.table["kind"].str.removesuffix(HALF), time=day.table["time"].dt.floor("h"))
     sums = table.groupby(["time", "kind", "name"], sort=False)["value"].agg(["sum", "count"]).reset_index()
@@ -67,7 +67,7 @@ def energy_lp(day: DayTold) -> list[str]:
     return [line for row in energy_lines(frame(rows), lambda circuit, _: day.names.get(circuit)) for line in row]
 
 
-def energy_table(day: DayTold) -> None:
+def energy_table(day: DeviceDay) -> None:
     """Print a line for each series of a day, with its sum and its largest interval."""
     length = "half hours" if (day.table["interval_s"] < HOUR_S).all() else "hours"
     shown = Table(title=f"{'SD card' if day.source == 'sd' else 'graph pages'}, {length}")
@@ -138,7 +138,7 @@ def _contiguous(hours: Iterable[Hour]) -> Iterator[list[Hour]]:
         yield [hour for _, hour in run]
 
 
-def _intervals(day: DayTold) -> Iterator[tuple[pd.Timestamp, int, str, str | None, float]]:
+def _intervals(day: DeviceDay) -> Iterator[tuple[pd.Timestamp, int, str, str | None, float]]:
     """Yield time, interval (s), name, circuit id and Wh of each row; a total has no circuit id."""
     columns = (day.table[column] for column in ("time", "interval_s", "kind", "name", "value"))
     for time, interval_s, kind, name, wh in zip(*columns, strict=True):

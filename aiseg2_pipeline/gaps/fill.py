@@ -125,9 +125,9 @@ class _Filler:
 def _read_twice(history: History, day: date, only: set[str] | None) -> DayEnergy:
     """Read a day, with a second attempt, so that a transient fault does not postpone the day until tomorrow."""
     try:
-        return history.bring(day, circuits=True, only=only)
+        return history.read_day(day, circuits=True, only=only)
     except Unreadable:
-        return history.bring(day, circuits=True, only=only)
+        return history.read_day(day, circuits=True, only=only)
 
 
 def _filled(store: Store, homes: Homes, hour: datetime, energy: pd.DataFrame) -> Iterator[pd.DataFrame]:

@@ -74,7 +74,7 @@ class History:
         """Close the card's export."""
         self._card.close()
 
-    def bring(
+    def read_day(
         self,
         day: date,
         *,
@@ -247,7 +247,7 @@ class History:
         """Yield a note for an ended day if the card was seen lately but could not be read; its value is 0 once that is settled."""
         start = day_start(day)
         lacks_card = not self._card.is_current(day)
-        lacks_card = lacks_card and has_ended(day, self._now) and self._card.was_there()
+        lacks_card = lacks_card and has_ended(day, self._now) and self._card.was_seen()
         if lacks_card or not self._store.read(start, start + HOUR, kinds=[NO_DATA], names=[CARD]).empty:
             yield Row(start, NO_DATA, CARD, self._now.timestamp() if lacks_card else 0.0, "", DAY_S)
 
@@ -265,7 +265,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class DayTold:
+class DeviceDay:
     """The device's energy of a day: its intervals in Wh as an energy frame, the circuits' names by id, and its problems."""
 
     table: pd.DataFrame
@@ -276,7 +276,7 @@ class DayTold:
 
 def day_on_device(
     client: Aiseg2Client, folder: Path, day: date, now: datetime, *, source: Literal["auto", "web", "sd"]
-) -> DayTold:
+) -> DeviceDay:
     """Return the energy of a day in Japan without storing it. Raise NoData if the selected source has none."""
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -284,7 +284,7 @@ def day_on_device(
         # Only displayed by the device's own clock, never combined with stored minutes.
         History(client, store, folder, now, same_clock=False) as history,
     ):
-        result = history.bring(day, circuits=True, source=source)
+        result = history.read_day(day, circuits=True, source=source)
         table = store.read(day_start(day), day_start(day) + DAY)
         hours = table[table["interval_s"] <= HOUR_S]
         if hours.empty:
@@ -292,7 +292,7 @@ def day_on_device(
         # Half hours if there are any: their hours repeat them.
         halves = hours[hours["interval_s"] < HOUR_S]
         names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
-        return DayTold(hours if halves.empty else halves, names, result.source or "web", tuple(result.problems))
+        return DeviceDay(hours if halves.empty else halves, names, result.source or "web", tuple(result.problems))
 
 
 def asked_lately(table: pd.DataFrame, name: str, now: datetime) -> set[datetime]:

@@ -74,7 +74,7 @@ class SdCard:
             made_at = self._client.download_export(self._zip, Deadline(EXPORT_TIMEOUT_S))
         except NoData:
             # If a card was seen lately, one answer without a zip does not mean that it was removed.
-            if self.was_there():
+            if self.was_seen():
                 raise
             self._note_export(self._now, ASK_AGAIN, has_export=False)
             return None
@@ -91,7 +91,7 @@ class SdCard:
         state = load_state(self._state_path)
         return state if state.get("device") == self._device else {}
 
-    def was_there(self) -> bool:
+    def was_seen(self) -> bool:
         """Return whether a card was seen within CARD_LASTS."""
         seen_at = self._noted().get("seen_at")
         return isinstance(seen_at, float) and self._now.timestamp() - seen_at < CARD_LASTS.total_seconds()

@@ -80,7 +80,7 @@ def test_the_captured_home_is_read_as_it_was_shown(tmp_path: Path) -> None:
     with serving(home) as device:
         cold = live_frame(live(device, tmp_path))
         assert device.requests <= 7
-        device.asked.clear()
+        device.log.clear()
         warm = live_frame(live(device, tmp_path))
         assert device.requests == 2
     assert warm.sort_values(KEY, ignore_index=True).equals(cold.sort_values(KEY, ignore_index=True))
@@ -96,7 +96,7 @@ def test_a_warm_reading_with_fewer_than_ten_circuits_on_costs_two_requests(tmp_p
     with serving(household(QUIET)) as device:
         cold = live(device, tmp_path)
         assert device.requests == cold.requests == 7
-        device.asked.clear()
+        device.log.clear()
         warm = live(device, tmp_path)
         assert device.requests == warm.requests == 2
     assert watts(warm) == watts(cold)
@@ -148,7 +148,7 @@ def test_a_login_is_kept_for_later_processes(tmp_path: Path) -> None:
     with serving(household(FEW)) as device:
         for _ in range(3):
             live(device, tmp_path)
-        assert [status for _, status in device.asked].count(401) == 1
+        assert [status for _, status in device.log].count(401) == 1
 
 
 def test_a_nonce_that_is_rejected_twice_is_retried(tmp_path: Path) -> None:

@@ -71,14 +71,14 @@ def test_graphs_are_read_with_the_devices_clock(tmp_path: Path) -> None:
         assert reader.circuit_graph("30", DAY, Deadline(10)).circuit_id == "30"
         assert reader.clock_offset_s == 3
         assert reader.graph("sold", None, Deadline(10)) == graph
-        assert [path for path, status in device.asked if status == 200] == [by_day, of_circuit, today]
+        assert [path for path, status in device.log if status == 200] == [by_day, of_circuit, today]
 
 
 def test_the_cards_zip_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     body = a_zip(MAX_ANSWER_BYTES + 1)
     with serving({EXPORT: FORM, ZIP: body}) as device:
         target = download(device, tmp_path)
-        assert [path for path, status in device.asked if status == 200] == [EXPORT, ZIP]
+        assert [path for path, status in device.log if status == 200] == [EXPORT, ZIP]
     assert target.read_bytes() == body
     assert target.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export.zip", "state"]
@@ -104,7 +104,7 @@ def test_a_failed_download_is_not_retried_and_leaves_the_previous_zip(
     target.write_bytes(b"the last one")
     with serving({EXPORT: FORM, ZIP: answer}) as device, pytest.raises(error, match=words):
         download(device, tmp_path)
-    assert [path for path, status in device.asked if status != 401].count(ZIP) <= 1
+    assert [path for path, status in device.log if status != 401].count(ZIP) <= 1
     assert target.read_bytes() == b"the last one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export.zip", "state"]
 

@@ -53,7 +53,7 @@ LINES = re.compile(
     r"|GET /page/graph/584\?data=[A-Za-z0-9%]+"
     r"|GET /set/exectop2\.cgi(?:\?downType=1&csrftoken=[0-9A-Za-z_-]{1,64})?"
 )
-CHANGES_THE_DEVICE = ("doreset", "demomode", "/action")
+FORBIDDEN_WORDS = ("doreset", "demomode", "/action")
 KEYS = {"day", "term", "termStr", "id", "circuitid", "month_compare", "day_compare"}
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
 DAY = date(2026, 7, 14)
@@ -88,7 +88,7 @@ def check(line: str, body: bytes) -> None:
         data = data_of(line)
         assert data.keys() <= KEYS
         sent += json.dumps(data).lower()
-    assert not any(word in sent for word in CHANGES_THE_DEVICE)
+    assert not any(word in sent for word in FORBIDDEN_WORDS)
 
 
 def check_all(recorder: Recorder) -> set[str]:
@@ -258,7 +258,7 @@ def test_an_invalid_token_is_not_sent_back(tmp_path: Path, token: str) -> None:
     ):
         client.download_export(tmp_path / "export.zip", Deadline(5))
     check_all(recorder)
-    for word in CHANGES_THE_DEVICE:
+    for word in FORBIDDEN_WORDS:
         assert word.encode() not in recorder.everything().lower()
 
 

@@ -137,7 +137,7 @@ def test_read_prints_any_name_in_every_format() -> None:
 def test_read_keeps_only_the_clients_state_and_uses_it(folder: Path) -> None:
     with serving(household(FEW)) as device:
         succeed(settings_of(device), "read")
-        device.asked.clear()
+        device.log.clear()
         assert "(2 requests" in succeed(settings_of(device), "read")
         assert device.requests == 2
     kept = [path for path in folder.rglob("*") if path.is_file()]

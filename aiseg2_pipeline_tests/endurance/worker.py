@@ -211,7 +211,7 @@ class Worker:
             self._device("background") as client,
             History(client, energy, self._home.device, now) as history,
         ):
-            day = history.bring(job.day, circuits=start + DAY <= now)
+            day = history.read_day(job.day, circuits=start + DAY <= now)
             table = energy.read(start, start + DAY)
         if not day.rows:
             return None, day.problems

@@ -46,7 +46,7 @@ def read(device: Device, folder: Path, now: datetime = NOW, password: str = PASS
 def test_every_room_is_read_with_one_request_a_page(tmp_path: Path, count: int) -> None:
     with serving(home(named(count))) as device:
         read(device, tmp_path)
-        device.asked.clear()
+        device.log.clear()
         reading = read(device, tmp_path)
         assert device.requests == reading.requests == -(-count // 3)
     assert [room.name for room in reading.rooms] == [name for name, _, _ in named(count)]

@@ -38,25 +38,25 @@ def totals(memory: Memory) -> dict[str, float]:
     return dict(zip(rows["name"], rows["value"], strict=True))
 
 
-def bring(memory: Memory, *, circuits: bool = True) -> None:
+def read_day(memory: Memory, *, circuits: bool = True) -> None:
     with memory.history() as history:
-        history.bring(TODAY, circuits=circuits)
+        history.read_day(TODAY, circuits=circuits)
 
 
 @contextmanager
-def asked_in_the_evening(folder: Path, *, circuits: bool = True, **options: Any) -> Iterator[Memory]:
+def read_in_the_evening(folder: Path, *, circuits: bool = True, **options: Any) -> Iterator[Memory]:
     with remembered(folder, EVENING, **options) as memory:
-        bring(memory, circuits=circuits)
+        read_day(memory, circuits=circuits)
         memory.unit.set_clock(MORNING)
         yield memory
 
 
 def test_a_day_without_its_last_hour_is_requested_again(tmp_path: Path) -> None:
-    with asked_in_the_evening(tmp_path) as memory:
+    with read_in_the_evening(tmp_path) as memory:
         start, now = day_start(TODAY), memory.now()
         assert days_to_ask(memory.energy, start, now) == [TODAY]
         before = totals(memory)
-        bring(memory)
+        read_day(memory)
         assert totals(memory)["使用電力量(kWh)"] > before["使用電力量(kWh)"]
         assert days_to_ask(memory.energy, start, now) == []
 
@@ -71,8 +71,8 @@ def test_neither_a_running_day_nor_one_before_the_record_is_requested(tmp_path: 
 
 def test_hours_without_energy_are_requested_a_day_later(tmp_path: Path) -> None:
     off = ((EVENING + HOUR, EVENING + 3 * HOUR),)
-    with asked_in_the_evening(tmp_path, outages=off) as memory:
-        bring(memory)
+    with read_in_the_evening(tmp_path, outages=off) as memory:
+        read_day(memory)
         start, now = day_start(TODAY), memory.now()
         assert days_to_ask(memory.energy, start, now) == []
         assert TODAY in days_to_ask(memory.energy, start, now + DAY)
@@ -89,15 +89,15 @@ def test_a_day_with_failed_circuits_is_requested_a_day_later(
             raise HTTPException(404)
         return served(circuit_id, names)
 
-    with asked_in_the_evening(tmp_path) as memory:
+    with read_in_the_evening(tmp_path) as memory:
         monkeypatch.setattr(graphs, "circuit_graph", circuit_graph)
-        bring(memory)
+        read_day(memory)
         monkeypatch.undo()
         start, now = day_start(TODAY), memory.now()
         assert days_to_ask(memory.energy, start, now) == []
         assert TODAY in days_to_ask(memory.energy, start, now + DAY)
         memory.unit.set_clock(MORNING + DAY)
-        bring(memory)
+        read_day(memory)
         assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
 
 
@@ -105,11 +105,11 @@ def test_a_day_with_failed_circuits_is_requested_a_day_later(
 def test_a_page_with_a_stored_total_is_not_optional(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: str
 ) -> None:
-    with asked_in_the_evening(tmp_path) as memory:
+    with read_in_the_evening(tmp_path) as memory:
         before = totals(memory)
         monkeypatch.delitem(graphs.GRAPHS, page)
         with pytest.raises(NotServed):
-            bring(memory)
+            read_day(memory)
         monkeypatch.undo()
         # Nothing of it was kept, so it is asked for again.
         assert totals(memory) == before
@@ -118,15 +118,15 @@ def test_a_page_with_a_stored_total_is_not_optional(
 
 def test_hot_water_of_the_evening_is_replaced_though_the_card_has_the_day(tmp_path: Path) -> None:
     with remembered(tmp_path, EVENING - HOUR / 2, sd_card=True) as memory:
-        bring(memory)
+        read_day(memory)
         assert "湯(L)" not in totals(memory)
         # An hour has settled since the export was made, so the pages are asked.
         memory.unit.set_clock(EVENING + timedelta(minutes=1))
-        bring(memory)
+        read_day(memory)
         before = totals(memory)["湯(L)"]
         memory.unit.set_clock(MORNING)
         with memory.history() as history:
-            assert history.bring(TODAY, circuits=True).source == "sd"
+            assert history.read_day(TODAY, circuits=True).source == "sd"
         with memory.client() as client:
             shown = client.graph("hotwater", TODAY, Deadline(READING_TIMEOUT_S)).total
         assert totals(memory)["湯(L)"] == shown != before
@@ -162,10 +162,10 @@ def test_totals_of_the_evening_are_replaced_though_the_card_has_the_day_without_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card_without(monkeypatch, f"{TODAY:%Y%m%d}")
-    with asked_in_the_evening(tmp_path, circuits=False, sd_card=True) as memory:
+    with read_in_the_evening(tmp_path, circuits=False, sd_card=True) as memory:
         before = totals(memory)
         with memory.history() as history:
-            assert history.bring(TODAY, circuits=True).source == "sd"
+            assert history.read_day(TODAY, circuits=True).source == "sd"
         with memory.client() as client:
             shown = {
                 title: client.graph(series, TODAY, Deadline(READING_TIMEOUT_S)).total
@@ -182,7 +182,7 @@ def test_hours_that_the_card_does_not_have_come_from_the_graph_pages(
         card_without(monkeypatch, labels)
         with remembered(tmp_path / name, MORNING, sd_card=True) as memory:
             with memory.history() as history:
-                assert history.bring(TODAY, circuits=True).source == "sd"
+                assert history.read_day(TODAY, circuits=True).source == "sd"
             stored.append(memory.rows(TODAY))
         monkeypatch.undo()
     whole, joined = (intervals(rows) for rows in stored)
@@ -194,8 +194,8 @@ def test_hours_that_the_card_does_not_have_come_from_the_graph_pages(
 def test_an_hour_that_card_and_pages_lack_costs_one_request(tmp_path: Path) -> None:
     off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
     with remembered(tmp_path, MORNING, outages=off, sd_card=True) as memory:
-        bring(memory)
-        assert memory.asked("/page/graph/52111") == memory.asked("/page/graph/584") + 1 == 1
+        read_day(memory)
+        assert memory.requests("/page/graph/52111") == memory.requests("/page/graph/584") + 1 == 1
 
 
 def test_missing_hours_are_noted_before_the_rows_are_stored(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_missing_hours_are_noted_before_the_rows_are_stored(tmp_path: Path) -> N
             return upsert(frame)
 
         memory.energy.upsert = noting  # type: ignore[method-assign] # to see the order
-        bring(memory)
+        read_day(memory)
     notes = [n for n, kinds in enumerate(kept) if kinds == {NO_DATA}]
     rows = [n for n, kinds in enumerate(kept) if "consumption" in kinds]
     assert max(notes) < min(rows)
@@ -227,13 +227,13 @@ def card_rows(memory: Memory) -> tuple[int, int]:
 def test_an_export_made_before_the_days_end_is_replaced_once(tmp_path: Path) -> None:
     midnight = day_start(TODAY) + DAY
     with remembered(tmp_path, midnight - timedelta(minutes=52), sd_card=True) as memory:
-        bring(memory)
+        read_day(memory)
         memory.unit.set_clock(midnight + timedelta(minutes=5, seconds=8))
         with memory.history() as history:
             for _ in range(2):
-                assert history.bring(TODAY, circuits=True).source == "sd"
-        bring(memory)
-        assert memory.asked(CARD_PAGE) == 2 + 2
+                assert history.read_day(TODAY, circuits=True).source == "sd"
+        read_day(memory)
+        assert memory.requests(CARD_PAGE) == 2 + 2
         assert min(card_rows(memory)) > 0
 
 
@@ -241,11 +241,11 @@ def test_a_day_whose_export_was_another_page_gets_the_cards_rows_a_day_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with remembered(tmp_path, EVENING, sd_card=True) as memory:
-        bring(memory)
+        read_day(memory)
         monkeypatch.setattr(Card, "export", lambda *_: b"<html><body>please wait</body></html>")
         memory.unit.set_clock(MORNING)
         with memory.history() as history:
-            result = history.bring(TODAY, circuits=True)
+            result = history.read_day(TODAY, circuits=True)
         assert result.source == "web"
         assert "export could not be read" in result.problems[0]
         start, now = day_start(TODAY), memory.now()
@@ -253,17 +253,17 @@ def test_a_day_whose_export_was_another_page_gets_the_cards_rows_a_day_later(
         assert TODAY in days_to_ask(memory.energy, start, now + DAY)
         monkeypatch.undo()
         memory.unit.set_clock(MORNING + DAY)
-        bring(memory)
+        read_day(memory)
         assert min(card_rows(memory)) > 0
         assert TODAY not in days_to_ask(memory.energy, start, memory.now() + DAY)
 
 
 def test_a_card_that_stays_unreadable_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with remembered(tmp_path, EVENING, sd_card=True) as memory:
-        bring(memory)
+        read_day(memory)
         monkeypatch.setattr(Card, "export", lambda *_: b"<html></html>")
         for days in range(4):
             memory.unit.set_clock(MORNING + days * DAY)
-            bring(memory)
+            read_day(memory)
             to_ask = days_to_ask(memory.energy, day_start(TODAY), memory.now() + DAY)
             assert (TODAY in to_ask) == (days < 3)

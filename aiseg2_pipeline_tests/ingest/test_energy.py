@@ -44,7 +44,7 @@ OF_CONSUMPTION = "/page/graph/52111"
 def test_the_energy_of_a_day_is_the_integral_of_the_power(tmp_path: Path, *, sd_card: bool) -> None:
     home = Household()
     with remembered(tmp_path, household=home, sd_card=sd_card) as memory, memory.history() as history:
-        result = history.bring(YESTERDAY, circuits=True)
+        result = history.read_day(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
     assert (result.source, result.problems) == ("sd" if sd_card else "web", [])
     told = intervals(rows)
@@ -61,10 +61,10 @@ def test_the_energy_of_a_day_is_the_integral_of_the_power(tmp_path: Path, *, sd_
 
 def test_web_pages_and_card_agree_to_the_wh(tmp_path: Path) -> None:
     with remembered(tmp_path / "web") as memory, memory.history() as history:
-        history.bring(YESTERDAY, circuits=True)
+        history.read_day(YESTERDAY, circuits=True)
         web = intervals(memory.rows(YESTERDAY))
     with remembered(tmp_path / "card", sd_card=True) as memory, memory.history() as history:
-        history.bring(YESTERDAY, circuits=True)
+        history.read_day(YESTERDAY, circuits=True)
         card = intervals(memory.rows(YESTERDAY))
         halves = intervals(memory.rows(YESTERDAY), 1800)
     assert len(web) == 24 * (4 + len(ALL_CIRCUITS))
@@ -76,7 +76,7 @@ def test_web_pages_and_card_agree_to_the_wh(tmp_path: Path) -> None:
 
 def test_a_days_totals_are_those_of_its_pages(tmp_path: Path) -> None:
     with remembered(tmp_path) as memory, memory.history() as history:
-        history.bring(YESTERDAY, circuits=True)
+        history.read_day(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
         shown = {
             title: float(memory.unit.graph(page_id, YESTERDAY)["val_kwh"])
@@ -96,7 +96,7 @@ def test_a_days_totals_are_those_of_its_pages(tmp_path: Path) -> None:
 
 def test_the_card_has_the_cost_of_a_day(tmp_path: Path) -> None:
     with remembered(tmp_path, sd_card=True) as memory, memory.history() as history:
-        history.bring(YESTERDAY, circuits=True)
+        history.read_day(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
     yen = rows[rows["kind"] == "daily_cost"].set_index("name")["value"]
     told = intervals(rows)
@@ -114,7 +114,7 @@ def test_an_hour_of_today_is_stored_five_minutes_after_its_end(
 ) -> None:
     now = NOON.replace(minute=minute)
     with remembered(tmp_path, now, sd_card=sd_card) as memory, memory.history() as history:
-        history.bring(TODAY, circuits=True)
+        history.read_day(TODAY, circuits=True)
         rows = memory.rows(TODAY)
     assert hours_of(rows) == hours_of(rows, "usage") == list(range(last + 1))
     assert set(intervals(rows, 1800)) == set() or sd_card
@@ -124,9 +124,9 @@ def test_an_hour_of_today_is_stored_five_minutes_after_its_end(
 def test_reading_the_totals_alone_requests_no_circuit(tmp_path: Path) -> None:
     with remembered(tmp_path, sd_card=True) as memory:
         with memory.history() as history:
-            result = history.bring(TODAY, circuits=False)
+            result = history.read_day(TODAY, circuits=False)
         assert result.source == "web"
-        assert memory.asked(OF_CIRCUIT) == memory.asked(CARD_PAGE) == 0
+        assert memory.requests(OF_CIRCUIT) == memory.requests(CARD_PAGE) == 0
         assert memory.noted(TODAY, CIRCUITS) == set()
         assert memory.requests() == 4 + 2
 
@@ -141,20 +141,20 @@ def test_nothing_is_read_while_the_clocks_differ_by_more_than_a_minute(
     with remembered(tmp_path) as memory:
         memory.skew = timedelta(seconds=skew_s)
         with pytest.raises(Unreachable) as raised, memory.history() as history:
-            history.bring(YESTERDAY, circuits=True)
+            history.read_day(YESTERDAY, circuits=True)
         assert words in str(raised.value)
         assert "NTP" in str(raised.value)
         assert memory.rows(YESTERDAY).empty
         memory.skew = timedelta(seconds=50)
         with memory.history() as history:
-            assert history.bring(YESTERDAY, circuits=False).rows > 0
+            assert history.read_day(YESTERDAY, circuits=False).rows > 0
 
 
 def test_an_hour_that_the_devices_clock_has_not_settled_is_not_noted_as_absent(tmp_path: Path) -> None:
     with remembered(tmp_path, datetime(2026, 7, 14, 0, 4, 38, tzinfo=JAPAN)) as memory:
         memory.skew = timedelta(seconds=30)
         with memory.history() as history:
-            history.bring(YESTERDAY, circuits=True)
+            history.read_day(YESTERDAY, circuits=True)
         assert hours_of(memory.rows(YESTERDAY)) == list(range(23))
         assert memory.noted(YESTERDAY, TOTALS) == memory.noted(YESTERDAY, CIRCUITS) == set()
 
@@ -178,8 +178,8 @@ def test_the_card_is_requested_once_an_hour_and_once_a_day_if_there_is_none(
             memory.unit.set_clock(NOON + later)
             with memory.history() as history:
                 for day in (YESTERDAY, YESTERDAY - DAY):
-                    assert history.bring(day, circuits=True).source == source
-            asked.append(memory.asked(CARD_PAGE))
+                    assert history.read_day(day, circuits=True).source == source
+            asked.append(memory.requests(CARD_PAGE))
     # The form and the download.
     assert asked == [2, 2, 2, 4]
 
@@ -193,7 +193,7 @@ def test_the_card_of_another_device_is_not_used(tmp_path: Path) -> None:
         for memory, folder in ((new, new.folder), (old, old.folder), (new, old.folder)):
             memory.folder = folder
             with memory.history() as history:
-                assert history.bring(YESTERDAY, circuits=True).source == "sd"
+                assert history.read_day(YESTERDAY, circuits=True).source == "sd"
             totals.append(intervals(memory.rows(YESTERDAY)))
     assert totals[2] == totals[0] != totals[1]
 
@@ -201,12 +201,12 @@ def test_the_card_of_another_device_is_not_used(tmp_path: Path) -> None:
 def test_an_hour_that_ended_since_the_export_was_made_comes_from_the_graph_pages(tmp_path: Path) -> None:
     with remembered(tmp_path, NOON.replace(minute=20), sd_card=True) as memory:
         with memory.history() as history:
-            assert history.bring(TODAY, circuits=True).source == "sd"
+            assert history.read_day(TODAY, circuits=True).source == "sd"
         memory.unit.set_clock(NOON.replace(hour=13, minute=8))
         with memory.history() as history:
-            assert history.bring(TODAY, circuits=True).source == "web"
-            assert history.bring(YESTERDAY, circuits=True).source == "sd"
-        assert memory.asked(CARD_PAGE) == 2
+            assert history.read_day(TODAY, circuits=True).source == "web"
+            assert history.read_day(YESTERDAY, circuits=True).source == "sd"
+        assert memory.requests(CARD_PAGE) == 2
         assert hours_of(memory.rows(TODAY)) == hours_of(memory.rows(TODAY), "usage") == list(range(13))
         assert memory.noted(TODAY, TOTALS) == memory.noted(TODAY, CIRCUITS) == set()
 
@@ -217,18 +217,18 @@ def test_an_unreadable_export_is_retried_after_an_hour_and_the_pages_are_read(
     monkeypatch.setattr(Card, "export", lambda *_: b"PK\3\4 and no more")
     with remembered(tmp_path, sd_card=True) as memory:
         with memory.history() as history:
-            result = history.bring(YESTERDAY, circuits=True)
+            result = history.read_day(YESTERDAY, circuits=True)
         assert result.source == "web"
         assert "export could not be read" in result.problems[0]
         assert hours_of(memory.rows(YESTERDAY), "usage") == list(range(24))
         memory.unit.set_clock(NOON + 50 * MINUTE)
         with memory.history() as history:
-            assert history.bring(YESTERDAY, circuits=True).source == "web"
-        assert memory.asked(CARD_PAGE) == 2
+            assert history.read_day(YESTERDAY, circuits=True).source == "web"
+        assert memory.requests(CARD_PAGE) == 2
         monkeypatch.undo()
         memory.unit.set_clock(NOON + 65 * MINUTE)
         with memory.history() as history:
-            assert history.bring(YESTERDAY, circuits=True).source == "sd"
+            assert history.read_day(YESTERDAY, circuits=True).source == "sd"
 
 
 # Missing energy and failing pages
@@ -240,7 +240,7 @@ def test_hours_in_which_the_device_was_off_are_noted(tmp_path: Path) -> None:
         remembered(tmp_path, outages=[(start + 2 * HOUR, start + 5.5 * HOUR)]) as memory,
         memory.history() as history,
     ):
-        history.bring(YESTERDAY, circuits=True)
+        history.read_day(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
         assert hours_of(rows) == hours_of(rows, "usage") == [0, 1, *range(5, 24)]
         assert memory.noted(YESTERDAY, TOTALS) == memory.noted(YESTERDAY, CIRCUITS) == {2, 3, 4}
@@ -248,9 +248,9 @@ def test_hours_in_which_the_device_was_off_are_noted(tmp_path: Path) -> None:
 
 def test_a_day_before_the_devices_history_costs_one_request_and_is_noted(tmp_path: Path) -> None:
     with remembered(tmp_path, memory_days=3) as memory, memory.history() as history:
-        history.bring(YESTERDAY, circuits=True)
+        history.read_day(YESTERDAY, circuits=True)
         before = memory.requests()
-        result = history.bring(TODAY - 4 * DAY, circuits=True)
+        result = history.read_day(TODAY - 4 * DAY, circuits=True)
         assert memory.requests() - before == 1
         assert result.problems == [str(no_energy(date(2026, 7, 10)))]
         assert result.rows == 0
@@ -266,7 +266,7 @@ def test_circuits_whose_pages_fail_are_skipped_alone(
 ) -> None:
     gone = failing(monkeypatch, status, IDS[3], IDS[9], IDS[-1])
     with remembered(tmp_path) as memory, memory.history() as history:
-        result = history.bring(YESTERDAY, circuits=True)
+        result = history.read_day(YESTERDAY, circuits=True)
         usage = memory.rows(YESTERDAY).query("kind == 'usage'")
     assert len(result.problems) == 3
     assert all(word in problem for problem in result.problems)
@@ -280,8 +280,8 @@ def test_a_device_that_stops_answering_is_not_retried_at_each_circuit(
     failing(monkeypatch, 503, *IDS[3:])
     with remembered(tmp_path) as memory, memory.history() as history:
         with pytest.raises(Unreachable, match="503"):
-            history.bring(YESTERDAY, circuits=True)
-        assert memory.asked(OF_CIRCUIT) == 5
+            history.read_day(YESTERDAY, circuits=True)
+        assert memory.requests(OF_CIRCUIT) == 5
         assert memory.rows(YESTERDAY).empty
 
 
@@ -290,8 +290,8 @@ def test_a_device_without_the_circuits_page_gets_two_requests_for_it(
 ) -> None:
     failing(monkeypatch, 404, *IDS)
     with remembered(tmp_path) as memory, memory.history() as history:
-        assert history.bring(YESTERDAY, circuits=True).rows
-        assert memory.asked(OF_CIRCUIT) == 2
+        assert history.read_day(YESTERDAY, circuits=True).rows
+        assert memory.requests(OF_CIRCUIT) == 2
 
 
 @pytest.mark.parametrize("status", [404, 503])
@@ -316,9 +316,9 @@ def test_a_failed_circuit_is_retried_a_day_later_and_filled_into_its_minutes(
         for later, still in ((HOUR, gone), (25 * HOUR, {IDS[9]}), (26 * HOUR, {IDS[9]}), (51 * HOUR, ())):
             gone.intersection_update(still)
             memory.unit.set_clock(NOON + later)
-            before = memory.asked(OF_CIRCUIT)
+            before = memory.requests(OF_CIRCUIT)
             assert record.fill(to_fill()) == 0
-            asked.append(memory.asked(OF_CIRCUIT) - before)
+            asked.append(memory.requests(OF_CIRCUIT) - before)
             asked_names = len(record.names(hours[1]) - names)
             assert asked_names == {HOUR: 0, 25 * HOUR: 1, 26 * HOUR: 1, 51 * HOUR: 2}[later]
         assert asked == [0, 2, 0, 1]
@@ -360,9 +360,9 @@ def test_hours_without_energy_are_requested_again_after_a_day_only(tmp_path: Pat
         asked = []
         for later in (timedelta(0), HOUR, 23 * HOUR, 25 * HOUR):
             memory.unit.set_clock(NOON + later)
-            before = memory.asked(OF_CONSUMPTION)
+            before = memory.requests(OF_CONSUMPTION)
             assert record.fill(hours) == 0
-            asked.append(memory.asked(OF_CONSUMPTION) - before)
+            asked.append(memory.requests(OF_CONSUMPTION) - before)
             gaps = find_gaps(record.store, memory.energy, start, start + DAY, memory.now())
             assert (len(gaps.fillable), len(gaps.hopeless), gaps.requests) == (0, 24, 0)
     assert asked == [1, 0, 0, 1]
@@ -418,7 +418,7 @@ def test_half_hours_replace_minutes_filled_by_their_hour(tmp_path: Path) -> None
     with remembered(tmp_path, NOON, sd_card=True) as memory, recorded(memory, tmp_path) as record:
         (memory.folder / "export.json").unlink()
         with memory.history() as history:
-            assert history.bring(YESTERDAY, circuits=True).source == "sd"
+            assert history.read_day(YESTERDAY, circuits=True).source == "sd"
         assert record.fill(hours) == 0
         after = record.store.read(hours[0], hours[-1] + HOUR)
         assert set(after["interval_s"]) == {0, 1800}

@@ -156,7 +156,7 @@ def test_no_reading_is_taken_when_it_cannot_be_stored(device: Device, store: Sto
     store.close()
     with pytest.raises((StoreError, ValueError)):
         take(device, store, Time(MINUTE), 3)
-    assert sum(path == FLOW for path, status in device.asked if status == 200) == 1
+    assert sum(path == FLOW for path, status in device.log if status == 200) == 1
 
 
 def test_the_circuits_in_force_are_recorded(device: Device, store: Store) -> None:
@@ -178,7 +178,7 @@ def test_a_wrong_password_costs_two_requests_a_minute_however_many_readings(
         (problem,) = taken.problems
         assert "AISEG2_PASSWORD" in problem
         assert device.requests - asked == 2, minute
-    assert [status for _, status in device.asked] == [401] * 6
+    assert [status for _, status in device.log] == [401] * 6
 
 
 def test_a_device_that_refuses_every_login_gets_two_requests(device: Device, store: Store) -> None:

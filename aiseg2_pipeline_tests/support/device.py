@@ -46,14 +46,14 @@ Page = bytes | Answer | Callable[[], bytes | Answer]
 
 @dataclass
 class Device:
-    """`pages` maps "METHOD /path?query" to the page; `asked` lists every request with its status.
+    """`pages` maps "METHOD /path?query" to the page; `log` has every request with its status.
 
     A nonce's counter is accepted once, as strict servers do.
     """
 
     pages: dict[str, Page]
     latency_s: float = 0.0
-    asked: list[tuple[str, int]] = field(default_factory=list)
+    log: list[tuple[str, int]] = field(default_factory=list)
     address: str = ""
     most_in_flight: int = 0
     in_flight: int = 0
@@ -61,7 +61,7 @@ class Device:
 
     @property
     def requests(self) -> int:
-        return len(self.asked)
+        return len(self.log)
 
     def new_nonce(self) -> str:
         nonce = f"nonce-{time.monotonic_ns()}"
@@ -97,7 +97,7 @@ def _handler(  # noqa: C901 - the complexity of a class is counted to the functi
             try:
                 answer = self._answer()
                 time.sleep(device.latency_s + answer.delay_s)
-                device.asked.append((f"{self.command} {self.path}", answer.status))
+                device.log.append((f"{self.command} {self.path}", answer.status))
             finally:
                 with lock:
                     device.in_flight -= 1

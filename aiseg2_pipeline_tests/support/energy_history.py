@@ -60,11 +60,10 @@ class Memory:
         table = self.energy.read(day_start(day), day_start(day) + DAY)
         return table.sort_values(KEY, ignore_index=True)
 
-    def asked(self, path: str) -> int:
-        return self.unit.served.tally.requests[path]
-
-    def requests(self) -> int:
-        return sum(self.unit.served.tally.requests.values())
+    def requests(self, path: str | None = None) -> int:
+        """Return the number of requests, or of those for one path."""
+        sent = self.unit.served.tally.requests
+        return sent.total() if path is None else sent[path]
 
     def noted(self, day: date, name: str) -> set[int]:
         """Return the hours in Japan with a note that the device has no energy."""

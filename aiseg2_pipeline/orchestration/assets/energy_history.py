@@ -50,7 +50,7 @@ def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[],
             for n, key in enumerate(context.partition_keys, 1):
                 start = day_from_key(key)
                 # Today's circuits would cost a request each, every hour; a fill that needs them requests them itself.
-                day = history.bring(day_of(start), circuits=start + DAY <= now)
+                day = history.read_day(day_of(start), circuits=start + DAY <= now)
                 _report(context, day, n)
                 table = energy.read(start, start + DAY)
                 if result := balance(table):
