@@ -1,21 +1,21 @@
 """The client over real HTTP: the requests for a day's energy and the card's zip, and the files that are left."""
 
-import base64
 import io
-import json
 import os
-import zipfile
+import struct
 from datetime import UTC, date, datetime
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
 
 from aiseg2_pipeline.aiseg2 import client as client_module
 from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
+from aiseg2_pipeline.aiseg2.endpoints import CircuitGraph, Endpoint, Graph, http_request
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import MAX_ANSWER_BYTES, Deadline, NotServed
-from aiseg2_pipeline_tests.support.device import PASSWORD, SERVER_TIME, USER, Answer, Device, serving
+from aiseg2_pipeline_tests.support.device import PASSWORD, USER, Answer, Device, serving
+from aiseg2_pipeline_tests.support.device_pages import graph_page
+from aiseg2_pipeline_tests.support.fuzz import zipped
 
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
 DAY = date(2026, 7, 14)
@@ -23,26 +23,11 @@ EXPORT = "GET /set/exectop2.cgi"
 ZIP = f"{EXPORT}?downType=1&csrftoken=99a1"
 FORM = b"""<html><head></head><form name="set" method="post"><input type="hidden" NAME="csrftoken" VALUE="99a1" /></form>
 <body></body></html>"""
-HOURS = [0.1] * 24
-
-
-def page(day: str = "2026/07/14") -> bytes:
-    variables = json.dumps({"total1": HOURS, "val2": [], "totalValue": "2.4"})
-    return f"""<html><body><script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script>
-<div id="val_current">{day}</div><span id="val_kwh">2.4</span><span id="unit_kwh">kWh</span>
-<script>var graph_data = {variables};</script></body></html>""".encode()
-
-
-def data(**parameters: object) -> str:
-    return quote(base64.b64encode(json.dumps(parameters, separators=(",", ":")).encode()).decode(), safe="")
-
-
-def a_zip(size: int = 10) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        # Without a ZipInfo the member has the time of the call, so that two zips differ.
-        archive.writestr(zipfile.ZipInfo("any.csv"), b"x" * size)
-    return buffer.getvalue()
+BODY = zipped({"any.csv": b"x" * 10})
+SEVERAL_DISKS = (
+    b"PK\3\4" + b"\0" * 80 + struct.pack("<4sIQI", b"PK\6\7", 1, 0, 9) + struct.pack("<4s18x", b"PK\5\6")
+)
+LARGE = zipped({"any.csv": b"x" * (MAX_ANSWER_BYTES + 1)})
 
 
 def client(device: Device, tmp_path: Path, password: str = PASSWORD) -> Aiseg2Client:
@@ -59,11 +44,10 @@ def download(device: Device, tmp_path: Path, password: str = PASSWORD) -> Path:
 
 
 def test_graphs_are_read_with_the_devices_clock(tmp_path: Path) -> None:
-    by_day = f"GET /page/graph/54111?data={data(day=[2026, 7, 14], month_compare='mon', day_compare='day')}"
-    circuit = data(day=[2026, 7, 14], term="2026/07/14", termStr="day", id="1", circuitid="30")
-    of_circuit = f"GET /page/graph/584?data={circuit}"
-    today = "GET /page/graph/54111"
-    with serving(dict.fromkeys((by_day, of_circuit, today), page())) as device, client(device, tmp_path) as reader:
+    requests: list[Endpoint] = [Graph("sold", DAY), CircuitGraph("30", DAY), Graph("sold", None)]
+    paths = [f"GET {http_request(request).target}" for request in requests]
+    page = graph_page([0.1] * 24, clock=datetime(2026, 7, 14, 8, 15, 53))  # noqa: DTZ001 - as the page shows it
+    with serving(dict.fromkeys(paths, page)) as device, client(device, tmp_path) as reader:
         graph = reader.graph("sold", DAY, Deadline(10))
         assert graph.hours_wh == (*([100] * 8), *([None] * 16))
         assert reader.clock_offset_s == 3
@@ -71,15 +55,14 @@ def test_graphs_are_read_with_the_devices_clock(tmp_path: Path) -> None:
         assert reader.circuit_graph("30", DAY, Deadline(10)).circuit_id == "30"
         assert reader.clock_offset_s == 3
         assert reader.graph("sold", None, Deadline(10)) == graph
-        assert [path for path, status in device.log if status == 200] == [by_day, of_circuit, today]
+        assert [path for path, status in device.log if status == 200] == paths
 
 
 def test_the_cards_zip_is_readable_by_its_owner_only(tmp_path: Path) -> None:
-    body = a_zip(MAX_ANSWER_BYTES + 1)
-    with serving({EXPORT: FORM, ZIP: body}) as device:
+    with serving({EXPORT: FORM, ZIP: LARGE}) as device:
         target = download(device, tmp_path)
         assert [path for path, status in device.log if status == 200] == [EXPORT, ZIP]
-    assert target.read_bytes() == body
+    assert target.read_bytes() == LARGE
     assert target.stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export.zip", "state"]
 
@@ -90,11 +73,12 @@ def test_the_cards_zip_is_readable_by_its_owner_only(tmp_path: Path) -> None:
         (FORM, NoData, "no SD card"),
         (b"", NoData, "no SD card"),
         (Answer(b"no such page", 404), NoData, "no SD card"),
-        (Answer(a_zip(), cut=True), Unreachable, "cut short"),
-        (a_zip()[:-1], Unreadable, "in the middle"),
-        (Answer(a_zip(), 500), Unreachable, "500"),
+        (Answer(BODY, cut=True), Unreachable, "cut short"),
+        (BODY[:-1], Unreadable, "in the middle"),
+        (SEVERAL_DISKS, Unreadable, "in the middle"),
+        (Answer(BODY, 500), Unreachable, "500"),
         (Answer(b"x" * (MAX_ANSWER_BYTES + 1), 500), Unreachable, "more than 8 MiB"),
-        (Answer(a_zip(), 401), Refused, "AISEG2_PASSWORD"),
+        (Answer(BODY, 401), Refused, "AISEG2_PASSWORD"),
     ],
 )
 def test_a_failed_download_is_not_retried_and_leaves_the_previous_zip(
@@ -110,16 +94,16 @@ def test_a_failed_download_is_not_retried_and_leaves_the_previous_zip(
 
 
 def test_the_export_page_is_required_for_a_download(tmp_path: Path) -> None:
-    with serving({ZIP: a_zip()}) as device, pytest.raises(NotServed):
+    with serving({ZIP: BODY}) as device, pytest.raises(NotServed):
         download(device, tmp_path)
-    with serving({EXPORT: b"<html></html>", ZIP: a_zip()}) as device, pytest.raises(Unreadable, match="csrftoken"):
+    with serving({EXPORT: b"<html></html>", ZIP: BODY}) as device, pytest.raises(Unreadable, match="csrftoken"):
         download(device, tmp_path)
 
 
-def test_an_endless_zip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_above_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_EXPORT_BYTES", 2**20)
     with (
-        serving({EXPORT: FORM, ZIP: a_zip(2**20)}) as device,
+        serving({EXPORT: FORM, ZIP: LARGE}) as device,
         pytest.raises(Unreachable, match="more than 1 MiB"),
     ):
         download(device, tmp_path)
@@ -129,7 +113,7 @@ def test_an_endless_zip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_download_ends_with_its_deadline(tmp_path: Path) -> None:
     target = tmp_path / "export.zip"
     with (
-        serving({EXPORT: FORM, ZIP: Answer(a_zip(), delay_s=1.5)}) as device,
+        serving({EXPORT: FORM, ZIP: Answer(BODY, delay_s=1.5)}) as device,
         client(device, tmp_path) as reader,
         pytest.raises(Unreachable, match="took too long"),
     ):
@@ -141,8 +125,8 @@ def test_the_download_ends_with_its_deadline(tmp_path: Path) -> None:
 def test_a_file_left_by_a_killed_run_is_replaced(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "export.zip.part").symlink_to(elsewhere)
-    with serving({EXPORT: FORM, ZIP: a_zip()}) as device:
-        assert download(device, tmp_path).read_bytes() == a_zip()
+    with serving({EXPORT: FORM, ZIP: BODY}) as device:
+        assert download(device, tmp_path).read_bytes() == BODY
     assert not elsewhere.exists()
 
 
@@ -156,7 +140,7 @@ def test_a_disk_that_cannot_be_written_is_reported_with_its_setting(
 
     monkeypatch.setattr("os.fdopen", full)
     with (
-        serving({EXPORT: FORM, ZIP: a_zip(2**20)}) as device,
+        serving({EXPORT: FORM, ZIP: LARGE}) as device,
         client(device, tmp_path) as reader,
         pytest.raises(Unreachable, match="AISEG2_DATA_DIR"),
     ):

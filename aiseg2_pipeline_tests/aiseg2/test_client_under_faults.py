@@ -189,37 +189,6 @@ def test_every_hostile_name_is_read_with_one_spelling() -> None:
             assert {row.circuit_id for row in rows} == {None, *map(str, ids)}
 
 
-def test_changes_rename_remove_add_and_duplicate_circuits_and_are_the_same_for_a_seed() -> None:
-    changed = changes(4, START, 300)
-    assert changed == changes(4, START, 300)
-    assert changed != changes(5, START, 300)
-    assert changed[:10] == changes(4, START, 60)[:10]
-    assert [time for time, _, _ in changed] == sorted(time for time, _, _ in changed)
-    assert START <= changed[0][0] <= changed[-1][0] < START + timedelta(days=300)
-    household = Household(1, renames=changed)
-    kinds: Counter[str] = Counter()
-    before = household.names(START - timedelta(days=1))
-    for time, circuit_id, name in changed:
-        after = household.names(time)
-        if name is None:
-            assert circuit_id in before
-            kinds["removed"] += 1
-        elif circuit_id not in before:
-            kinds["added"] += 1
-        elif name in before.values():
-            kinds["doubled"] += 1
-        else:
-            kinds["hostile" if name in HOSTILE_NAMES else "renamed"] += 1
-        assert 20 <= len(after) <= len(CIRCUITS)
-        before = after
-    assert kinds.keys() == {"removed", "added", "doubled", "hostile", "renamed"}
-    assert min(kinds.values()) > 3
-    assert all(
-        (time - START) % timedelta(hours=1) == timedelta(0)
-        for time, _, _ in changes(4, START, 90, whole_hours=True)
-    )
-
-
 def test_a_home_whose_circuits_change_is_read_correctly() -> None:
     household = Household(1, renames=changes(1, START, 200))
     missed = 0

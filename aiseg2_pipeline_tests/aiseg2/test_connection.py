@@ -2,10 +2,8 @@
 
 import contextlib
 import itertools
-import shutil
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,10 +14,10 @@ import pytest
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.connection import Connection
-from aiseg2_pipeline.aiseg2.endpoints import Page
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline, NotServed
 from aiseg2_pipeline_tests.support.device import flow_json
+from aiseg2_pipeline_tests.support.https_server import new_certificate
 from aiseg2_pipeline_tests.support.wire import answer, peer, request_of
 
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
@@ -85,36 +83,6 @@ DRIPPED: dict[str, Callable[[], Iterable[bytes]]] = {
 def test_a_response_that_arrives_byte_by_byte_ends_at_the_deadline(tmp_path: Path, what: str) -> None:
     with peer(sending(DRIPPED[what], 0.02)) as url, client(url, tmp_path) as reader:
         assert_ends_in_time(reader)
-
-
-FLOODS: dict[str, Callable[[], Iterable[bytes]]] = {
-    **{what: DRIPPED[what] for what in ("headers", "100 continue", "chunks", "end of chunks")},
-    "header": lambda: itertools.chain([f"{OK}X: ".encode()], itertools.repeat(LONG[:1000])),
-    "chunk without a size": lambda: itertools.chain(
-        [f"{OK}Transfer-Encoding: chunked\r\n\r\n-1\r\n".encode()], itertools.repeat(LONG)
-    ),
-    "redirect": lambda: itertools.chain(
-        [b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n"], itertools.repeat(LONG[:1000])
-    ),
-}
-
-
-@pytest.mark.parametrize("what", FLOODS)
-def test_an_endless_response_is_not_read(tmp_path: Path, what: str) -> None:
-    sent: list[int] = []
-
-    def serve(sock: socket.socket) -> None:
-        request_of(sock)
-        sent.append(0)
-        pieces = iter(FLOODS[what]())
-        while piece := b"".join(itertools.islice(pieces, 1000)):
-            sock.sendall(piece)
-            sent[-1] += len(piece)
-
-    with peer(serve) as url, client(url, tmp_path) as reader, pytest.raises(Unreachable):
-        reader.transport.request(Page.CIRCUIT_LIST, Deadline(0.4), max_bytes=2**20)
-    # More than the limit because of socket buffers, but far less than was sent.
-    assert max(sent) < 32 * 2**20
 
 
 # Connecting
@@ -194,18 +162,9 @@ def test_an_address_is_only_a_host(url: str) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate of 127.0.0.1 with its key, in one file."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("openssl is not installed")
     folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate", folder / "key"
-    subprocess.run(  # noqa: S603 - openssl, with our own words
-        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1",
-         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True,
-    )  # fmt: skip
     both = folder / "both.pem"
-    both.write_text(certificate.read_text() + key.read_text())
+    both.write_text("".join(path.read_text() for path in new_certificate(folder)))
     return both
 
 
@@ -392,7 +351,7 @@ def test_a_response_other_than_a_page_is_followed_by_a_new_connection(tmp_path: 
         assert reader.flow_json(Deadline(5)).consumption_kw == 1.2
 
 
-@pytest.mark.parametrize("location", ["/", "http://[", "http://\xff", "//action/", "", "http://127.0.0.1:1/"])
+@pytest.mark.parametrize("location", ["/", "http://[", "//action/"])
 def test_a_redirect_is_refused(tmp_path: Path, location: str) -> None:
     moved = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
     with (

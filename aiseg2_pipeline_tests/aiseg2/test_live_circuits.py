@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2 import live_circuits
@@ -154,31 +154,22 @@ def assert_refused_by_name(home: Home, error: Unreadable) -> None:
     assert home.requested.count(1) == 3
 
 
-@settings(max_examples=400, deadline=None)
-@given(moving_homes())
-def test_a_home_that_changes_between_the_pages_is_read_whole_or_refused_by_name(home: Home) -> None:
-    try:
-        rows = read(home, Memory())
-    except Unreadable as error:
-        assert_refused_by_name(home, error)
-    else:
-        assert_whole_and_true(home, rows)
-        assert home.requested.count(1) <= 3
-    assert home.listed == 1
-
-
-@settings(max_examples=400, deadline=None)
-@given(moving_homes().filter(lambda home: not any(None in watts for watts in home.states)))
-def test_a_warm_reading_of_a_changing_home_is_whole_or_refused(home: Home) -> None:
+@settings(max_examples=600, deadline=None)
+@given(moving_homes(), st.booleans())
+def test_a_home_that_changes_between_the_pages_is_read_whole_or_refused_by_name(home: Home, warm: bool) -> None:  # noqa: FBT001 - passed by name
     memory = Memory()
-    read(still(home.names, home.states[0]), memory)
+    if warm:
+        # A `-` that appears after a full read without one is found by the next full read.
+        assume(not any(None in watts for watts in home.states))
+        read(still(home.names, home.states[0]), memory)
     try:
         rows = read(home, memory)
     except Unreadable as error:
         assert_refused_by_name(home, error)
     else:
         assert_whole_and_true(home, rows)
-    assert home.listed <= 1
+        assert home.requested.count(1) <= 3
+    assert home.listed == 1 or (warm and home.listed == 0)
 
 
 # Examples
@@ -283,14 +274,6 @@ def test_endless_pages_are_not_followed() -> None:
     assert max(home.requested) == 3
 
 
-def test_a_home_without_circuits_needs_one_page_and_then_none() -> None:
-    home = still([], [])
-    memory = Memory()
-    assert read(home, memory) == ()
-    assert read(home, memory) == ()
-    assert (home.requested, home.listed) == ([1], 1)
-
-
 def test_an_empty_list_is_refused_while_a_page_shows_a_circuit() -> None:
     class Unlisted(Home):
         def circuit_list(self, deadline: Deadline) -> CircuitList:
@@ -359,32 +342,6 @@ def test_one_page_is_not_enough_where_it_shows_a_dash() -> None:
     assert home.requested == [1, 2]
 
 
-def test_circuits_that_cross_at_every_request_are_refused_and_the_next_reading_succeeds() -> None:
-    memory = Memory()
-    home = Home(TWENTY, [ON, swapped((15, 99.5))] * 3)
-    with pytest.raises(Unreadable, match=r"1113 .*'回路\d+' .* in 3 reads in a row"):
-        read(home, memory)
-    assert home.requested == [1, 2] * 3
-    assert len(read(still(TWENTY, ON), memory)) == 20
-
-
-def test_equal_circuits_at_a_boundary_are_accepted_after_two_equal_reads() -> None:
-    home = still([*TWENTY[:9], "ＩＨ", "ＩＨ", *TWENTY[9:12]], [*ON[:9], 50.0, 50.0, 3.0, 2.0, 1.0])
-    assert Counter(read(home, Memory()))[CircuitPower("ＩＨ", 50)] == 2
-    assert home.requested == [1, 2, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("names", "watts"), [([*TWENTY[:19], "書斎"], QUIET), ([*TWENTY, "書斎"], [*ON, 1.0]), (TWENTY[:5], ON[:5])]
-)
-def test_a_renamed_added_or_removed_circuit_is_read(names: Sequence[str], watts: Watts) -> None:
-    memory = Memory()
-    read(still(TWENTY, QUIET), memory)
-    home = still(names, watts)
-    assert [row.name for row in read(home, memory, NOW + timedelta(days=1))] == list(names)
-    assert home.listed == 1
-
-
 def test_a_circuit_that_is_off_keeps_page_1113_s_spelling() -> None:
     names = [*TWENTY, "洋室１・エアコン"]
     home = Changed(
@@ -407,33 +364,3 @@ def test_a_page_that_cannot_be_read_leaves_the_list_in_memory() -> None:
     home = still(TWENTY, ON)
     read(home, memory)
     assert (home.requested, home.listed) == ([1, 2], 0)
-
-
-json_values = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)),
-    max_leaves=5,
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    json_values
-    | st.fixed_dictionaries(
-        {
-            "circuits": json_values | st.lists(st.lists(json_values, max_size=3), max_size=3),
-            "listed_at": json_values | st.just(NOW.timestamp()),
-            "full_read_at": json_values | st.just(NOW.timestamp()),
-            "dash_seen": json_values | st.booleans(),
-            "shown": json_values | st.just({}),
-        }
-    )
-)
-def test_a_damaged_memory_costs_only_requests(state: object) -> None:
-    memory = Memory.from_state(state)
-    home = still(TWENTY, QUIET)
-    if memory.circuits == ():  # a home without circuits is a valid memory
-        memory = Memory()
-    rows = read(home, memory)
-    assert Counter(row.power_w for row in rows) == Counter(QUIET)
-    assert home.requests <= 1 + 2 * 3

@@ -5,7 +5,7 @@ import struct
 import tracemalloc
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -59,38 +59,24 @@ def real(target: Path) -> Path:
     return zipped(target, {f"any/folder/{path.name}": path.read_bytes() for path in CARD.iterdir()})
 
 
-def by_series(rows: Iterable[EnergyRow]) -> dict[datetime, dict[str, int]]:
-    times: dict[datetime, dict[str, int]] = {}
-    for each in rows:
-        key = f"circuit {each.circuit_id}" if each.circuit_id else each.series
-        assert key not in times.setdefault(each.time, {})
-        times[each.time][key] = each.wh
-    return times
-
-
 @needs_captures
-def test_in_every_real_row_bought_and_generation_less_sold_are_the_consumption(real: Path) -> None:
+def test_real_rows_balance_and_two_half_hours_are_the_hour(real: Path) -> None:
     with Export(real, made_at=LATER) as card:
         assert card.days() == [DAY]
-        tables = [by_series(card.half_hours(DAY)), by_series(card.hours(DAY))]
-    assert [len(table) for table in tables] == [48, 24]
-    for values in (values for table in tables for values in table.values()):
-        assert values["bought"] + values["generation"] - values["sold"] == values["consumption"]
-        circuits = sum(wh for name, wh in values.items() if name.startswith("circuit"))
-        assert 0.5 < circuits / values["consumption"] <= 1
-
-
-@needs_captures
-def test_two_real_half_hours_are_the_hour_for_every_series_and_circuit(real: Path) -> None:
-    with Export(real, made_at=LATER) as card:
-        parts, hours = card.half_hours(DAY), card.hours(DAY)
+        halves, hours = card.half_hours(DAY), card.hours(DAY)
+    for rows, interval_s, count in ((halves, 1800, 48), (hours, 3600, 24)):
+        assert {each.interval_s for each in rows} == {interval_s}
+        times: dict[datetime, Counter[str]] = {}
+        for each in rows:
+            times.setdefault(each.time, Counter())[each.series] += each.wh
+        assert (len(times), min(times)) == (count, MIDNIGHT)
+        for wh in times.values():
+            assert wh["bought"] + wh["generation"] - wh["sold"] == wh["consumption"]
+            assert 0.5 < wh["usage"] / wh["consumption"] <= 1
     sums: Counter[tuple[datetime, str, str | None]] = Counter()
-    for each in parts:
-        assert each.interval_s == 1800
+    for each in halves:
         sums[each.time.replace(minute=0), each.series, each.circuit_id] += each.wh
     assert sums == {(each.time, each.series, each.circuit_id): each.wh for each in hours}
-    assert {each.interval_s for each in hours} == {3600}
-    assert min(each.time for each in hours) == MIDNIGHT
 
 
 @needs_captures
@@ -307,19 +293,6 @@ def test_a_file_of_the_largest_size_needs_little_memory(target: Path, chunk: str
         refused(target, f"{HALVES} with (more rows|other col)")
 
 
-def test_years_of_files_need_no_more_memory_than_a_day(target: Path) -> None:
-    days = [DAY + timedelta(days=n) for n in range(100)]
-    body = halves(dict.fromkeys(range(1, 72), 1)).decode()
-    files = {f"{day:%Y%m%d}": body.replace("20260412", f"{day:%Y%m%d}").encode() for day in days}
-    zipped(target, {HALVES.replace("20260412", day): file for day, file in files.items()})
-    with Export(target, made_at=LATER) as card:
-        assert card.days() == days
-        assert len(card.half_hours(days[0])) == 48 * 61
-        with memory_below(2**23):
-            for day in days[:20]:
-                card.half_hours(day)
-
-
 def encrypted(target: Path) -> None:
     body = zipped(target, {HALVES: halves({4: 1})}).read_bytes()
     directory = body.rindex(b"PK\x01\x02") + 8
@@ -334,36 +307,26 @@ def packed_with(method: int) -> Callable[[Path], None]:
     return write
 
 
-@pytest.mark.parametrize(
-    ("write", "words"),
-    [
-        (lambda path: zipped(path, {HALVES: halves({4: 1}), f"b/{HALVES}": halves({4: 2})}), "twice"),
-        (lambda path: zipped(path, {HALVES: b" " * (sd_card.MAX_MEMBER_BYTES + 1)}), "more than such a file"),
-        (lambda path: zipped(path, {HALVES: b" " * sd_card.MAX_MEMBER_BYTES}), "more than such a file"),
-        (lambda path: zipped(path, {HALVES: zipped(path, {HALVES: halves({4: 1})}).read_bytes()}), "damaged"),
-        (packed_with(zipfile.ZIP_BZIP2), "does not use"),
-        (packed_with(zipfile.ZIP_LZMA), "does not use"),
-        (encrypted, "encrypted"),
-        (lambda path: path.write_bytes(b""), "not a zip"),
-        (lambda path: path.write_bytes(b"PK\x03\x04" + b"x" * 100), "not a zip"),
-        (Path.exists, "No such file"),
-    ],
-    ids=[
-        "twice",
-        "large",
-        "compressed too well",
-        "nested",
-        "bzip2",
-        "lzma",
-        "encrypted",
-        "empty",
-        "no zip",
-        "absent",
-    ],
-)
-def test_a_zip_that_no_device_creates_is_refused(
-    target: Path, write: Callable[[Path], object], words: str
-) -> None:
+INVALID_ZIPS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "twice": (lambda path: zipped(path, {HALVES: halves({4: 1}), f"b/{HALVES}": halves({4: 2})}), "twice"),
+    "large": (lambda path: zipped(path, {HALVES: b" " * (sd_card.MAX_MEMBER_BYTES + 1)}), "more than such a file"),
+    "compressed too well": (lambda path: zipped(path, {HALVES: b" " * 2**20}), "more than such a file"),
+    "nested": (
+        lambda path: zipped(path, {HALVES: zipped(path, {HALVES: halves({4: 1})}).read_bytes()}),
+        "damaged",
+    ),
+    "bzip2": (packed_with(zipfile.ZIP_BZIP2), "does not use"),
+    "lzma": (packed_with(zipfile.ZIP_LZMA), "does not use"),
+    "encrypted": (encrypted, "encrypted"),
+    "empty": (lambda path: path.write_bytes(b""), "not a zip"),
+    "no zip": (lambda path: path.write_bytes(b"PK\x03\x04" + b"x" * 100), "not a zip"),
+    "absent": (Path.exists, "No such file"),
+}
+
+
+@pytest.mark.parametrize("kind", INVALID_ZIPS)
+def test_a_zip_that_no_device_creates_is_refused(target: Path, kind: str) -> None:
+    write, words = INVALID_ZIPS[kind]
     write(target)
     refused(target, words)
 

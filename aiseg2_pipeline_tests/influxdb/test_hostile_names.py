@@ -20,7 +20,7 @@ from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.device import circuit_list, flow_json
-from aiseg2_pipeline_tests.support.fuzz import NAMES, Garbage
+from aiseg2_pipeline_tests.support.fuzz import NAMES, Mutator
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.support.line_protocol import as_written, read_back
 
@@ -90,8 +90,8 @@ def test_no_name_writes_another_point(store: Store, influx: Influx, name: str) -
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_any_names_are_stored_in_their_series(store: Store, influx: Influx, seed: int) -> None:
-    garbage = Garbage(Random(seed))  # noqa: S311 - no secret
-    reach_influxdb(store, influx, [garbage.name() for _ in range(garbage.chance.randrange(1, 12))])
+    mutator = Mutator(Random(seed))  # noqa: S311 - no secret
+    reach_influxdb(store, influx, [mutator.name() for _ in range(mutator.rng.randrange(1, 12))])
 
 
 def test_the_points_of_every_name_parse_by_the_rules_of_line_protocol() -> None:

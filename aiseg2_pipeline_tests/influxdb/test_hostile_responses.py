@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from aiseg2_pipeline.influxdb.client import InfluxWriter, Misconfigured, Rejected, Unavailable
-from aiseg2_pipeline_tests.support.raw_server import RawServer, raw_server
+from aiseg2_pipeline_tests.support.wire import RawServer, raw_server
 
 SINCE = datetime(2026, 7, 13, tzinfo=UTC)
 

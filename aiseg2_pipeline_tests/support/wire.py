@@ -1,4 +1,4 @@
-"""The bytes on the connection to the device: a recording proxy, and a peer whose behaviour a test defines."""
+"""TCP servers for tests: a recording proxy, a server whose behaviour a test defines, and one that sends given bytes."""
 
 import contextlib
 import re
@@ -130,3 +130,35 @@ def request_of(sock: socket.socket) -> bytes:
 def answer(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
     """Return a complete response; `headers` are lines that end in CR LF."""
     return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@dataclass
+class RawServer:
+    """`answer` is sent to each connection, followed by `rest` as often as `times`; `connections` counts them."""
+
+    url: str = ""
+    answer: bytes = b""
+    rest: bytes = b""
+    times: int = 0
+    connections: int = 0
+
+
+@contextmanager
+def raw_server() -> Iterator[RawServer]:
+    """Run a server that sends the same bytes, HTTP or not, to every connection and closes it."""
+    server = RawServer()
+
+    def serve(sock: socket.socket) -> None:
+        server.connections += 1
+        sock.settimeout(5)
+        sock.recv(65536)
+        sock.sendall(server.answer)
+        for _ in range(server.times):
+            sock.sendall(server.rest)
+        sock.shutdown(socket.SHUT_WR)
+        # Until the client has closed: closing with unread bytes would reset the connection.
+        while sock.recv(65536):
+            pass
+
+    with peer(serve) as server.url:
+        yield server
