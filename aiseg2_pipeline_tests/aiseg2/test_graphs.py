@@ -61,25 +61,18 @@ def test_the_ended_hours_of_the_captured_day_add_up_to_what_the_device_measured(
 # Which hours are readings
 
 
-def test_hours_are_exact_to_the_watt_hour() -> None:
-    graph = read(graph_page())
-    assert graph.hours_wh == (0, 1, 736, *([250] * 20), 1127)
-    assert graph.total == pytest.approx(6.864)
+def test_hours_are_exact_to_the_watt_hour_and_need_the_pages_clock() -> None:
+    with_clock, without = read(graph_page()), read(graph_page(clock=None))
+    assert with_clock.hours_wh == (0, 1, 736, *([250] * 20), 1127)
+    assert without.hours_wh is None
+    assert with_clock.total == without.total == pytest.approx(6.864)
 
 
 def test_hours_that_have_not_ended_on_the_pages_clock_are_absent() -> None:
-    hours = [0.1, 0.2, 0.3, 0.05, *([0.0] * 20)]
-    assert read(graph_page(hours, clock=AT_HALF_PAST_THREE)).hours_wh == (100, 200, 300, *([None] * 21))
-    at_four = AT_HALF_PAST_THREE.replace(hour=4, minute=0)
-    assert read(graph_page(hours, clock=at_four)).hours_wh == (100, 200, 300, 50, *([None] * 20))
-    one_second_before = at_four - timedelta(seconds=1)
-    assert read(graph_page(hours, clock=one_second_before)).hours_wh == (100, 200, 300, *([None] * 21))
-
-
-def test_a_page_without_a_clock_has_a_total_and_no_hours() -> None:
-    graph = read(graph_page(clock=None))
-    assert graph.hours_wh is None
-    assert graph.total == pytest.approx(6.864)
+    hours, four = [0.1, 0.2, 0.3, 0.05, *([0.0] * 20)], AT_HALF_PAST_THREE.replace(hour=4, minute=0)
+    for clock, ended in ((AT_HALF_PAST_THREE, 3), (four - timedelta(seconds=1), 3), (four, 4)):
+        known = (100, 200, 300, 50)[:ended]
+        assert read(graph_page(hours, clock=clock)).hours_wh == (*known, *([None] * (24 - ended)))
 
 
 @pytest.mark.parametrize(("total", "adds_up"), [("2.400", True), ("2.412", True), ("2.413", False), ("3", False)])
@@ -89,19 +82,23 @@ def test_hours_that_do_not_add_up_to_the_total_are_left_out(total: str, adds_up:
     assert graph.total == float(total)
 
 
-def test_the_hours_of_several_generators_are_added_up() -> None:
-    assert read(graph_page(FLAT, "7.2", val2=[0.2] * 24)).hours_wh == (300,) * 24
-
-
-def test_an_array_that_is_not_in_the_total_is_not_added() -> None:
-    assert read(graph_page(FLAT, "2.4", val2=[0.2] * 24)).hours_wh == (100,) * 24
-    # Both sums are within rounding: the exact one counts.
-    assert read(graph_page(FLAT, "2.4", val2=[0.001] * 5 + [0] * 19)).hours_wh == (100,) * 24
-
-
-def test_a_home_without_generation_has_its_consumption_in_one_array() -> None:
-    graph = read(graph_page([], "2.4", val2=FLAT, val3=[]), "consumption")
-    assert (graph.hours_wh, graph.own_use_wh) == ((100,) * 24, None)
+@pytest.mark.parametrize(
+    ("total1", "total", "val2", "wh"),
+    [
+        (FLAT, "7.2", [0.2] * 24, 300),
+        (FLAT, "2.4", [0.2] * 24, 100),
+        # Both sums are within rounding: the exact one counts.
+        (FLAT, "2.4", [0.001] * 5 + [0] * 19, 100),
+        ([], "2.4", FLAT, 100),
+    ],
+    ids=["several generators", "not in the total", "hardly in the total", "no generation"],
+)
+def test_the_hours_are_the_sum_of_the_arrays_that_are_in_the_total(
+    total1: list[float], total: str, val2: list[float], wh: int
+) -> None:
+    graph = read(graph_page(total1, total, val2=val2, val3=[]), "consumption")
+    assert graph.hours_wh == (wh,) * 24
+    assert (graph.own_use_wh is not None) == (wh == 300)
 
 
 def test_with_storage_the_consumption_has_no_own_and_bought_part() -> None:

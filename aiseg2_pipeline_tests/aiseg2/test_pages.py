@@ -100,10 +100,7 @@ def test_the_captured_list_has_its_32_registered_circuits() -> None:
 
 @needs_captures
 def test_the_captured_export_page_has_its_token() -> None:
-    body = (CAPTURES / "exectop2.html").read_bytes()
-    assert pages.export_token(body)
-    with pytest.raises(Unreadable, match="csrftoken"):
-        pages.export_token(body.replace(b"csrftoken", b"another"))
+    assert pages.export_token((CAPTURES / "exectop2.html").read_bytes())
 
 
 # The power flow as JSON
@@ -117,24 +114,22 @@ def test_a_value_of_the_json_that_is_not_a_number_is_refused_by_its_key(key: str
     for value in NOT_A_NUMBER:
         with pytest.raises(Unreadable, match=rf"/data/electricflow/111/update has no number in `{key}`"):
             pages.flow_from_json(flow_json(**{"connSb": 1, key: value}))
+    with pytest.raises(Unreadable, match="`percent`"):
+        pages.flow_from_json(flow_json(connSb=1, percent="100.1"))
 
 
 @pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_title", "g_d_1_capacity"])
-def test_a_missing_or_null_value_of_the_json_is_refused_by_its_key(key: str) -> None:
-    for body in (flow_json(**{key: None}), flow_json(**{key: "QQ"}).replace(b'"QQ"', b"null")):
+def test_a_missing_null_or_other_value_of_the_json_is_refused_by_its_key(key: str) -> None:
+    for body in (
+        flow_json(**{key: None}),
+        flow_json(**{key: "QQ"}).replace(b'"QQ"', b"null"),
+        flow_json(**{key: ["太陽光発電"]}),
+    ):
         with pytest.raises(Unreadable, match=f"`{key}`"):
             pages.flow_from_json(body)
 
 
-@pytest.mark.parametrize("key", ["g_d_1_title", "g_d_2_title", "g_d_3_title"])
-def test_a_title_that_is_not_text_is_refused_by_its_key(key: str) -> None:
-    values: list[object] = [5, True, ["太陽光発電"], {}]
-    for value in values:
-        with pytest.raises(Unreadable, match=f"`{key}`"):
-            pages.flow_from_json(flow_json(**{key: value}))
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"1", b"null", b"<html></html>", b"\xff{}", b"{}{}"])
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"<html></html>", b"\xff{}", b"{}{}"])
 def test_a_body_that_is_not_a_json_object_is_refused(body: bytes) -> None:
     with pytest.raises(Unreadable, match="/data/electricflow/111/update"):
         pages.flow_from_json(body)
@@ -169,12 +164,6 @@ def test_the_battery_has_the_charge_and_state_that_the_device_reports(
     values: dict[str, object], battery: Battery | None
 ) -> None:
     assert pages.flow_from_json(flow_json(**{"connSb": 1} | values)).battery == battery
-
-
-@pytest.mark.parametrize("percent", [101, "100.1", 255])
-def test_a_battery_over_100_percent_is_refused(percent: object) -> None:
-    with pytest.raises(Unreadable, match="`percent`"):
-        pages.flow_from_json(flow_json(connSb=1, percent=percent))
 
 
 @pytest.mark.parametrize(
@@ -218,23 +207,18 @@ def test_the_html_shows_the_same_totals_and_devices() -> None:
     assert pages.flow_from_html(flow_html(title="&nbsp;")).generators == ()
 
 
-@pytest.mark.parametrize("element", ["g_capacity", "u_capacity", "g_d_1_title"])
-def test_a_missing_element_of_the_html_is_refused_by_its_id(element: str) -> None:
-    with pytest.raises(Unreadable, match=f"/page/electricflow/111 has no `#{element}`"):
-        pages.flow_from_html(flow_html().replace(f'"{element}"'.encode(), b'"other"'))
-
-
-@pytest.mark.parametrize("value", ["", "&nbsp;", "abc", "-1", "NaN", "1,2", "2.1<b>.</b>1", "１", "2W"])
-def test_a_total_of_the_html_that_is_not_a_number_is_refused_by_its_id(value: str) -> None:
-    for body, element in ((flow_html(value), "g_capacity"), (flow_html("2.1", value), "u_capacity")):
-        with pytest.raises(Unreadable, match=rf"has no number in `#{element}`"):
-            pages.flow_from_html(body)
-
-
-@pytest.mark.parametrize("watts", ["", "&nbsp;", "2130", "2130 kW", "W", "NaNW", "1e3W", "2130W 1W"])
-def test_a_generating_device_without_watts_in_the_html_is_refused_by_its_id(watts: str) -> None:
-    with pytest.raises(Unreadable, match=r"`#g_d_1_capacity`"):
-        pages.flow_from_html(flow_html().replace(b"2130W", watts.encode()))
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        *((flow_html().replace(f'"{name}"'.encode(), b'"x"'), f"no `#{name}`") for name in ("g_capacity", "u_capacity", "g_d_1_title")),
+        *((flow_html(value), "no number in `#g_capacity`") for value in ("&nbsp;", "-1", "2.1<b>.</b>1", "2W")),
+        (flow_html("2.1", ""), "no number in `#u_capacity`"),
+        *((flow_html().replace(b"2130W", text), "`#g_d_1_capacity`") for text in (b"", b"2130", b"2130 kW", b"1e3W")),
+    ],
+)  # fmt: skip
+def test_a_missing_or_invalid_element_of_the_html_is_refused_by_its_id(body: bytes, words: str) -> None:
+    with pytest.raises(Unreadable, match=rf"/page/electricflow/111 has .*{words}"):
+        pages.flow_from_html(body)
 
 
 @pytest.mark.parametrize("watts", ["-", "-W", "-&nbsp;", "- W"])
@@ -263,7 +247,7 @@ def test_a_blank_is_0_w_and_a_dash_is_absent() -> None:
     assert first_page(circuit_page([("ＬＤ", " 9W"), ("ＩＨ", " &nbsp;")])).has_blank
 
 
-@pytest.mark.parametrize("watts", ["224", "W", " xW", "1e3W", "NaNW", "２W", "1,224W", "224kW", "224W 1W"])
+@pytest.mark.parametrize("watts", ["224", "W", " xW", "２W", "1,224W", "224W 1W"])
 def test_a_circuit_whose_watts_cannot_be_read_is_refused_by_its_place(watts: str) -> None:
     with pytest.raises(Unreadable, match=r"/page/electricflow/1113 .*`#stage_2 \.c_value`"):
         rows_of(("ＬＤ", " 224W"), ("ＩＨ", watts))
@@ -271,10 +255,9 @@ def test_a_circuit_whose_watts_cannot_be_read_is_refused_by_its_place(watts: str
 
 @pytest.mark.parametrize("css_class", ["c_value", "c_device"])
 def test_a_circuit_without_name_or_value_is_refused_by_its_place(css_class: str) -> None:
-    body = circuit_page([("ＬＤ", " 224W"), ("ＩＨ", "")])
-    kept, found, broken = body.rpartition(f'"{css_class}"'.encode())
+    start, _, end = circuit_page([("ＬＤ", " 224W"), ("ＩＨ", "")]).rpartition(f'"{css_class}"'.encode())
     with pytest.raises(Unreadable, match=rf"1113\?id=1 has no `#stage_2 \.{css_class}`"):
-        first_page(kept + found.replace(b"c_", b"d_") + broken)
+        first_page(start + b'"other"' + end)
 
 
 @pytest.mark.parametrize(
@@ -302,13 +285,8 @@ def test_a_page_is_the_last_where_no_link_names_a_later_one(links: list[str], pa
         ("\n\t洋室１<br/>エアコン<BR>\r\n", "洋室１エアコン"),
         ("ＬＤＫ・エアコン<br />", "ＬＤＫ・エアコン"),
         ("-<br />", "-"),
-        ("R&D & Co", "R&D & Co"),
-        ("&lt;b&gt; &amp;", "<b> &"),
-        ("<b>太字</b>", "太字"),
-        ("a,b=c d", "a,b=c d"),
-        ("絵文字🔌", "絵文字🔌"),
+        ("R&D &lt;b&gt; &amp;", "R&D <b> &"),
         ("a\0b\x01c\x1fd\x7fe\x85f", "a b c d e f"),
-        ("a\u2028b\ufffd", "a\u2028b\ufffd"),
         ("<script>alert(1)</script>", "alert(1)"),
     ],
 )
@@ -341,10 +319,9 @@ def test_the_list_has_the_registered_circuits_under_their_ids() -> None:
 
 
 @pytest.mark.parametrize("key", ["strId", "strCircuit", "strBtnType"])
-@pytest.mark.parametrize("value", [None, 1, True, [], {}], ids=repr)
-def test_an_entry_that_cannot_be_read_is_refused_by_its_key(key: str, value: object) -> None:
-    entry = {"strId": "8", "strCircuit": "ＬＤ", "strBtnType": "1"} | {key: value}
-    for changed in (entry, {name: text for name, text in entry.items() if name != key}):
+def test_an_entry_that_cannot_be_read_is_refused_by_its_key(key: str) -> None:
+    entry = {"strId": "8", "strCircuit": "ＬＤ", "strBtnType": "1"}
+    for changed in (*(entry | {key: value} for value in (None, 1)), {name: "1" for name in entry if name != key}):
         body = f"window.onload = init({json.dumps({'arrayCircuitNameList': [changed]})});".encode()
         with pytest.raises(Unreadable, match=rf"/page/setting/installation/734 has no text in `.*{key}`"):
             pages.circuit_list(body)
@@ -354,11 +331,8 @@ def test_an_entry_that_cannot_be_read_is_refused_by_its_key(key: str, value: obj
     ("body", "named"),
     [
         (b"", "window.onload"),
-        (b"<html><body>login</body></html>", "window.onload"),
         (b"window.onload = init(", "JSON"),
-        (b"window.onload = init(x)", "JSON"),
         (b"window.onload = init([])", "arrayCircuitNameList"),
-        (b"window.onload = init({})", "arrayCircuitNameList"),
         (b'window.onload = init({"arrayCircuitNameList": {}})', "arrayCircuitNameList"),
         (b'window.onload = init({"arrayCircuitNameList": [1]})', "arrayCircuitNameList"),
         (b"\xffwindow.onload = init({})", "UTF-8"),
@@ -377,8 +351,6 @@ def test_a_page_without_the_list_is_refused_by_what_is_missing(body: bytes, name
         (r"\udc00", "\ufffd"),
         (r"\ud83d\udd0c", "🔌"),
         (r"a\u0000b\u001f\u0085", "a b  "),
-        (r"\"\\\/<br>", '"\\/<br>'),
-        ("洋室１・エアコン", "洋室１・エアコン"),
     ],
 )
 def test_a_name_of_the_json_can_be_stored(text: str, name: str) -> None:
@@ -386,11 +358,6 @@ def test_a_name_of_the_json_can_be_stored(text: str, name: str) -> None:
     assert listed.circuits == (Circuit("8", name),)
     flow = pages.flow_from_json(flow_json(g_d_1_title="QQ").replace(b"QQ", b"x" + text.encode() + b"x"))
     assert flow.generators[0].name == f"x{name}x"
-    listed = pages.circuit_list(
-        circuit_list(["ＬＤ"]).replace(b'"strId": "8"', b'"strId": "' + text.encode() + b'"')
-    )
-    assert listed.circuits == (Circuit(name, "ＬＤ"),)
-    name.encode()
 
 
 # The device's clock
@@ -402,27 +369,13 @@ def test_the_clock_is_japan_s() -> None:
     assert pages.device_time(b"<html></html>") is None
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "{}",
-        "null",
-        "[]",
-        "7",
-        "{",
-        "[" * 200,
-        SERVER_TIME.replace('"7"', '"13"'),
-        SERVER_TIME.replace('"14"', '""'),
-        SERVER_TIME.replace('"14"', '"-"'),
-        SERVER_TIME.replace('"14"', "null"),
-        SERVER_TIME.replace('"14"', "1e400"),
-        SERVER_TIME.replace('"26"', '"x"'),
-        SERVER_TIME.replace('"sec"', '"other"'),
-        SERVER_TIME + "x",
-        SERVER_TIME + " " * 300,
-    ],
-)
+NO_CLOCKS = ["", "{}", "null", "7", "{", "[" * 200, SERVER_TIME + "x", SERVER_TIME + " " * 300] + [
+    SERVER_TIME.replace(*changed)
+    for changed in (('"7"', '"13"'), ('"14"', '""'), ('"14"', "null"), ('"14"', "1e400"), ('"26"', '"x"'), ('"sec"', '"other"'))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_CLOCKS)
 def test_a_clock_that_cannot_be_read_is_unknown_and_costs_no_reading(text: str) -> None:
     page = first_page(circuit_page(ROWS, clock=text))
     assert page.device_time is None
