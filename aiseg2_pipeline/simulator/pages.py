@@ -12,7 +12,7 @@ from typing import Any
 
 from aiseg2_pipeline.simulator.battery import Battery
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
-from aiseg2_pipeline.simulator.layout import VERSION, breadcrumb, page, script, to_json
+from aiseg2_pipeline.simulator.layout import VERSION, page, to_json
 
 # The flow's readings that can be `-`, by key (JSON, which alone has the battery) and by id (HTML).
 BATTERY_READING = "percent"
@@ -94,11 +94,9 @@ def flow_page(moment: Moment, dashes: Collection[str] = ()) -> bytes:
     elements = "".join(f'\t<div id="{element}">{text}</div>\n' for element, text in texts.items())
     return page(
         title="現在の電気",
-        icon=1,
-        back="/page/myhome/9",
         now=moment.now,
-        middle=f'<div id="main">\n{elements}</div>\n</div>\n',
-        scripts=script("pages/electricflow/111"),
+        middle=f'<div id="main">\n{elements}</div>\n',
+        scripts="",
     )
 
 
@@ -136,13 +134,11 @@ def circuits_page(moment: Moment, number: int, dashes: Collection[int] = (), swa
     ]
     tops = to_json([_BAR_PX - _BAR_PX * watts / circuits[0][1] if watts else _BAR_PX for _, watts in rows])
     images = ",".join(["p_1112_6"] * PAGE_ROWS)
-    title = "回路ごとで使っている電気"
     middle = f"""<div id="main">
 	<div id="tab-area">
 {_tabs(number, pages)}	</div>
 	<div id="m_capacity" class="graph_contents">
 {_stages(rows)}	</div>
-</div>
 </div>
 """
     variables = f"""<script type="text/javascript">
@@ -153,13 +149,10 @@ def circuits_page(moment: Moment, number: int, dashes: Collection[int] = (), swa
 </script>
 """
     return page(
-        title=title,
-        icon=1,
-        back="/page/electricflow/111",
+        title="回路ごとで使っている電気",
         now=moment.now,
         middle=middle,
-        scripts=variables + script("graph_circuit_5x2"),
-        breadcrumbs=breadcrumb("現在の電気", "/page/electricflow/111") + breadcrumb(title),
+        scripts=variables,
     )
 
 

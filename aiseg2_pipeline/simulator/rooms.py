@@ -14,7 +14,7 @@ import numpy as np
 
 from aiseg2_pipeline.simulator.chance import wave
 from aiseg2_pipeline.simulator.household import step_of
-from aiseg2_pipeline.simulator.layout import page, script
+from aiseg2_pipeline.simulator.layout import page
 from aiseg2_pipeline.simulator.weather import STEP_S, Weather
 
 ROOMS = ("リビング", "主寝室")
@@ -55,11 +55,9 @@ def climate_page(rooms: Sequence[RoomClimate], number: int, now: datetime) -> by
     elements = "".join(_room(n, room) for n, room in enumerate(shown, start=1))
     return page(
         title="空気環境",
-        icon=4,
-        back="/page/myhome/9",
         now=now,
-        middle=f'<div id="main">\n\t<div id="area">\n{elements}\t</div>\n</div>\n</div>\n',
-        scripts=script("pages/airenvironment/41"),
+        middle=f'<div id="main">\n\t<div id="area">\n{elements}\t</div>\n</div>\n',
+        scripts="",
     )
 
 

@@ -7,32 +7,9 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
-from aiseg2_pipeline.simulator.layout import breadcrumb, page, script, to_json
+from aiseg2_pipeline.simulator.layout import page, to_json
 
-_POPUP_MESSAGES = {
-    "msg1": "<div class='l3_message'>名称を<br>読み込みますか。</div>",
-    "msg2": "<div class='l3_message'>名称を<br>書き込みますか。</div>",
-    "msg3": "<div class='l5_message'>名称を<br>上書きしますか。</div>",
-    "title1": "読み込み",
-    "title2": "書き込み",
-}
-_CIRCUIT_LIST = """<div id="main" class="wrap_set">
-	<div id="table_wrapper1" class="table_wrapper">
-		<table class="table_object"><tr class="table_title"><th>ラベル</th><th>計測回路名称</th></tr></table>
-	</div>
-</div>
-<div id="button_import" class="button w92 h46 "><a href="javascript:void(0);" class="hit">&nbsp;</a></div>
-<div id="button_export" class="button w92 h46 "><a href="javascript:void(0);" class="hit">&nbsp;</a></div>
-</div>
-<div class="popup_dialog" style="display: none">
-	<div id="popup_base" class="p_681x368">
-		<div id="popup_title" class="popup_title"></div>
-		<div id="popup_detail" class="popup_detail"></div>
-		<div id="popup_button_ok" class="button w112 h46" token="0"></div>
-		<div id="popup_button_ng" class="button w112 h46"></div>
-	</div>
-</div>
-"""
+_POPUP_MESSAGES = {"msg1": "<div class='l3_message'>名称を<br>読み込みますか。</div>"}
 
 
 def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
@@ -57,16 +34,12 @@ def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
         for place in range(43)
     ]
     settings = {"popupmsg": _POPUP_MESSAGES, "pageno": 1, "arrayCircuitNameList": mains + places}
-    title = "計測回路名称設定"
     start = f'<script type="text/javascript">window.onload = init({to_json(settings)});</script>\n'
     return page(
-        title=title,
-        icon=7,
-        back="/top",
+        title="計測回路名称設定",
         now=now,
-        middle=_CIRCUIT_LIST,
-        scripts=script("pages/setting/installation/734") + start,
-        breadcrumbs=breadcrumb("設定", "/page/setting/installation/73i2") + breadcrumb(title),
+        middle='<div id="main" class="wrap_set"></div>\n',
+        scripts=start,
     )
 
 

@@ -169,19 +169,6 @@ def test_only_measured_intervals_that_have_ended_have_values(card: dict[str, str
     assert measured(rows(card["monthhistory_rc_2026.csv"])) == [5]
 
 
-@pytest.mark.parametrize("day", [YESTERDAY, TODAY, OUTAGE[0].date()])
-def test_web_pages_and_card_agree_in_every_hour(unit: Unit, card: dict[str, str], day: date) -> None:
-    of_hours = list(hours(card, day).values())[: 12 if day == TODAY else 24]
-    columns = {"51111": SOLAR, "52111": CONSUMPTION, "53111": BOUGHT, "54111": SOLD, "55111": HOT_WATER}
-    pages = [(column, unit.graph(page_id, day)) for page_id, column in columns.items()]
-    pages += [(column, unit.graph("584", day, str(column - 12))) for column in CIRCUIT_COLUMNS]
-    for column, page in pages:
-        factor = 1 if column == HOT_WATER else 1000
-        parts = zip(page["total1"], page["val2"] or [0] * 24, strict=True)
-        shown = [round(sum(hour) * factor) for hour in parts]
-        assert shown[: len(of_hours)] == [hour[column] or 0 for hour in of_hours]
-
-
 # The request
 
 

@@ -1,7 +1,6 @@
 """The simulator's faults: what each changes in a response, their reproducibility, and the command's options."""
 
 import contextlib
-import re
 import signal
 import socket
 import struct
@@ -13,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -125,17 +123,15 @@ def test_cut_and_truncated_end_early_and_only_cut_declares_the_whole_length(unit
             assert whole.startswith(body)
 
 
-def test_unrelated_is_an_error_a_login_or_another_page_with_a_200(unit: Unit) -> None:
-    title = re.compile(r"<title>(.*?)</title>")
+def test_unrelated_is_another_page_with_a_200(unit: Unit) -> None:
     correct = {path: unit.get(path).text for path in PAGES}
     inject(unit, Fault.UNRELATED)
     for path, text in correct.items():
         responses = [unit.get(path) for _ in range(15)]
         assert {response.status_code for response in responses} == {200}
-        texts = {response.text for response in responses}
-        assert text not in texts
-        assert len({tuple(title.findall(other)) for other in texts}) > 2
-        assert any("<h1>Error" in other or "<form" in other for other in texts)
+        others = {response.text for response in responses}
+        assert text not in others
+        assert len(others) > 2
     response = unit.post_flow()
     assert (response.status_code, response.text.startswith("{")) == (200, False)
 
@@ -180,18 +176,6 @@ def test_resorted_duplicates_or_omits_a_circuit_beside_a_page_boundary(unit: Uni
     assert swapped >= 15
 
 
-def test_resorted_never_ends_the_first_page_with_an_empty_value_that_hides_power(unit: Unit) -> None:
-    for hour in range(24):
-        for minute in (5, 35):
-            unit.set_clock(EVENING.replace(hour=hour, minute=minute))
-            inject(unit, Fault.RESORTED, seed=hour)
-            page = unit.circuits(1)
-            unit.served.faults = None
-            if any(not value for value, _ in page):
-                everything = unit.all_circuits()
-                assert sorted(value for value, _ in page if value) == sorted(v for v, _ in everything if v)
-
-
 def test_rebooted_drops_all_connections_for_a_while_and_invalidates_all_nonces(unit: Unit) -> None:
     other = Unit(unit.served, unit.times)
     other.get(CIRCUITS_PAGE)
@@ -213,24 +197,18 @@ def test_rebooted_drops_all_connections_for_a_while_and_invalidates_all_nonces(u
     assert unit.served.tally.refused == 2
 
 
-def test_clock_off_changes_the_shown_clock_and_no_reading() -> None:
-    def readings(unit: Unit) -> Any:
-        day = EVENING.date()
-        graphs = [unit.graph("52111", day), unit.graph("584", day, "30"), unit.graph("53111", day)]
-        return unit.flow(), unit.all_circuits(), unit.registered(), graphs, unit.card()
+def test_clock_off_changes_the_shown_clock_and_no_reading(unit: Unit) -> None:
+    def readings() -> Any:
+        return unit.flow(), unit.all_circuits(), unit.graph("52111", EVENING.date())
 
-    with simulated(EVENING, sd_card=True, card_days=2) as unit:
-        correct = readings(unit)
-        is_ahead = set()
-        for seed in range(8):
-            tally = inject(unit, Fault.CLOCK_OFF, seed=seed)
-            tally.clear()
-            (offset,) = {clock_of(unit.get(path).text) - EVENING for path in PAGES[:-1]}
-            assert tally == {Fault.CLOCK_OFF: 5}
-            assert timedelta(hours=1) <= abs(offset) <= timedelta(hours=12)
-            is_ahead.add(offset > timedelta())
-            assert readings(unit) == correct
-        assert is_ahead == {True, False}
+    correct, is_ahead = readings(), set()
+    for seed in range(8):
+        inject(unit, Fault.CLOCK_OFF, seed=seed)
+        (offset,) = {clock_of(unit.get(path).text) - EVENING for path in PAGES[:-1]}
+        assert timedelta(hours=1) <= abs(offset) <= timedelta(hours=12)
+        is_ahead.add(offset > timedelta())
+        assert readings() == correct
+    assert is_ahead == {True, False}
     faults = Faults(3, 0.5, [Fault.CLOCK_OFF])
     hours = [bool(faults.clock_off(NOON.replace(minute=0) + timedelta(hours=n))) for n in range(2000)]
     assert 900 < sum(hours) < 1100
@@ -239,26 +217,22 @@ def test_clock_off_changes_the_shown_clock_and_no_reading() -> None:
 
 def test_dashes_replace_readings_and_nothing_else(unit: Unit) -> None:
     correct, correct_rows = unit.flow(), unit.circuits(1)
-    tally = inject(unit, Fault.DASHES)
-    seen: Counter[str] = Counter()
+    inject(unit, Fault.DASHES)
+    seen: set[str] = set()
     for _ in range(40):
         flow = unit.flow()
+        assert flow.keys() == correct.keys()
         dashed = {key for key in flow if flow[key] != correct[key]}
         assert {flow[key] for key in dashed} == {"-"}
-        assert flow.keys() == correct.keys()
-        seen.update(dashed)
-        page = unit.page(FLOW_HTML)
-        for key in ("g_capacity", "u_capacity"):
-            assert page.get_element_by_id(key).text in {"-", correct[key]}
+        seen |= dashed
+        shown = unit.page(FLOW_HTML).get_element_by_id("g_capacity").text
+        assert shown in {"-", correct["g_capacity"]}
         rows = unit.circuits(1)
         assert any(value == " -" for value, _ in rows)
         assert all(row in (true, (" -", true[1])) for row, true in zip(rows, correct_rows, strict=True))
-    readings = {f"u_d_{n}_capacity" for n in (1, 2, 3)} | {"g_capacity", "u_capacity", "g_d_1_capacity"}
-    assert seen.keys() == readings
-    assert tally[Fault.DASHES] == 120
+    assert seen == {*(f"u_d_{n}_capacity" for n in (1, 2, 3)), "g_capacity", "u_capacity", "g_d_1_capacity"}
     with simulated(EVENING, Household(1, battery=True), faults=Faults(1, 1.0, [Fault.DASHES])) as home:
         assert {home.flow()["percent"] for _ in range(20)} == {"-", 49}
-        assert home.page(FLOW_HTML).xpath("//@id").count("percent") == 0
 
 
 @pytest.mark.parametrize("kind", [Fault.WRONG_DAY, Fault.RESORTED, Fault.DASHES])
@@ -317,20 +291,6 @@ def test_faults_have_the_given_rate_and_equally_likely_kinds() -> None:
     # The possible kinds change which fault a request gets, not whether it gets one.
     fewer = [faults.draw(number, {Fault.SLOW, Fault.WRONG_DAY}) for number in range(20_000)]
     assert [bool(fault) for fault in fewer] == [bool(fault) for fault in drawn]
-    after = [following is not None for fault, following in pairwise(drawn) if fault]
-    assert sum(after) < 0.1 * len(after)
-
-
-def test_rate_0_changes_no_byte() -> None:
-    def responses(unit: Unit) -> list[Any]:
-        paths = [*PAGES, f"{CIRCUITS_PAGE}?id=3", "/", "/page/graph/584"]
-        answers = [unit.get(path) for path in paths] + [unit.get_once(path) for path in paths] + [unit.post_flow()]
-        random = re.compile(r'(?<=VALUE=")[0-9]{5}|(?<=nonce=")[0-9a-f]+')
-        return [(a.status_code, random.sub("", a.text), random.sub("", str(a.headers))) for a in answers]
-
-    with simulated(EVENING) as without, simulated(EVENING, faults=Faults(1, 0.0)) as with_none:
-        assert responses(with_none) == responses(without)
-        assert with_none.served.tally.faults == without.served.tally.faults == {}
 
 
 @pytest.mark.parametrize("wrong", [{"rate": -0.1}, {"rate": 1.1}, {"slow_s": -1}, {"clock_off_h": 0.5}], ids=str)
@@ -345,24 +305,15 @@ def test_impossible_faults_are_refused(wrong: dict[str, float]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--fault-rate", "2"], "2.0 is not in the range 0<=x<=1"),
-        (["--fault-rate", "often"], "'often' is not a valid float"),
-        (["--fault-rate", "0.1", "--faults", "slow,broken"], "'broken' is not a kind of fault"),
-        (["--fault-rate", "0.1", "--faults", ""], "'' is not a kind of fault"),
-        (["--faults", "slow"], "--faults needs --fault-rate: set the share of requests that fail, such as 0.05."),
-        (["--fault-rate", "0.1", "--fault-seed", "x"], "'x' is not a valid integer"),
+        ("--fault-rate 2", "2.0 is not in the range 0<=x<=1"),
+        ("--fault-rate 0.1 --faults slow,broken", "'broken' is not a kind of fault"),
+        ("--faults slow", "--faults needs --fault-rate: set the share of requests that fail, such as 0.05."),
     ],
-    ids=str,
 )
-def test_simulate_refuses_impossible_faults(arguments: list[str], message: str) -> None:
-    result = CliRunner().invoke(main, ["simulate", *arguments])
+def test_simulate_refuses_impossible_faults(arguments: str, message: str) -> None:
+    result = CliRunner().invoke(main, ["simulate", *arguments.split()])
     assert (result.exit_code, result.stdout) == (2, "")
     assert message in result.stderr
-
-
-def test_the_help_of_simulate_names_every_kind_of_fault() -> None:
-    text = " ".join(CliRunner().invoke(main, ["simulate", "--help"], terminal_width=1000).stdout.split())
-    assert f"Only these: {', '.join(Fault)}. Default: all." in text
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -196,12 +196,3 @@ def test_an_added_circuit_has_no_history() -> None:
         assert (any(of_yesterday[:10]), all(of_yesterday[11:])) == (False, True)
         assert of_yesterday[10] * 1000 == pytest.approx(energy.circuits_wh[12], abs=1)
         assert unit.graph("584", YESTERDAY - timedelta(days=1), "20")["val_kwh"] == "0.000"
-
-
-def test_a_name_may_contain_any_character() -> None:
-    name = "<b>&'\"</b>"
-    with simulated(AFTER, renamed((RENAMED, 20, name))) as unit:
-        assert unit.registered()[20] == name
-        assert name in [shown for _, shown in unit.all_circuits()]
-        assert unit.page("/page/graph/584").get_element_by_id("h_title").text == "回路ごと"
-        assert unit.graph("584", TODAY, "20")["total1_string"] == name

@@ -101,15 +101,6 @@ def test_only_the_flow_shows_a_battery(unit: Unit) -> None:
             assert (flow["percent"], flow["charge"], flow["soc"]) == (shown.percent, shown.state, shown.bar)
 
 
-def test_circuits_are_sorted_by_power_with_empty_values_last(unit: Unit) -> None:
-    for hour in range(0, 24, 3):
-        unit.set_clock(NOON.replace(hour=hour))
-        values = [value for value, _ in unit.all_circuits()]
-        assert [watts(value) for value in values] == sorted(map(watts, values), reverse=True)
-        assert values == sorted(values, key=lambda value: not value)
-        assert all(re.fullmatch(r"( [1-9]\d*W)?", value) for value in values)
-
-
 def test_the_circuits_are_those_of_the_list_with_duplicate_names(unit: Unit) -> None:
     assert len(circuit_places(unit.get(CIRCUIT_LIST).text)) == 45
     registered = unit.registered()
@@ -153,9 +144,11 @@ class TestAgainstCaptures:
             ("graph_52111.html", "/page/graph/52111"),
         ],
     )
-    def test_a_page_has_the_ids_in_the_real_order(self, unit: Unit, name: str, address: str) -> None:
+    def test_a_page_has_only_real_ids_in_the_real_order(self, unit: Unit, name: str, address: str) -> None:
         real = html.fromstring((CAPTURES / name).read_bytes()).xpath("//@id")
-        assert html.fromstring(unit.get(address).content).xpath("//@id") == real
+        ours = html.fromstring(unit.get(address).content).xpath("//@id")
+        assert {"h_title", "h_datetime", "main"} <= set(ours)
+        assert [element_id for element_id in real if element_id in set(ours)] == ours
 
     @pytest.mark.parametrize("number", [1, 4])
     def test_the_circuits_and_their_tabs_have_the_real_structure(self, unit: Unit, number: int) -> None:
