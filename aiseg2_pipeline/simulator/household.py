@@ -1,4 +1,4 @@
-"""The household: its power at any moment, from time and seed alone, and the energy of it.
+"""The household: its power at any moment, from time and seed alone.
 
 Power is constant within each step of 10 seconds, so that energy is an exact sum of power. The circuits' registration
 and names on the device belong here too, because people change them over time. Each circuit's power belongs in
@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from aiseg2_pipeline.simulator.appliances import CIRCUITS, Moments, hot_water_l_per_h
-from aiseg2_pipeline.simulator.chance import BoolArray, FloatArray, IntArray
+from aiseg2_pipeline.simulator.chance import BoolArray, IntArray
 from aiseg2_pipeline.simulator.weather import STEP_S, Weather
 
 GENERATOR_NAME = "太陽光発電"
@@ -52,18 +52,6 @@ class Power:
     def sold_w(self) -> IntArray:
         """Generation that is sold to the grid."""
         return self.generation_w - self.own_w
-
-
-@dataclass(frozen=True)
-class Energy:
-    """Energy of an interval in Wh; circuits (32,) in the order of `CIRCUITS`."""
-
-    circuits_wh: FloatArray
-    generation_wh: float
-    consumption_wh: float
-    own_wh: float
-    bought_wh: float
-    sold_wh: float
 
 
 class Household:
@@ -109,15 +97,6 @@ class Household:
             consumption_w=circuits_sum_w + np.rint(rest_w).astype(np.int64),
             hot_water_l_per_h=np.rint(hot_water_l_per_h(moments)).astype(np.int64),
         )
-
-    def energy_wh(self, start: datetime, end: datetime) -> Energy:
-        """Return the exact energy from `start` to `end` (aware); 0 if `end` is not later."""
-        steps = np.arange(step_of(start), step_of(end) + 1)
-        edges_s = np.clip(np.append(steps, steps[-1:] + 1) * STEP_S, start.timestamp(), end.timestamp())
-        power = self.power(steps)
-        totals_w = [power.generation_w, power.consumption_w, power.own_w, power.bought_w, power.sold_w]
-        wh = np.diff(edges_s) @ np.column_stack([*totals_w, power.circuits_w]) / 3600
-        return Energy(wh[5:], *(float(value) for value in wh[:5]))
 
 
 def _generation_w(weather: Weather) -> IntArray:

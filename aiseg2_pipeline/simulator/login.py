@@ -59,7 +59,8 @@ class DigestLogin:
                 and values["qop"] == "auth"
                 and values.get("algorithm", "MD5").upper() == "MD5"
                 and values["username"].encode("latin-1") == self._user
-                and _is_target(values["uri"], target)
+                # A client may send an absolute URL.
+                and urlsplit(values["uri"])._replace(scheme="", netloc="").geturl() == target
                 and hmac.compare_digest(_md5(f"{self._secret}:{middle}:{request}"), values["response"].lower())
             )
         except (KeyError, ValueError, IndexError, TypeError):  # an invalid header
@@ -86,14 +87,6 @@ def _values(authorization: str) -> dict[str, str]:
     """Return the values of a header; ValueError or IndexError for an invalid one."""
     _, _, rest = authorization.partition(" ")
     return {key.strip().lower(): value for key, value in parse_keqv_list(parse_http_list(rest)).items()}
-
-
-def _is_target(uri: str, target: str) -> bool:
-    """Return whether `uri` (a path with its query, or an absolute URL) is the request's target."""
-    if uri == target:
-        return True
-    parts = urlsplit(uri)
-    return bool(parts.netloc) and target == parts.path + (f"?{parts.query}" if parts.query else "")
 
 
 def _md5(text: str) -> str:

@@ -47,11 +47,6 @@ class Day:
         """Generation: used by the household, or sold."""
         return self.own_wh + self.sold_wh
 
-    @property
-    def consumption_wh(self) -> IntArray:
-        """Consumption: own generation, or bought."""
-        return self.own_wh + self.bought_wh
-
 
 def is_off(outages: Outages, now: datetime) -> bool:
     """Return whether the device has no electricity at `now` (aware)."""

@@ -23,7 +23,7 @@ from aiseg2_pipeline.simulator.faults import Fault, Faults
 from aiseg2_pipeline.simulator.household import Household, step_of
 from aiseg2_pipeline.simulator.server import Running, running
 from aiseg2_pipeline_tests.support.circuit_changes import HOSTILE_NAMES, changes
-from aiseg2_pipeline_tests.support.simulator_client import JAPAN
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN, energy_wh
 
 _T = TypeVar("_T")
 START = datetime(2026, 7, 14, 17, 3, tzinfo=JAPAN)
@@ -132,7 +132,7 @@ def test_a_live_reading_under_a_fault_is_correct_or_fails_with_a_message(kind: F
 def test_a_days_graph_under_a_fault_is_correct_or_fails_with_a_message(kind: Fault) -> None:
     day = START.date() - timedelta(days=2)
     midnight = datetime(day.year, day.month, day.day, tzinfo=JAPAN)
-    energy = Household(1).energy_wh(midnight, midnight + timedelta(days=1))
+    energy = energy_wh(Household(1), midnight, midnight + timedelta(days=1))
     totals_wh = (energy.generation_wh, energy.consumption_wh, energy.bought_wh, energy.sold_wh)
     graphs: list[tuple[float, DayGraph | None]] = []
     with home(faults=Faults(5, 0.5, [kind])) as unit:

@@ -411,7 +411,7 @@ class Oracle:
             return float(day.circuits_wh[:, _INDEXES[name]].sum()) / 1000
         totals = {
             "generation": day.generation_wh,
-            "consumption": day.consumption_wh,
+            "consumption": day.own_wh + day.bought_wh,
             "bought": day.bought_wh,
             "sold": day.sold_wh,
         }

@@ -29,7 +29,7 @@ from aiseg2_pipeline_tests.support.energy_history import (
     recorded,
     remembered,
 )
-from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN
+from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN, energy_wh
 
 TODAY = date(2026, 7, 14)
 YESTERDAY = date(2026, 7, 13)
@@ -50,7 +50,7 @@ def test_the_energy_of_a_day_is_the_integral_of_the_power(tmp_path: Path, *, sd_
     told = intervals(rows)
     for n in (0, 11, 18, 23):
         start = day_start(YESTERDAY) + n * HOUR
-        real = home.energy_wh(start, start + HOUR)
+        real = energy_wh(home, start, start + HOUR)
         assert told[pd.Timestamp(start), "consumption", "consumption"] == pytest.approx(real.consumption_wh, abs=2)
         assert told[pd.Timestamp(start), "generation", "generation"] == pytest.approx(real.generation_wh, abs=2)
         assert told[pd.Timestamp(start), "sold", "sold"] == pytest.approx(real.sold_wh, abs=2)

@@ -9,7 +9,15 @@ import requests
 
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
-from aiseg2_pipeline_tests.support.simulator_client import CIRCUIT_LIST, JAPAN, NOON, Unit, graph_data, simulated
+from aiseg2_pipeline_tests.support.simulator_client import (
+    CIRCUIT_LIST,
+    JAPAN,
+    NOON,
+    Unit,
+    energy_wh,
+    graph_data,
+    simulated,
+)
 
 TODAY = NOON.date()
 YESTERDAY = TODAY - timedelta(days=1)
@@ -43,7 +51,7 @@ def unit(shared: Unit) -> Unit:
 
 
 def test_the_hours_of_a_day_add_up_to_its_energy(unit: Unit) -> None:
-    energy = Household(1).energy_wh(at(YESTERDAY, 0), at(TODAY, 0))
+    energy = energy_wh(Household(1), at(YESTERDAY, 0), at(TODAY, 0))
     totals_wh = [energy.generation_wh, energy.consumption_wh, energy.bought_wh, energy.sold_wh]
     pages = [unit.graph(page_id, YESTERDAY) for page_id in TOTALS]
     for page, exact_wh in zip(pages, totals_wh, strict=False):
@@ -130,8 +138,8 @@ def test_an_outage_removes_the_unmeasured_energy_and_nothing_else(unit: Unit) ->
         used = hours(cut, "52111", YESTERDAY)
     whole = hours(unit, "52111", YESTERDAY)
     assert used[:19] == whole[:19]
-    before = Household(1).energy_wh(at(YESTERDAY, 19), start).consumption_wh
-    after = Household(1).energy_wh(end, at(YESTERDAY, 23)).consumption_wh
+    before = energy_wh(Household(1), at(YESTERDAY, 19), start).consumption_wh
+    after = energy_wh(Household(1), end, at(YESTERDAY, 23)).consumption_wh
     assert [used[19] * 1000, used[22] * 1000] == pytest.approx([before, after], abs=2)
     # The counter's rounding carries over from the hours before.
     assert used[23] == pytest.approx(whole[23], abs=0.0021)
@@ -192,7 +200,7 @@ def test_an_added_circuit_has_no_history() -> None:
     with simulated(NOON, renamed((at(date(2000, 1, 1), 0), 20, None), (added, 20, "書斎"))) as unit:
         assert unit.registered()[20] == "書斎"
         of_yesterday = hours(unit, "584", YESTERDAY, "20")
-        energy = Household(1).energy_wh(added, at(YESTERDAY, 11))
+        energy = energy_wh(Household(1), added, at(YESTERDAY, 11))
         assert (any(of_yesterday[:10]), all(of_yesterday[11:])) == (False, True)
         assert of_yesterday[10] * 1000 == pytest.approx(energy.circuits_wh[12], abs=1)
         assert unit.graph("584", YESTERDAY - timedelta(days=1), "20")["val_kwh"] == "0.000"

@@ -39,25 +39,6 @@ def test_the_household_is_realistic_over_a_year() -> None:
     assert (circuits_on.max(axis=1) > 10).all()
 
 
-def test_energy_is_the_exact_sum_of_power_for_any_interval() -> None:
-    household = Household(1)
-    start = NOON.replace(second=0)
-    hour = household.power(np.arange(360) + step_of(start))
-    energy = household.energy_wh(start, start + timedelta(hours=1))
-    assert energy.consumption_wh == pytest.approx(hour.consumption_w.sum() / 360, rel=1e-12)
-    assert energy.circuits_wh == pytest.approx(hour.circuits_w.sum(axis=0) / 360, rel=1e-12)
-    assert energy.bought_wh - energy.sold_wh == pytest.approx(energy.consumption_wh - energy.generation_wh)
-
-    middle, end = start + timedelta(seconds=1234.5), start + timedelta(days=3)
-    before, after, whole = (
-        household.energy_wh(*times) for times in ((start, middle), (middle, end), (start, end))
-    )
-    assert before.generation_wh + after.generation_wh == pytest.approx(whole.generation_wh, rel=1e-12)
-    within = household.energy_wh(start + timedelta(seconds=2), start + timedelta(seconds=5))
-    assert within.consumption_wh == pytest.approx(hour.consumption_w[0] * 3 / 3600)
-    assert household.energy_wh(start, start).consumption_wh == 0
-
-
 def test_the_battery_charge_changes_continuously_and_as_its_state_says() -> None:
     midnight = NOON.replace(hour=0, minute=0, second=0)
     states = [battery(midnight + timedelta(minutes=5 * n)) for n in range(24 * 12 + 1)]

@@ -145,10 +145,14 @@ class TestAgainstCaptures:
         ],
     )
     def test_a_page_has_only_real_ids_in_the_real_order(self, unit: Unit, name: str, address: str) -> None:
-        real = html.fromstring((CAPTURES / name).read_bytes()).xpath("//@id")
-        ours = html.fromstring(unit.get(address).content).xpath("//@id")
+        def ids(content: bytes) -> list[str]:
+            return [
+                str(element.attrib["id"]) for element in html.fromstring(content).iter() if "id" in element.attrib
+            ]
+
+        ours = ids(unit.get(address).content)
         assert {"h_title", "h_datetime", "main"} <= set(ours)
-        assert [element_id for element_id in real if element_id in set(ours)] == ours
+        assert [element_id for element_id in ids((CAPTURES / name).read_bytes()) if element_id in ours] == ours
 
     @pytest.mark.parametrize("number", [1, 4])
     def test_the_circuits_and_their_tabs_have_the_real_structure(self, unit: Unit, number: int) -> None:

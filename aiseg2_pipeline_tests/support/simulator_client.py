@@ -7,17 +7,21 @@ import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import requests
 from lxml import html
 from requests.auth import HTTPDigestAuth
 
-from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline.simulator.chance import FloatArray, IntArray
+from aiseg2_pipeline.simulator.household import Household, step_of
 from aiseg2_pipeline.simulator.server import Running, running
+from aiseg2_pipeline.simulator.weather import STEP_S
 
 JAPAN = ZoneInfo("Asia/Tokyo")
 NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
@@ -102,6 +106,33 @@ class Unit:
         assert response.status_code == 200
         with zipfile.ZipFile(io.BytesIO(response.content)) as archive:
             return {name: archive.read(name).decode() for name in archive.namelist()}
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of an interval in Wh; circuits in the order of `CIRCUITS`."""
+
+    generation_wh: float
+    consumption_wh: float
+    bought_wh: float
+    sold_wh: float
+    circuits_wh: FloatArray
+
+
+def energy_wh(household: Household, start: datetime, end: datetime) -> Energy:
+    """Return the energy of an interval of whole steps: the exact sum of the power."""
+    power = household.power(np.arange(step_of(start), step_of(end)))
+
+    def wh(watts: IntArray) -> float:
+        return float(watts.sum()) * STEP_S / 3600
+
+    return Energy(
+        generation_wh=wh(power.generation_w),
+        consumption_wh=wh(power.consumption_w),
+        bought_wh=wh(power.bought_w),
+        sold_wh=wh(power.sold_w),
+        circuits_wh=power.circuits_w.sum(axis=0) * STEP_S / 3600,
+    )
 
 
 @contextmanager
