@@ -144,7 +144,7 @@ def test_a_nonce_that_the_device_forgets_is_renewed(tmp_path: Path) -> None:
     with serving(pages) as device:
 
         def forgetful() -> bytes:
-            device.forget_logins()
+            device.login.forget_all()
             return flow_json()
 
         device.pages[FLOW] = forgetful

@@ -4,6 +4,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -21,44 +22,45 @@ from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.faults import Fault, Faults
 from aiseg2_pipeline.simulator.household import Household, step_of
-from aiseg2_pipeline.simulator.server import Running, running
+from aiseg2_pipeline.simulator.server import Running
 from aiseg2_pipeline_tests.support.circuit_changes import HOSTILE_NAMES, changes
-from aiseg2_pipeline_tests.support.simulator_client import JAPAN, energy_wh
+from aiseg2_pipeline_tests.support.energy_history import client_of
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, energy_wh, simulated
 
 _T = TypeVar("_T")
 START = datetime(2026, 7, 14, 17, 3, tzinfo=JAPAN)
 SERIES: tuple[Series, ...] = ("generation", "consumption", "bought", "sold")
 
 
+@dataclass
 class Home:
     """A simulated device with faults, a clock that the test sets, and a client with a completed first reading."""
 
-    def __init__(self, served: Running, times: list[datetime], client: Aiseg2Client, folder: Path) -> None:
-        self.served = served
-        self.times = times
-        self.client = client
-        self.folder = folder
+    unit: Unit
+    client: Aiseg2Client
+    folder: Path
+
+    @property
+    def served(self) -> Running:
+        return self.unit.served
+
+    @property
+    def times(self) -> list[datetime]:
+        return self.unit.times
 
 
 @contextmanager
 def home(
     household: Household | None = None, faults: Faults | None = None, *, sd_card: bool = False
 ) -> Iterator[Home]:
-    times = [START]
     with (
         tempfile.TemporaryDirectory() as folder,
-        running(household, clock=lambda: times[0], sd_card=sd_card) as served,
-        Aiseg2Client(
-            f"http://{served.address}",
-            served.user,
-            served.password,
-            state_dir=Path(folder),
-            clock=lambda: times[0],
-        ) as client,
+        simulated(START, household, sd_card=sd_card) as unit,
+        client_of(unit, Path(folder), lambda: unit.times[0]) as client,
     ):
         client.live()
-        served.faults = faults
-        yield Home(served, times, client, Path(folder))
+        unit.served.faults = faults
+        yield Home(unit, client, Path(folder))
 
 
 def result_of(read: Callable[[], _T]) -> _T | None:

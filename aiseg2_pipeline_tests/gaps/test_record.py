@@ -5,7 +5,7 @@ calls, a few around each outage; in between the pipeline is down, for a minute o
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
 from aiseg2_pipeline.simulator.meter import Meter, is_off
 from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline_tests.support.energy_history import client_of
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.simulated_pipeline import SimulatedPipeline
 from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
@@ -86,18 +87,8 @@ class Record:
     def now(self) -> datetime:
         return self.unit.times[0].astimezone(UTC)
 
-    @contextmanager
-    def client(self, slot: Slot) -> Iterator[Aiseg2Client]:
-        served = self.unit.served
-        with Aiseg2Client(
-            f"http://{served.address}",
-            served.user,
-            served.password,
-            state_dir=self.folder / "device",
-            clock=lambda: self.now,
-            slot=slot,
-        ) as client:
-            yield client
+    def client(self, slot: Slot) -> Aiseg2Client:
+        return client_of(self.unit, self.folder / "device", lambda: self.now, slot)
 
     def store(self) -> Store:
         return Store.open(self.folder / "readings.sqlite")

@@ -4,9 +4,7 @@ The pages are written by hand (or are captures of a real unit, where those are b
 is not tested against the simulator's pages only.
 """
 
-import hashlib
 import json
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.endpoints import Graph, http_request
+from aiseg2_pipeline.simulator.login import Answer as LoginState
+from aiseg2_pipeline.simulator.login import DigestLogin
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
-USER, PASSWORD, REALM = "aiseg", "correct horse", "AiSEG2"
+USER, PASSWORD = "aiseg", "correct horse"
 
 FLOW = "POST /data/electricflow/111/update"
 FLOW_HTML = "GET /page/electricflow/111"
@@ -57,24 +57,14 @@ class Device:
     address: str = ""
     most_in_flight: int = 0
     in_flight: int = 0
-    nonces: dict[str, set[str]] = field(default_factory=dict)
+    login: DigestLogin = field(default_factory=lambda: DigestLogin(USER, PASSWORD))
 
     @property
     def requests(self) -> int:
         return len(self.log)
 
-    def new_nonce(self) -> str:
-        nonce = f"nonce-{time.monotonic_ns()}"
-        self.nonces[nonce] = set()
-        return nonce
 
-    def forget_logins(self) -> None:
-        self.nonces.clear()
-
-
-def _handler(  # noqa: C901 - the complexity of a class is counted to the function that closes over the device
-    device: Device, lock: threading.Lock
-) -> type[BaseHTTPRequestHandler]:
+def _handler(device: Device, lock: threading.Lock) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
@@ -111,34 +101,15 @@ def _handler(  # noqa: C901 - the complexity of a class is counted to the functi
                 self.close_connection = True
 
         def _answer(self) -> Answer:
-            if not self._logged_in():
-                challenge = (
-                    f'Digest realm="{REALM}", nonce="{device.new_nonce()}", algorithm=MD5, qop="auth", opaque="o"'
-                )
-                return Answer(b"login", 401, {"WWW-Authenticate": challenge})
+            state = device.login.check(self.command, self.path, self.headers.get("Authorization", ""))
+            if state is not LoginState.WELCOME:
+                return Answer(b"login", 401, {"WWW-Authenticate": device.login.challenge(is_stale=False)})
             page = device.pages.get(f"{self.command} {self.path}", Answer(b"no such page", 404))
             if callable(page):
                 page = page()
             return page if isinstance(page, Answer) else Answer(page)
 
-        def _logged_in(self) -> bool:
-            sent = dict(re.findall(r'(\w+)="?([^",]*)"?', self.headers.get("Authorization", "")))
-            counters = device.nonces.get(sent.get("nonce", ""))
-            if counters is None or sent["nc"] in counters:
-                return False
-            ha1 = _md5(f"{USER}:{REALM}:{PASSWORD}")
-            ha2 = _md5(f"{self.command}:{self.path}")
-            right = _md5(f"{ha1}:{sent['nonce']}:{sent['nc']}:{sent['cnonce']}:auth:{ha2}")
-            if sent["response"] != right:
-                return False
-            counters.add(sent["nc"])
-            return True
-
     return Handler
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Server(ThreadingHTTPServer):

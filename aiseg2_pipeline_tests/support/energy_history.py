@@ -1,6 +1,6 @@
 """A simulated device with an energy store and a store of readings, for the tests of `ingest` and `gaps`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -13,6 +13,7 @@ import tenacity
 from starlette.exceptions import HTTPException
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps.fill import fill_hours
@@ -28,6 +29,12 @@ NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 
 
+def client_of(unit: Unit, folder: Path, clock: Callable[[], datetime], slot: Slot = "live") -> Aiseg2Client:
+    served = unit.served
+    url = f"http://{served.address}"
+    return Aiseg2Client(url, served.user, served.password, state_dir=folder, clock=clock, slot=slot)
+
+
 @dataclass
 class Memory:
     """A simulated device, and the energy store that its history is read into."""
@@ -41,15 +48,7 @@ class Memory:
         return (self.unit.times[0] + self.skew).astimezone(UTC)
 
     def client(self) -> Aiseg2Client:
-        served = self.unit.served
-        return Aiseg2Client(
-            f"http://{served.address}",
-            served.user,
-            served.password,
-            state_dir=self.folder,
-            clock=self.now,
-            slot="background",
-        )
+        return client_of(self.unit, self.folder, self.now, "background")
 
     @contextmanager
     def history(self) -> Iterator[History]:
