@@ -40,13 +40,12 @@ _VALUE = re.compile(r"[0-9]{1,12}")
 _NONE = "-"
 _PER_YEN = 1000
 _DECEMBER = 12
-_PARTS = (slice(0, 4), slice(4, 6), slice(6, 8), slice(8, 10), slice(10, 12))
 
 
 class Step(NamedTuple):
-    """The format of a file's row labels (the digits of the interval's start) and the end of such an interval."""
+    """The format of a file's row labels, which are the interval's start, and the end of such an interval."""
 
-    label: re.Pattern[str]
+    label: str
     end: Callable[[datetime], datetime]
 
 
@@ -55,10 +54,10 @@ def _next_month(start: datetime) -> datetime:
     return start.replace(year=year, month=month)
 
 
-HALF_HOUR = Step(re.compile(r"(20[0-9]{8}(?:00|30))\+0900"), lambda start: start + timedelta(minutes=30))
-HOUR = Step(re.compile(r"(20[0-9]{8})\+0900"), lambda start: start + timedelta(hours=1))
-DAY = Step(re.compile(r"(20[0-9]{6})"), lambda start: start + timedelta(days=1))
-MONTH = Step(re.compile(r"(20[0-9]{4})"), _next_month)
+HALF_HOUR = Step("%Y%m%d%H%M%z", lambda start: start + timedelta(minutes=30))
+HOUR = Step("%Y%m%d%H%z", lambda start: start + timedelta(hours=1))
+DAY = Step("%Y%m%d", lambda start: start + timedelta(days=1))
+MONTH = Step("%Y%m", _next_month)
 
 
 class _Row(NamedTuple):
@@ -181,15 +180,13 @@ def _fixed_columns(measured: set[int]) -> tuple[tuple[str, list[int]], ...]:
 
 def _start(label: str, period: str, step: Step) -> datetime | None:
     """Return the start of a label's interval in Japan time; None for a label outside `period` or in another format."""
-    found = step.label.fullmatch(label)
-    if found is None or not label.startswith(period):
-        return None
-    digits = found.group(1)
-    year, month, day, hour, minute = (digits[part] for part in _PARTS)
     try:
-        return datetime(int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), tzinfo=TOKYO)
+        start = datetime.strptime(label, step.label).replace(tzinfo=TOKYO)
     except ValueError:
         return None
+    # `strptime` also accepts other digits, fewer of them, other time zones, and years for which no end can be computed.
+    is_exact = start.strftime(step.label) == label and label.startswith("20") and start.minute in (0, 30)
+    return start if is_exact and label.startswith(period) else None
 
 
 def _value(cell: str, name: str) -> int | None:

@@ -1,9 +1,8 @@
 """The device's SD card: the zip of CSV files that the settings page exports.
 
-Columns, labels, `-`, BOM and the lack of quotes are those of a real card. So is the current year's row, which holds its
-energy so far, while all other rows are of ended intervals. All files cover the same days, up to today. Every file,
-however old its day, has the circuits' current names in its header. The energy belongs in `meter`, the circuits in
-`household`.
+Columns, labels, `-`, BOM and the lack of quotes are those of a real card, which also has files of years. All rows are of
+ended intervals, and all files cover the same days, up to today. Every file, however old its day, has the circuits'
+current names in its header. The energy belongs in `meter`, the circuits in `household`.
 """
 
 import io
@@ -66,8 +65,6 @@ _CIRCUIT_COLUMNS = [circuit.circuit_id + _FIRST_CIRCUIT for circuit in CIRCUITS]
 _BUYS_AT_YEN = 31  # for generation and consumption as well
 _SELLS_AT_YEN = 16
 
-_YEAR_ROWS = 11
-_CLOCK_NOT_SET = "2014"  # a new device's year
 _NOTHING: FloatArray = np.full(_COLUMNS, np.nan)
 _NO_QUOTES = str.maketrans(",\r\n", "   ")  # the format cannot contain these
 _SETTINGS = "[system]\nlanguage=ja\n"
@@ -124,27 +121,24 @@ class Card:
 
 
 def _long_files(daily: Mapping[str, FloatArray], today: str) -> dict[tuple[str, str], Rows]:
-    """Return the rows of the day, month and year files, by the beginning and end of the files' names."""
+    """Return the rows of the day and month files, by the beginning and end of the files' names."""
     ended = {day: row for day, row in daily.items() if day < today}
     months = sorted({day[:6] for day in daily})
-    monthly = {month: _total(daily, month) for month in months if month < today[:6]}
-    yearly = {year: _total(daily, year) for year in sorted({day[:4] for day in daily})}
+    monthly = {
+        month: _added_up(np.stack([row for day, row in daily.items() if day.startswith(month)]), axis=0)
+        for month in months
+        if month < today[:6]
+    }
 
     files: dict[tuple[str, str], Rows] = {}
     for month in months:
         _, length = monthrange(int(month[:4]), int(month[4:]))
         labels = [f"{month}{day:02}" for day in range(1, length + 1)]
         files["day", f"rc_{month}"] = [(label, ended.get(label, _NOTHING)) for label in labels]
-    for year in yearly:
+    for year in sorted({month[:4] for month in months}):
         labels = [f"{year}{month:02}" for month in range(1, 13)]
         files["month", f"rc_{year}"] = [(label, monthly.get(label, _NOTHING)) for label in labels]
-    rows = [(_CLOCK_NOT_SET, _NOTHING), *yearly.items()]
-    files["year", "total_rc"] = rows + [("-", _NOTHING)] * (_YEAR_ROWS - len(rows))
     return files
-
-
-def _total(daily: Mapping[str, FloatArray], month_or_year: str) -> FloatArray:
-    return _added_up(np.stack([row for day, row in daily.items() if day.startswith(month_or_year)]), axis=0)
 
 
 def _columns(half_hours: FloatArray) -> FloatArray:

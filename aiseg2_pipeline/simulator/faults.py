@@ -57,6 +57,7 @@ ON_ANY_PAGE = frozenset(ALL) - {Fault.WRONG_DAY, Fault.RESORTED, Fault.DASHES, F
 BEFORE_THE_LOGIN = ON_ANY_PAGE - {Fault.UNAUTHORIZED, Fault.STALE_NONCE, Fault.TRUNCATED}
 
 _HOUR_S = 3600
+_CLOCK_OFF_H = 12
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ class Faults:
     """Inject faults into `rate` of all requests, and CLOCK_OFF into `rate` of all simulated hours.
 
     Each is one of the `kinds` that the page can show. `slow_s` and `reboot_s` are real seconds, however fast the
-    simulated clock runs. The clock is off by one hour to `clock_off_h` hours, ahead or behind. ValueError: a rate
-    outside 0 to 1, a negative duration, less than one hour.
+    simulated clock runs. The clock is off by one to twelve hours, ahead or behind. ValueError: a rate
+    outside 0 to 1, a negative duration.
     """
 
     seed: int
@@ -96,14 +97,13 @@ class Faults:
     kinds: Collection[Fault] = ALL
     slow_s: float = 12.0
     reboot_s: float = 40.0
-    clock_off_h: float = 12.0
 
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0 <= self.rate <= 1:
             raise ValueError(f"the rate of faults is {self.rate}: choose 0 (none) to 1 (every request)")
-        if self.slow_s < 0 or self.reboot_s < 0 or self.clock_off_h < 1:
-            raise ValueError("slow_s and reboot_s must be at least 0, clock_off_h at least 1")
+        if self.slow_s < 0 or self.reboot_s < 0:
+            raise ValueError("slow_s and reboot_s must be at least 0")
 
     def draw(self, number: int, possible: Collection[Fault]) -> InjectedFault | None:
         """Return the fault of request `number`, one of the `possible` kinds; mostly None."""
@@ -117,7 +117,7 @@ class Faults:
         hour = int(now.timestamp()) // _HOUR_S
         if Fault.CLOCK_OFF not in self.kinds or _random(self.seed, "clock", hour) >= self.rate:
             return timedelta()
-        hours = 1 + (self.clock_off_h - 1) * _random(self.seed, "clock is off by", hour)
+        hours = 1 + (_CLOCK_OFF_H - 1) * _random(self.seed, "clock is off by", hour)
         minutes = round(60 * hours)
         return timedelta(minutes=minutes if _random(self.seed, "clock is ahead", hour) < 0.5 else -minutes)
 

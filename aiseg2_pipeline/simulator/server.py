@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypedDict, Unpack
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -96,17 +96,6 @@ class Running:
         self.active_faults.faults = faults
 
 
-class DeviceOptions(TypedDict, total=False):
-    """Options of `create_app` that `running` passes on."""
-
-    latency_s: float
-    nonce_life_s: float
-    sd_card: bool
-    card_days: int
-    memory_days: int
-    rooms: Sequence[str]
-
-
 @contextmanager
 def running(
     household: Household | None = None,
@@ -117,12 +106,12 @@ def running(
     password: str = DEFAULT_PASSWORD,
     outages: Outages = (),
     faults: Faults | None = None,
-    **options: Unpack[DeviceOptions],
+    **options: Any,
 ) -> Iterator[Running]:
     """Serve in a thread on 127.0.0.1 (port 0: a free one) during the `with` block.
 
     During `outages` (from, to; simulated time) and after REBOOTED, connections are closed without a response, and these
-    requests are not in the tally. For the other parameters see `create_app`.
+    requests are not in the tally. For `options` see `create_app`.
     """
     clock = clock or simulated_clock()
     running = Running("", user, password, Tally(), ActiveFaults(faults))
