@@ -92,15 +92,12 @@ def flow_from_json(body: bytes) -> PowerFlow:
 def flow_from_html(body: bytes) -> PowerFlow:
     """Return the power flow of `GET /page/electricflow/111` (its layout is reported by five other programs)."""
     page = HtmlPage(FLOW_HTML, body)
+    page.required("g_d_1_title")
     return PowerFlow(
         generation_kw=number(page.required("g_capacity").removesuffix("kW"), FLOW_HTML, "#g_capacity"),
         consumption_kw=number(page.required("u_capacity").removesuffix("kW"), FLOW_HTML, "#u_capacity"),
         generators=_generators(
-            {
-                1: page.required("g_d_1_title"),
-                2: page.text("g_d_2_title") or "",
-                3: page.text("g_d_3_title") or "",
-            },
+            {n: page.text(f"g_d_{n}_title") or "" for n in GENERATORS},
             lambda n: _watts(page.text(f"g_d_{n}_capacity"), FLOW_HTML, f"#g_d_{n}_capacity"),
         ),
     )

@@ -22,7 +22,7 @@ def to_json(value: Any) -> str:
     return _ENDS_SCRIPT.sub(r"\\u003c", text)
 
 
-def page(*, title: str, now: datetime, middle: str, scripts: str) -> bytes:
+def page(*, title: str, now: datetime, middle: str, scripts: str = "") -> bytes:
     """Return a whole page; `now` is the device's clock in Japan time."""
     return f"""<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiseg2_pipeline.simulator.battery import Battery
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
-from aiseg2_pipeline.simulator.layout import VERSION, page, to_json
+from aiseg2_pipeline.simulator.layout import page
 
 # The flow's readings that can be `-`, by key (JSON, which alone has the battery) and by id (HTML).
 BATTERY_READING = "percent"
@@ -27,7 +27,6 @@ FLOW_READINGS = (
 PAGE_ROWS = 10
 
 _NAME_WRAPS_AFTER = 6  # characters
-_BAR_PX = 87
 
 
 @dataclass(frozen=True)
@@ -92,12 +91,7 @@ def flow_page(moment: Moment, dashes: Collection[str] = ()) -> bytes:
         texts |= {f"{device}_title": title, f"{device}_capacity": capacity}
     texts |= dict.fromkeys(dashes, "-")
     elements = "".join(f'\t<div id="{element}">{text}</div>\n' for element, text in texts.items())
-    return page(
-        title="現在の電気",
-        now=moment.now,
-        middle=f'<div id="main">\n{elements}</div>\n',
-        scripts="",
-    )
+    return page(title="現在の電気", now=moment.now, middle=f'<div id="main">\n{elements}</div>\n')
 
 
 def boundaries(moment: Moment, number: int) -> list[int]:
@@ -132,8 +126,6 @@ def circuits_page(moment: Moment, number: int, dashes: Collection[int] = (), swa
         (name, None if row in dashes else watts)
         for row, (name, watts) in enumerate(circuits[(number - 1) * PAGE_ROWS : number * PAGE_ROWS])
     ]
-    tops = to_json([_BAR_PX - _BAR_PX * watts / circuits[0][1] if watts else _BAR_PX for _, watts in rows])
-    images = ",".join(["p_1112_6"] * PAGE_ROWS)
     middle = f"""<div id="main">
 	<div id="tab-area">
 {_tabs(number, pages)}	</div>
@@ -141,19 +133,7 @@ def circuits_page(moment: Moment, number: int, dashes: Collection[int] = (), swa
 {_stages(rows)}	</div>
 </div>
 """
-    variables = f"""<script type="text/javascript">
-	var version = '{VERSION}';
-	var graph_data = {tops};
-	var back_url = '/page/electricflow/111';
-	var image_src = '{images}';
-</script>
-"""
-    return page(
-        title="回路ごとで使っている電気",
-        now=moment.now,
-        middle=middle,
-        scripts=variables,
-    )
+    return page(title="回路ごとで使っている電気", now=moment.now, middle=middle)
 
 
 def _capacities(moment: Moment) -> dict[str, str]:

@@ -57,7 +57,6 @@ def climate_page(rooms: Sequence[RoomClimate], number: int, now: datetime) -> by
         title="空気環境",
         now=now,
         middle=f'<div id="main">\n\t<div id="area">\n{elements}\t</div>\n</div>\n',
-        scripts="",
     )
 
 

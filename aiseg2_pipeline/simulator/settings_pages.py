@@ -9,7 +9,8 @@ from datetime import datetime
 from aiseg2_pipeline.simulator.household import GENERATOR_NAME
 from aiseg2_pipeline.simulator.layout import page, to_json
 
-_POPUP_MESSAGES = {"msg1": "<div class='l3_message'>名称を<br>読み込みますか。</div>"}
+# The script's strings contain HTML.
+_MESSAGES = {"msg1": "<div class='l3_message'>名称を<br>読み込みますか。</div>"}
 
 
 def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
@@ -33,29 +34,16 @@ def circuit_list_page(now: datetime, names: Mapping[int, str]) -> bytes:
         }
         for place in range(43)
     ]
-    settings = {"popupmsg": _POPUP_MESSAGES, "pageno": 1, "arrayCircuitNameList": mains + places}
+    settings = {"popupmsg": _MESSAGES, "pageno": 1, "arrayCircuitNameList": mains + places}
     start = f'<script type="text/javascript">window.onload = init({to_json(settings)});</script>\n'
-    return page(
-        title="計測回路名称設定",
-        now=now,
-        middle='<div id="main" class="wrap_set"></div>\n',
-        scripts=start,
-    )
+    middle = '<div id="main" class="wrap_set"></div>\n'
+    return page(title="計測回路名称設定", now=now, middle=middle, scripts=start)
 
 
 def settings_page(token: str) -> bytes:
     """Return exectop2.cgi, which has no XML declaration, upper-case attributes, and its form before the body."""
-    fields = {
-        "top": "0",
-        "graph": "0",
-        "mall": "0",
-        "downType": "0",
-        "scrollmove": "0",
-        "pageNo": "1",
-        "demoMode": "0",
-        "csrftoken": token,
-        "doReset": "0",
-    }
+    names = ("top", "graph", "mall", "downType", "scrollmove", "pageNo", "demoMode", "csrftoken", "doReset")
+    fields = dict.fromkeys(names, "0") | {"pageNo": "1", "csrftoken": token}
     inputs = " ".join(f'<input type="hidden" NAME="{name}" VALUE="{value}" />' for name, value in fields.items())
     return f"""<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Transitional//EN" "http://www.w3.org/TR/xhtml1/DTD/xhtml1-transitional.dtd">
 <html xmlns="http://www.w3.org/1999/xhtml">
