@@ -192,7 +192,7 @@ class _Source(io.RawIOBase):
 # In order of priority, as an error can wrap others.
 _CAUSES: tuple[tuple[tuple[type[BaseException], ...], type[BrokenError], str], ...] = (
     ((exceptions.NameResolutionError,), BrokenError, "its name is not known"),
-    ((exceptions.LocationParseError, UnicodeError), BrokenError, "that is no address"),
+    ((exceptions.LocationParseError, UnicodeError), BrokenError, "its address is invalid"),
     ((exceptions.NewConnectionError,), BrokenError, "nothing listens there"),
     ((exceptions.ConnectTimeoutError,), BrokenError, "it took too long to connect"),
     ((exceptions.ReadTimeoutError, TimeoutError), BrokenError, "it took too long"),
@@ -214,4 +214,4 @@ def _broken(error: BaseException) -> BrokenError:
     for kinds, broken, words in _CAUSES:
         if any(isinstance(one, kinds) for one in chain):
             return broken(words)
-    return BrokenError("what it sent is no HTTP")
+    return BrokenError("its answer is not HTTP")

@@ -18,7 +18,7 @@ from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotSer
 
 MAX_PAGES = 20
 NOT_VERIFIED = "Not verified on a real unit."
-NO_SENSORS = "The AiSEG2 shows no room with a sensor for temperature or humidity; it is asked once a day."
+NO_SENSORS = "The AiSEG2 shows no room with a sensor for temperature or humidity; its page is read once a day."
 _DAY = timedelta(days=1)
 # After a request without an answer.
 _SOON = timedelta(hours=1)

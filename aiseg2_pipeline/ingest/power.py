@@ -70,7 +70,7 @@ def take_minute(
     if result.left_out:
         result.problems.append(
             f"{result.left_out} of {samples} readings did not fit before second {READINGS_END_S} of the minute: lower "
-            "AISEG2_SAMPLES_PER_MINUTE if this goes on."
+            "AISEG2_SAMPLES_PER_MINUTE if this continues."
         )
     return result
 

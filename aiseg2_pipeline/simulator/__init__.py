@@ -1,7 +1,7 @@
 """A virtual AiSEG2 for people without one: a household that is a function of time, and its web interface.
 
-This package imports nothing else of the project; other code uses it over HTTP, like a real device. Whatever programs
-rely on (element ids, classes, orders, quirks) is built as on the real device. The history on its pages and its SD card
+This package imports nothing else of the project; other code uses it over HTTP, like a real device. The elements that
+programs rely on (ids, classes, orders, quirks) are those of the real device. The history on its pages and its SD card
 is computed from time too: nothing is stored, and no request changes anything.
 """
 

@@ -14,7 +14,7 @@ from aiseg2_pipeline.aiseg2.endpoints import CircuitGraph, Endpoint, Graph, http
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import MAX_ANSWER_BYTES, Deadline, NotServed
 from aiseg2_pipeline_tests.support.device import PASSWORD, USER, Answer, Device, serving
-from aiseg2_pipeline_tests.support.device_pages import graph_page
+from aiseg2_pipeline_tests.support.device_pages import CLOCK, graph_page
 from aiseg2_pipeline_tests.support.fuzz import zipped
 
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
@@ -46,7 +46,7 @@ def download(device: Device, tmp_path: Path, password: str = PASSWORD) -> Path:
 def test_graphs_are_read_with_the_devices_clock(tmp_path: Path) -> None:
     requests: list[Endpoint] = [Graph("sold", DAY), CircuitGraph("30", DAY), Graph("sold", None)]
     paths = [f"GET {http_request(request).target}" for request in requests]
-    page = graph_page([0.1] * 24, clock=datetime(2026, 7, 14, 8, 15, 53))  # noqa: DTZ001 - as the page shows it
+    page = graph_page([0.1] * 24, clock=CLOCK)
     with serving(dict.fromkeys(paths, page)) as device, client(device, tmp_path) as reader:
         graph = reader.graph("sold", DAY, Deadline(10))
         assert graph.hours_wh == (*([100] * 8), *([None] * 16))

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from aiseg2_pipeline.aiseg2 import pages
-from aiseg2_pipeline.aiseg2.circuits import MAX_NAME_CHARS
 from aiseg2_pipeline.aiseg2.errors import NoData, Unreadable
 from aiseg2_pipeline.aiseg2.models import (
     Battery,
@@ -300,14 +299,6 @@ def test_a_page_has_one_to_ten_circuits() -> None:
         pages.circuit_page(circuit_page([]), 3)
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "e" + "\u0301" * 9000])
-def test_a_name_is_cut_before_influxdb_would_refuse_its_series(name: str) -> None:
-    kept = name[:MAX_NAME_CHARS]
-    assert pages.flow_from_html(flow_html(title=name)).generators[0].name == kept
-    assert pages.circuit_list(circuit_list([name])).circuits[0].name == kept
-    assert rows_of((name, " 5W"))[0].name == kept
-
-
 # The circuit list
 
 
@@ -342,22 +333,6 @@ def test_an_entry_that_cannot_be_read_is_refused_by_its_key(key: str) -> None:
 def test_a_page_without_the_list_is_refused_by_what_is_missing(body: bytes, named: str) -> None:
     with pytest.raises(Unreadable, match=f"/page/setting/installation/734.*{named}"):
         pages.circuit_list(body)
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (r"a\ud800b", "a\ufffdb"),
-        (r"\udc00", "\ufffd"),
-        (r"\ud83d\udd0c", "🔌"),
-        (r"a\u0000b\u001f\u0085", "a b  "),
-    ],
-)
-def test_a_name_of_the_json_can_be_stored(text: str, name: str) -> None:
-    listed = pages.circuit_list(circuit_list(["QQ"]).replace(b"QQ", text.encode()))
-    assert listed.circuits == (Circuit("8", name),)
-    flow = pages.flow_from_json(flow_json(g_d_1_title="QQ").replace(b"QQ", b"x" + text.encode() + b"x"))
-    assert flow.generators[0].name == f"x{name}x"
 
 
 # The device's clock

@@ -217,6 +217,9 @@ def test_costs_are_in_yen_and_read_from_a_shorter_file(target: Path) -> None:
 
 # Files in another format
 
+OTHER_LABELS = ("202604130000+0900", "202604122400+0900", "202604120015+0900", "2026041200+0900", "202604120000+0800",
+                "20260412000+0900", "202604120000+09:00", "２０２６04120000+0900")  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("body", "words"),
@@ -229,10 +232,7 @@ def test_costs_are_in_yen_and_read_from_a_shorter_file(target: Path) -> None:
         (csv([row(half_label(0), {4: 1})], header().replace("主幹買電", "主幹")), "other columns"),
         (csv([row(half_label(0), {4: 1})], header().replace("使用電力量", "x")), "other columns"),
         (csv([row(half_label(0), {4: 1})] * 2), "one time twice"),
-        (csv([row("202604130000+0900", {4: 1})]), "another time"),
-        (csv([row("202604122400+0900", {4: 1})]), "another time"),
-        (csv([row("202604120015+0900", {4: 1})]), "another time"),
-        (csv([row("2026041200+0900", {4: 1})]), "another time"),
+        *((csv([row(label, {4: 1})]), "another time") for label in OTHER_LABELS),
         (csv([row(half_label(0), {4: "1.5"})]), "not a number"),
         (csv([row(half_label(0), {4: ""})]), "not a number"),
         (csv([row(half_label(0), {4: "１"})]), "not a number"),

@@ -156,7 +156,7 @@ def test_no_endpoint_makes_another_request(endpoint: endpoints.Endpoint) -> None
         ("GET", "/action/reset", None),
         endpoints.HttpRequest("GET", "/action/reset"),
         endpoints.CircuitsPage(cast(Any, "1&doReset=1")),
-        endpoints.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - what is no number
+        endpoints.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - not a number
         endpoints.Graph(cast(Any, "action"), None),
         endpoints.CircuitGraph(cast(Any, 30), None),
         endpoints.ExportZip(cast(Any, None)),
@@ -200,7 +200,7 @@ def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
                 assert ended.exit_code == 0, ended.output
             _pipeline(recorder.address, unit.user, unit.password, tmp_path / f"other {sd_card}")
             lines |= check_all(recorder)
-            assert PASSWORD.encode() not in recorder.everything()
+            assert unit.password.encode() not in recorder.everything()
     # Every page was requested, so that the test cannot pass by doing nothing.
     assert {line for line in lines if "csrftoken" not in line} == {
         FLOW_POST,

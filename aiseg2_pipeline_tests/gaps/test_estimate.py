@@ -128,37 +128,31 @@ def test_a_minute_whose_totals_are_not_known_stays_missing(rows: list[Row]) -> N
     assert known_minutes(HOUR, frame(rows), HOME) == set()
 
 
-def test_a_home_without_a_generating_device_has_no_generation() -> None:
-    table = fill([total("consumption", 500), total("generation", 70)], home=FLAT)
-    assert at(table, 0) == {("total", "総消費電力"): (0.5, "kW", 3600), ("total", "売買電力"): (-0.5, "kW", 3600)}
+def test_the_generation_is_filled_as_far_as_its_devices_are_registered() -> None:
+    energy = [total("consumption", 500), total("generation", 700)]
+    assert at(fill(energy, home=FLAT), 0) == {
+        ("total", "総消費電力"): (0.5, "kW", 3600),
+        ("total", "売買電力"): (-0.5, "kW", 3600),
+    }
+    several = Home(circuits=(), generating=True, generator=None)
+    assert set(at(fill(energy, home=several), 0)) == {
+        ("total", "総発電電力"),
+        ("total", "総消費電力"),
+        ("total", "売買電力"),
+    }
 
 
-def test_the_generation_of_several_devices_is_filled_in_total_only() -> None:
-    home = Home(circuits=(), generating=True, generator=None)
-    table = fill([total("consumption", 500), total("generation", 700)], home=home)
-    assert set(at(table, 0)) == {("total", "総発電電力"), ("total", "総消費電力"), ("total", "売買電力")}
-
-
-def test_circuits_with_the_same_name_are_added_up_and_omitted_if_one_is_unknown() -> None:
-    home = Home(
-        circuits=(Circuit("8", "ＩＨ"), Circuit("9", "ＬＤ"), Circuit("10", "ＩＨ"), Circuit("11", "ＬＤ")),
-        generating=False,
-        generator=None,
-    )
-    energy = [total("consumption", 500), circuit("8", 100), circuit("9", 50), circuit("10", 20)]
-    table = fill(energy, home=home)
-    assert at(table, 0)["usage", "ＩＨ"] == (120.0, "W", 3600)
-    assert ("usage", "ＬＤ") not in at(table, 0)
-
-
-def test_a_circuit_is_named_as_the_live_page_shows_it() -> None:
-    home = Home(circuits=(Circuit("8", "洋室１・エアコン"),), generating=False, generator=None)
-    assert ("usage", "洋室１エアコン") in at(fill([total("consumption", 500), circuit("8", 9)], home=home), 0)
-
-
-def test_a_circuit_that_is_not_registered_is_not_filled() -> None:
-    table = fill([total("consumption", 500), total("generation", 0), circuit("8", 9), circuit("99", 70)])
-    assert {name for kind, name in at(table, 0) if kind == "usage"} == {"ＬＤ"}
+def test_registered_circuits_are_filled_under_the_live_pages_names_and_added_up() -> None:
+    names = ("ＩＨ", "ＬＤ", "ＩＨ", "ＬＤ", "洋室１・エアコン")
+    circuits = tuple(Circuit(str(n), name) for n, name in enumerate(names, 8))
+    # The second ＬＤ is unknown, and the last circuit is not registered.
+    energy = [circuit("8", 100), circuit("9", 50), circuit("10", 20), circuit("12", 9), circuit("99", 70)]
+    home = Home(circuits=circuits, generating=False, generator=None)
+    filled = at(fill([total("consumption", 500), *energy], home=home), 0)
+    assert {name: watts for (kind, name), (watts, _, _) in filled.items() if kind == "usage"} == {
+        "ＩＨ": 120,
+        "洋室１エアコン": 9,
+    }
 
 
 @settings(deadline=None, max_examples=40)

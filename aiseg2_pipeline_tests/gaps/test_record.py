@@ -282,9 +282,9 @@ def test_each_minute_has_its_circuits_under_the_names_of_its_time(
 
 
 def test_a_repetition_changes_nothing_and_sends_no_request(record: Record, rows: pd.DataFrame) -> None:
-    asked, written = record.requests(), len(record.influx.proxy.requests)
+    sent, written = record.requests(), len(record.influx.proxy.requests)
     assert record.fill() == 0
     record.write_out()
-    assert record.requests() == asked
+    assert record.requests() == sent
     assert len(record.influx.proxy.requests) == written
     pd.testing.assert_frame_equal(record.rows(), rows, check_exact=True)

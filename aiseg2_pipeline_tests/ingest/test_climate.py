@@ -42,33 +42,21 @@ def read(device: Device, folder: Path, now: datetime = NOW, password: str = PASS
         return read_climate(client, sensors_of(device, folder), lambda: now)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 7])
-def test_every_room_is_read_with_one_request_a_page(tmp_path: Path, count: int) -> None:
-    with serving(home(named(count))) as device:
-        read(device, tmp_path)
-        device.log.clear()
-        reading = read(device, tmp_path)
-        assert device.requests == reading.requests == -(-count // 3)
-    assert [room.name for room in reading.rooms] == [name for name, _, _ in named(count)]
-    assert reading.problems == ()
-    assert reading.answered_at == NOW
-    assert reading.clock_offset_s == 0
-
-
-@pytest.mark.parametrize("after", [None, climate_page(""), "again"])
-@pytest.mark.parametrize("count", [3, 6])
-def test_the_page_after_the_last_one_ends_the_rooms(tmp_path: Path, count: int, after: bytes | str | None) -> None:
-    pages = home(named(count))
-    last = count // 3
-    if after == "again":
+@pytest.mark.parametrize("after", ["not served", "empty", "the last one again"])
+@pytest.mark.parametrize("count", [1, 3, 5, 6])
+def test_every_room_is_read_up_to_the_last_page(tmp_path: Path, count: int, after: str) -> None:
+    pages, last = home(named(count)), -(-count // 3)
+    if after == "the last one again":
         # With other numbers by now.
         pages[path(last + 1)] = rooms_page(*((name, "111", "11") for name, _, _ in named(count)[-3:]))
-    elif isinstance(after, bytes):
-        pages[path(last + 1)] = after
+    elif after == "empty":
+        pages[path(last + 1)] = climate_page("")
     with serving(pages) as device:
         reading = read(device, tmp_path)
+        # One request for the login, and one to see the end where the last page is full.
+        assert device.requests == reading.requests == 1 + last + (count % 3 == 0)
     assert [room.name for room in reading.rooms] == [name for name, _, _ in named(count)]
-    assert reading.problems == ()
+    assert (reading.problems, reading.answered_at, reading.clock_offset_s) == ((), NOW, 0)
 
 
 def test_a_page_that_fails_keeps_the_rooms_before_it(tmp_path: Path) -> None:
@@ -94,8 +82,7 @@ def test_a_device_with_rooms_is_read_every_time(tmp_path: Path) -> None:
         sensors = sensors_of(device, tmp_path)
         assert sensors.due(NOW)
         read(device, tmp_path)
-        assert sensors.due(NOW + 5 * MINUTE)
-        assert sensors.due(NOW + 3 * DAY)
+        assert all(sensors.due(NOW + later) for later in (5 * MINUTE, 3 * DAY))
 
 
 @pytest.mark.parametrize("page", [None, climate_page(""), b"<html>half a page"])

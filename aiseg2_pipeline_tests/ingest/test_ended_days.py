@@ -111,7 +111,7 @@ def test_a_page_with_a_stored_total_is_not_optional(
         with pytest.raises(NotServed):
             read_day(memory)
         monkeypatch.undo()
-        # Nothing of it was kept, so it is asked for again.
+        # Nothing of it was kept, so it is requested again.
         assert totals(memory) == before
         assert days_to_ask(memory.energy, day_start(TODAY), memory.now()) == [TODAY]
 
@@ -120,7 +120,7 @@ def test_hot_water_of_the_evening_is_replaced_though_the_card_has_the_day(tmp_pa
     with remembered(tmp_path, EVENING - HOUR / 2, sd_card=True) as memory:
         read_day(memory)
         assert "湯(L)" not in totals(memory)
-        # An hour has settled since the export was made, so the pages are asked.
+        # An hour has settled since the export was made, so the pages are read.
         memory.unit.set_clock(EVENING + timedelta(minutes=1))
         read_day(memory)
         before = totals(memory)["湯(L)"]
@@ -140,11 +140,11 @@ def card_without(monkeypatch: pytest.MonkeyPatch, labels: str) -> None:
         content = io.BytesIO()
         with (
             zipfile.ZipFile(io.BytesIO(export(card, now, names))) as whole,
-            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as spoiled,
+            zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as changed,
         ):
             for name in whole.namelist():
                 text = whole.read(name).decode()
-                spoiled.writestr(
+                changed.writestr(
                     name,
                     re.sub(
                         rf"^({labels}),.*$",

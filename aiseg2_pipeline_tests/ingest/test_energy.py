@@ -47,15 +47,17 @@ def test_the_energy_of_a_day_is_the_integral_of_the_power(tmp_path: Path, *, sd_
         result = history.read_day(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
     assert (result.source, result.problems) == ("sd" if sd_card else "web", [])
-    told = intervals(rows)
+    stored = intervals(rows)
     for n in (0, 11, 18, 23):
         start = day_start(YESTERDAY) + n * HOUR
         real = energy_wh(home, start, start + HOUR)
-        assert told[pd.Timestamp(start), "consumption", "consumption"] == pytest.approx(real.consumption_wh, abs=2)
-        assert told[pd.Timestamp(start), "generation", "generation"] == pytest.approx(real.generation_wh, abs=2)
-        assert told[pd.Timestamp(start), "sold", "sold"] == pytest.approx(real.sold_wh, abs=2)
+        assert stored[pd.Timestamp(start), "consumption", "consumption"] == pytest.approx(
+            real.consumption_wh, abs=2
+        )
+        assert stored[pd.Timestamp(start), "generation", "generation"] == pytest.approx(real.generation_wh, abs=2)
+        assert stored[pd.Timestamp(start), "sold", "sold"] == pytest.approx(real.sold_wh, abs=2)
         for place, circuit in enumerate(ALL_CIRCUITS):
-            wh = told[pd.Timestamp(start), "usage", str(circuit.circuit_id)]
+            wh = stored[pd.Timestamp(start), "usage", str(circuit.circuit_id)]
             assert wh == pytest.approx(real.circuits_wh[place], abs=1)
 
 
@@ -99,8 +101,8 @@ def test_the_card_has_the_cost_of_a_day(tmp_path: Path) -> None:
         history.read_day(YESTERDAY, circuits=True)
         rows = memory.rows(YESTERDAY)
     yen = rows[rows["kind"] == "daily_cost"].set_index("name")["value"]
-    told = intervals(rows)
-    bought_wh = sum(wh for (_, kind, _), wh in told.items() if kind == "bought")
+    stored = intervals(rows)
+    bought_wh = sum(wh for (_, kind, _), wh in stored.items() if kind == "bought")
     assert yen["bought"] == pytest.approx(bought_wh * 31 / 1000, abs=0.01)
     assert "usage/30" in yen
 
@@ -173,15 +175,15 @@ def test_the_card_is_requested_once_an_hour_and_once_a_day_if_there_is_none(
     tmp_path: Path, source: str, times: list[timedelta]
 ) -> None:
     with remembered(tmp_path, sd_card=source == "sd") as memory:
-        asked = []
+        sent = []
         for later in times:
             memory.unit.set_clock(NOON + later)
             with memory.history() as history:
                 for day in (YESTERDAY, YESTERDAY - DAY):
                     assert history.read_day(day, circuits=True).source == source
-            asked.append(memory.requests(CARD_PAGE))
+            sent.append(memory.requests(CARD_PAGE))
     # The form and the download.
-    assert asked == [2, 2, 2, 4]
+    assert sent == [2, 2, 2, 4]
 
 
 def test_the_card_of_another_device_is_not_used(tmp_path: Path) -> None:
@@ -312,16 +314,16 @@ def test_a_failed_circuit_is_retried_a_day_later_and_filled_into_its_minutes(
             return [hour.start for hour in fillable(record.store, memory.energy, shown, memory.now())]
 
         # At first not again; a day later, for those two alone; then once more for the one that still fails.
-        asked = []
+        sent = []
         for later, still in ((HOUR, gone), (25 * HOUR, {IDS[9]}), (26 * HOUR, {IDS[9]}), (51 * HOUR, ())):
             gone.intersection_update(still)
             memory.unit.set_clock(NOON + later)
             before = memory.requests(OF_CIRCUIT)
             assert record.fill(to_fill()) == 0
-            asked.append(memory.requests(OF_CIRCUIT) - before)
+            sent.append(memory.requests(OF_CIRCUIT) - before)
             asked_names = len(record.names(hours[1]) - names)
             assert asked_names == {HOUR: 0, 25 * HOUR: 1, 26 * HOUR: 1, 51 * HOUR: 2}[later]
-        assert asked == [0, 2, 0, 1]
+        assert sent == [0, 2, 0, 1]
         assert to_fill() == []
         assert record.names(hours[1]) == record.names(hours[0])
 
@@ -343,9 +345,9 @@ def test_thirty_days_are_filled_with_few_requests(tmp_path: Path, most: int, *, 
         gaps = find_gaps(record.store, memory.energy, hours[-1], memory.now(), memory.now())
         assert record.fill(hours) == 30 * 60
         assert memory.requests() - before <= min(most, gaps.requests)
-        asked = memory.requests()
+        sent = memory.requests()
         assert record.fill(hours) == 0
-        assert memory.requests() == asked
+        assert memory.requests() == sent
 
 
 def test_hours_without_energy_are_requested_again_after_a_day_only(tmp_path: Path) -> None:
@@ -357,15 +359,15 @@ def test_hours_without_energy_are_requested_again_after_a_day_only(tmp_path: Pat
         record.read_live(NOON - 2 * DAY)
         record.read_live(NOON)
         hours = [start + n * HOUR for n in range(24)]
-        asked = []
+        sent = []
         for later in (timedelta(0), HOUR, 23 * HOUR, 25 * HOUR):
             memory.unit.set_clock(NOON + later)
             before = memory.requests(OF_CONSUMPTION)
             assert record.fill(hours) == 0
-            asked.append(memory.requests(OF_CONSUMPTION) - before)
+            sent.append(memory.requests(OF_CONSUMPTION) - before)
             gaps = find_gaps(record.store, memory.energy, start, start + DAY, memory.now())
             assert (len(gaps.fillable), len(gaps.hopeless), gaps.requests) == (0, 24, 0)
-    assert asked == [1, 0, 0, 1]
+    assert sent == [1, 0, 0, 1]
 
 
 def test_a_day_with_an_unreadable_page_does_not_stop_the_fill_of_others(
@@ -381,9 +383,9 @@ def test_a_day_with_an_unreadable_page_does_not_stop_the_fill_of_others(
         record.read_live(NOON)
         monkeypatch.setattr(graphs, "graph_page", other_day)
         assert record.fill(hours) == 60
-        asked = memory.requests()
+        sent = memory.requests()
         assert record.fill(hours) == 0
-        assert memory.requests() == asked
+        assert memory.requests() == sent
         monkeypatch.undo()
         memory.unit.set_clock(NOON + 25 * HOUR)
         assert record.fill(hours) == 60
@@ -392,11 +394,11 @@ def test_a_day_with_an_unreadable_page_does_not_stop_the_fill_of_others(
 def test_a_page_that_is_unreadable_once_is_read_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graph_page, asked = graphs.graph_page, []
+    graph_page, sent = graphs.graph_page, []
 
     def first_of_another_day(graph: graphs.Graph, day: date, *of_day: Any) -> bytes:
-        asked.append(day)
-        return graph_page(graph, day + DAY if len(asked) == 1 else day, *of_day)
+        sent.append(day)
+        return graph_page(graph, day + DAY if len(sent) == 1 else day, *of_day)
 
     with remembered(tmp_path, NOON) as memory, recorded(memory, tmp_path) as record:
         record.read_live(NOON)

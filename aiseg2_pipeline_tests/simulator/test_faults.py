@@ -176,6 +176,18 @@ def test_resorted_duplicates_or_omits_a_circuit_beside_a_page_boundary(unit: Uni
     assert swapped >= 15
 
 
+def test_resorted_never_hides_power_behind_a_blank_of_the_first_page(unit: Unit) -> None:
+    for half_hour in range(48):
+        unit.set_clock(EVENING.replace(hour=half_hour // 2, minute=5 + half_hour % 2 * 30))
+        inject(unit, Fault.RESORTED, seed=half_hour)
+        shown = [value for value, _ in unit.circuits(1)]
+        unit.served.faults = None
+        if "" in shown:
+            assert Counter(filter(None, shown)) == Counter(
+                filter(None, (value for value, _ in unit.all_circuits()))
+            )
+
+
 def test_rebooted_drops_all_connections_for_a_while_and_invalidates_all_nonces(unit: Unit) -> None:
     other = Unit(unit.served, unit.times)
     other.get(CIRCUITS_PAGE)

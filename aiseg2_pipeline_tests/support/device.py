@@ -10,11 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from aiseg2_pipeline.aiseg2.endpoints import Graph, http_request
 from aiseg2_pipeline.simulator.login import Answer as LoginState
 from aiseg2_pipeline.simulator.login import DigestLogin
 
@@ -194,16 +192,6 @@ def circuit_list(names: Sequence[str], first_id: int = 8) -> bytes:
     return f"""<?xml version="1.0" encoding="UTF-8"?><html><body>
 <script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script>
 <script type="text/javascript">window.onload = init({argument});</script></body></html>""".encode()
-
-
-def empty_graph(day: date) -> dict[str, Page]:
-    """Return the consumption's graph page of a day without data."""
-    zeros = ",".join("0" * 24)
-    page = f"""<html><body><h1 id="h_title">使用電力量</h1>
-<script>TimeInfoVariable.serverTime = '{SERVER_TIME}';</script><div id="val_current">{day:%Y/%m/%d}</div>
-<span id="val_kwh">-</span><span id="unit_kwh">kWh</span>
-<script>var graph_data = {{"total1":[{zeros}],"val2":[],"val3":[],"totalValue":"-"}};</script></body></html>"""
-    return {f"GET {http_request(Graph('consumption', day)).target}": page.encode()}
 
 
 def household(rows: Sequence[tuple[str, str]]) -> dict[str, Page]:

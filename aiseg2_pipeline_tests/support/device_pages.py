@@ -1,12 +1,14 @@
 """Builders of the device's graph pages and room climate pages, written by hand as those in `device`."""
 
 import json
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from aiseg2_pipeline_tests.support.device import SERVER_TIME
+from aiseg2_pipeline.aiseg2.endpoints import Graph, http_request
+from aiseg2_pipeline_tests.support.device import SERVER_TIME, Page
 
-NEXT_DAY = datetime(2026, 7, 15, 9, 0, 0)  # noqa: DTZ001 - as the device's page shows it, in Japan time
+# As the device's pages show a time: in Japan time. CLOCK is SERVER_TIME.
+CLOCK, NEXT_DAY = datetime(2026, 7, 14, 8, 15, 53), datetime(2026, 7, 15, 9, 0, 0)  # noqa: DTZ001
 HOURS = [0.0, 0.001, 0.736, *([0.25] * 20), 1.127]
 
 
@@ -38,6 +40,12 @@ def graph_page(
   var graph_data = {json.dumps(data, ensure_ascii=False)};
   var tabs = {{"day":[2026,7,14]}};
 </script></body></html>""".encode()
+
+
+def empty_graph(day: date) -> dict[str, Page]:
+    """Return the consumption's graph page of a day without data."""
+    page = graph_page([0] * 24, "-", clock=CLOCK, day=f"{day:%Y/%m/%d}", title="使用電力量")
+    return {f"GET {http_request(Graph('consumption', day)).target}": page}
 
 
 def number_elements(kind: str, text: str) -> str:

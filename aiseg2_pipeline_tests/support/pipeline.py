@@ -34,7 +34,8 @@ from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
-from aiseg2_pipeline_tests.support.device import PASSWORD, USER, Device, empty_graph, household, serving
+from aiseg2_pipeline_tests.support.device import PASSWORD, USER, Device, household, serving
+from aiseg2_pipeline_tests.support.device_pages import empty_graph
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 PROJECT = Path(__file__).parents[2]
