@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,24 +15,19 @@ import pytest
 from dagster import DagsterInstance
 
 from aiseg2_pipeline.aiseg2.circuits import shown_name
-from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
-from aiseg2_pipeline.gaps.fill import fill_hours
 from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.influxdb.client import Unavailable
 from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.ingest import power as live
-from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household, Rename
 from aiseg2_pipeline.simulator.meter import Meter, is_off
-from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline_tests.support.energy_history import client_of
+from aiseg2_pipeline_tests.support.energy_history import Record, recorded, remembered
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.simulated_pipeline import SimulatedPipeline
-from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.simulator_client import JAPAN, simulated
 
 MINUTE, HALF, HOUR, DAY = (timedelta(minutes=minutes) for minutes in (1, 30, 60, 1440))
 
@@ -75,60 +69,35 @@ UNKNOWN = [(at(1, 2), at(1, 5)), (at(33, 10, 30), at(34, 12))]
 
 
 @dataclass
-class Record:
-    """The pipeline's files, and the live frames that were taken."""
+class WrittenRecord(Record):
+    """The pipeline's stores, its InfluxDB, and the live frames that were taken."""
 
-    unit: Unit
-    folder: Path
     influx: Influx
     live: list[pd.DataFrame] = field(default_factory=list)
 
-    @property
-    def now(self) -> datetime:
-        return self.unit.times[0].astimezone(UTC)
-
-    def client(self, slot: Slot) -> Aiseg2Client:
-        return client_of(self.unit, self.folder / "device", lambda: self.now, slot)
-
-    def store(self) -> Store:
-        return Store.open(self.folder / "readings.sqlite")
-
-    def energy(self) -> EnergyStore:
-        return EnergyStore.open(self.folder / "energy.sqlite")
-
     def run(self, start: datetime, minutes: int, missed: set[int]) -> None:
         """Take the live minutes of a run of the pipeline."""
-        with self.store() as store, self.client("live") as client:
+        now = self.memory.now
+        with self.memory.client() as client:
             for minute in (start + n * MINUTE for n in range(minutes) if n not in missed):
-                self.unit.set_clock(minute + timedelta(seconds=4))
-                taken = live.take_minute(client, store, minute=minute, samples=1, clock=lambda: self.now)
-                assert bool(taken.frames) != is_off(OFF, self.now)
+                self.memory.unit.set_clock(minute + timedelta(seconds=4))
+                taken = live.take_minute(client, self.store, minute=minute, samples=1, clock=now)
+                assert bool(taken.frames) != is_off(OFF, now())
                 self.live += taken.frames
 
-    def fill(self) -> int:
+    def fill_all(self) -> int:
         """Fill all fillable hours; return the number of minutes filled."""
-        with ExitStack() as stack:
-            store, energy = stack.enter_context(self.store()), stack.enter_context(self.energy())
-
-            def history() -> History:
-                client = stack.enter_context(self.client("background"))
-                return stack.enter_context(History(client, energy, self.folder / "device", self.now))
-
-            hours = [hour.start for hour in find_gaps(store, energy, BEGIN, self.now, self.now).fillable]
-            days = fill_hours(store, energy, hours, now=self.now, history=history)
-            return sum(day.filled_minutes for day in days)
+        now = self.memory.now()
+        gaps = find_gaps(self.store, self.memory.energy, BEGIN, now, now)
+        return self.fill([hour.start for hour in gaps.fillable])
 
     def write_out(self) -> None:
-        to, hour = self.influx.destination, hour_of(self.now)
-        with self.store() as store, self.influx.writer() as writer:
-            deliver(store, writer, to, now=self.now, running_hour=hour, max_older_rows=10**7)
+        to, now = self.influx.destination, self.memory.now()
+        with self.influx.writer() as writer:
+            deliver(self.store, writer, to, now=now, running_hour=hour_of(now), max_older_rows=10**7)
 
     def rows(self) -> pd.DataFrame:
-        with self.store() as store:
-            return store.read(BEGIN - DAY, END + DAY).sort_values(KEY, ignore_index=True)
-
-    def requests(self) -> int:
-        return sum(self.unit.served.tally.requests.values())
+        return self.store.read(BEGIN - DAY, END + DAY).sort_values(KEY, ignore_index=True)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +108,7 @@ def household() -> Household:
 @pytest.fixture(scope="module")
 def record(
     household: Household, influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Record]:
+) -> Iterator[WrittenRecord]:
     """Return the record after the forty days and all fills."""
     with ExitStack() as stack:
         influx = stack.enter_context(Influx(influx_server, "record"))
@@ -147,44 +116,44 @@ def record(
         # Do not wait for the device while it is off.
         patch.setattr(live, "READING_TIMEOUT_S", 0.2)
         folder = tmp_path_factory.mktemp("record")
-        unit = stack.enter_context(simulated(BEGIN, household, outages=OFF))
+        memory = stack.enter_context(remembered(folder, BEGIN, household, outages=OFF))
         with_card = stack.enter_context(simulated(BEGIN, household, outages=OFF, sd_card=True))
-        record = Record(unit, folder, influx)
+        record = WrittenRecord(memory, stack.enter_context(recorded(memory, folder)).store, influx)
         for start, minutes, missed in RUNS:
             if start >= CARD_FROM:
-                record.unit = with_card
+                memory.unit = with_card
             if influx_server.running and NO_INFLUXDB[0] <= start < NO_INFLUXDB[1]:
                 influx_server.stop()
             if not influx_server.running and start >= NO_INFLUXDB[1]:
                 influx_server.start()
             record.run(start, minutes, missed)
             # The pipeline fills when the hour has settled; the last fill is left to the sensor.
-            record.unit.set_clock(hour_of(start + minutes * MINUTE) + HOUR + 6 * MINUTE)
+            memory.unit.set_clock(hour_of(start + minutes * MINUTE) + HOUR + 6 * MINUTE)
             if start != RUNS[-1][0]:
-                record.fill()
+                record.fill_all()
             if influx_server.running:
                 record.write_out()
             else:
                 with pytest.raises(Unavailable):
                     record.write_out()
-        record.unit.set_clock(END)
+        memory.unit.set_clock(END)
         _backfill_in_dagster(record)
-        record.fill()
+        record.fill_all()
         record.write_out()
         yield record
 
 
-def _backfill_in_dagster(record: Record) -> None:
+def _backfill_in_dagster(record: WrittenRecord) -> None:
     """Execute the runs that the backfill sensor requests."""
-    served = record.unit.served
+    served = record.memory.unit.served
     environment = {
         "AISEG2_HOST": served.address,
         "AISEG2_USER": served.user,
         "AISEG2_PASSWORD": served.password,
-        "AISEG2_DATA_DIR": str(record.folder),
+        "AISEG2_DATA_DIR": str(record.store.path.parent),
     }
     with DagsterInstance.ephemeral() as instance:
-        pipeline = SimulatedPipeline(environment, record.unit, instance)
+        pipeline = SimulatedPipeline(environment, record.memory.unit, instance)
         pipeline.set_clock(END)
         requests = pipeline.heal()
         assert isinstance(requests, list)
@@ -195,11 +164,11 @@ def _backfill_in_dagster(record: Record) -> None:
 
 
 @pytest.fixture(scope="module")
-def rows(record: Record) -> pd.DataFrame:
+def rows(record: WrittenRecord) -> pd.DataFrame:
     return record.rows()
 
 
-def test_every_minute_that_the_device_could_know_is_in_influxdb_once(record: Record) -> None:
+def test_every_minute_that_the_device_could_know_is_in_influxdb_once(record: WrittenRecord) -> None:
     count = (hour_of(END) - BEGIN) // MINUTE
     every = (BEGIN + n * MINUTE for n in range(count))
     known = [minute for minute in every if not any(start <= minute < end for start, end in UNKNOWN)]
@@ -209,13 +178,12 @@ def test_every_minute_that_the_device_could_know_is_in_influxdb_once(record: Rec
         assert [time.replace(second=0) for time in sorted(times)] == known
 
 
-def test_influxdb_has_what_the_store_has(record: Record, rows: pd.DataFrame) -> None:
+def test_influxdb_has_what_the_store_has(record: WrittenRecord, rows: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(record.influx.readings(), rows, check_exact=True)
-    with record.store() as store:
-        assert store.pending_count(record.influx.destination) == 0
+    assert record.store.pending_count(record.influx.destination) == 0
 
 
-def test_what_was_read_live_is_untouched(record: Record, rows: pd.DataFrame) -> None:
+def test_what_was_read_live_is_untouched(record: WrittenRecord, rows: pd.DataFrame) -> None:
     read = pd.concat(record.live, ignore_index=True).sort_values(KEY, ignore_index=True)
     assert len(record.live) == 20 - 1 + 20 - 12 + 4 * 3 + 4 + 30 - 5 + 2 * 3 + 10 - 5
     stored = rows[rows["interval_s"] == 0].reset_index(drop=True)
@@ -281,10 +249,10 @@ def test_each_minute_has_its_circuits_under_the_names_of_its_time(
     assert len(of_hour) == 60 * 2
 
 
-def test_a_repetition_changes_nothing_and_sends_no_request(record: Record, rows: pd.DataFrame) -> None:
-    sent, written = record.requests(), len(record.influx.proxy.requests)
-    assert record.fill() == 0
+def test_a_repetition_changes_nothing_and_sends_no_request(record: WrittenRecord, rows: pd.DataFrame) -> None:
+    sent, written = record.memory.requests(), len(record.influx.proxy.requests)
+    assert record.fill_all() == 0
     record.write_out()
-    assert record.requests() == sent
+    assert record.memory.requests() == sent
     assert len(record.influx.proxy.requests) == written
     pd.testing.assert_frame_equal(record.rows(), rows, check_exact=True)
