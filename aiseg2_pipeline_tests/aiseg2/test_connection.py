@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import socket
 import ssl
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.connection import Connection
+from aiseg2_pipeline.aiseg2.endpoints import Page
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline, NotServed
 from aiseg2_pipeline_tests.support.device import flow_json
@@ -83,6 +85,17 @@ DRIPPED: dict[str, Callable[[], Iterable[bytes]]] = {
 def test_a_response_that_arrives_byte_by_byte_ends_at_the_deadline(tmp_path: Path, what: str) -> None:
     with peer(sending(DRIPPED[what], 0.02)) as url, client(url, tmp_path) as reader:
         assert_ends_in_time(reader)
+
+
+def test_a_fast_endless_response_ends_at_the_deadline(tmp_path: Path) -> None:
+    endless = sending(lambda: itertools.chain([f"{OK}\r\n".encode()], itertools.repeat(LONG)))
+    with (
+        peer(endless) as url,
+        client(url, tmp_path) as reader,
+        Path(os.devnull).open("wb") as nowhere,
+        pytest.raises(Unreachable, match="took too long"),
+    ):
+        reader.transport.download(Page.EXPORT_FORM, nowhere, Deadline(0.4), max_bytes=2**40, timeout_s=5)
 
 
 # Connecting
