@@ -21,7 +21,7 @@ import pandas as pd
 
 from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES
 from aiseg2_pipeline.store import Destination, Store
-from aiseg2_pipeline.store.outbox import ROW
+from aiseg2_pipeline.store.rows import ROW
 from benchmarks.home import SERIES, readings
 from benchmarks.side import markdown, median_s, say
 

@@ -23,7 +23,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
-from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.japan_time import day_of, hour_of
 from aiseg2_pipeline.simulator.faults import Fault as UnitFault
@@ -463,8 +462,7 @@ class Scenario:
 
     def _note(self, stored: Stored, worker: Worker) -> None:
         self._acknowledged.add(stored.kind, stored.frame)
-        told = stored.frame[stored.frame["kind"] != NO_DATA]
-        if stored.kind == "energy" and len(told) and worker.clocks_differ and self._clocks_differ():
+        if stored.kind == "energy" and len(stored.frame) and worker.clocks_differ and self._clocks_differ():
             self._verdict.false.append(
                 f"energy was stored at {stored.now} while host and unit were not at the same hour"
             )

@@ -379,7 +379,7 @@ def burst(pipeline: DatedPipeline) -> None:
 
 def rows(pipeline: DatedPipeline, file: str, table: str) -> int:
     with sqlite3.connect(Path(pipeline.instance.root_directory) / file) as connection:
-        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def size(home: Path) -> int:
