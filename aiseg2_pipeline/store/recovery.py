@@ -3,7 +3,7 @@
 Rows that are stored already stay. Restored rows are pending for every destination, because acknowledgements are not
 copied; writing a row twice is harmless. The damaged file is only read. Of an hour on a damaged page, the rows before the
 damage are restored; the hour is listed, and what is missing of it is filled from the device like any other gap. Reading
-damaged pages themselves is SQLite's `.recover`, which docs/backup.md names.
+damaged pages themselves is SQLite's `.recover`, which docs/operations.md names.
 """
 
 import contextlib
@@ -54,7 +54,7 @@ def salvage(
                 ) as connection:
                     message = _Recovery(connection, store, say, sleep).run()
             except sqlite3.Error as error:
-                message = f"Nothing of it can be read ({error}); SQLite's `.recover` may read more."
+                message = f"Nothing of it can be read ({error}): restore a backup, or try SQLite's `.recover`."
             note_salvaged(damaged, message)
     except Timeout:
         raise StoreError(f"{path} is being salvaged by another process: wait for that one.") from None
@@ -109,7 +109,12 @@ class _Recovery:
 
     def _series(self) -> dict[int, tuple[str, str, str]]:
         """Return kind, name and unit of each series by its id, without those that no store can have."""
-        rows = self.damaged.execute("SELECT id, kind, name, unit FROM series ORDER BY id").fetchall()
+        try:
+            rows = self.damaged.execute("SELECT id, kind, name, unit FROM series ORDER BY id").fetchall()
+        except sqlite3.Error:
+            # The index has the names without the units, so only series that the store has are restored.
+            sql = "SELECT id, kind, name, 'unknown' FROM series INDEXED BY sqlite_autoindex_series_1"
+            rows = self.damaged.execute(sql).fetchall()
         known = {(kind, name): unit for kind, name, unit in self.store.series()}
         series = {
             series_id: (kind, name, known.get((kind, name), unit))

@@ -46,7 +46,7 @@ DAMAGES = [
     # Five pages, each of two hours at most.
     (damage.zero_five_pages, 1 - 10 / 72, 0.999),
     (damage.cut_in_half, 0.25, 0.999),
-    (lambda path: damage.zero_table(path, "circuits"), 0.999, 1),
+    (lambda path: damage.zero_table(path, "series"), 0.999, 1),
     (damage.scramble_header, -1, 0),
     (damage.scramble_all_but_first_page, -1, 0),
     (damage.empty, -1, 0),
