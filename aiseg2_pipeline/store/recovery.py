@@ -19,7 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
-from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.frames.climate import CLIMATE, HUMIDITY, TEMPERATURE
+from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, ENERGY
+from aiseg2_pipeline.frames.readings import READINGS, Row, frame
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.store import Outbox, Store, StoreError
 from aiseg2_pipeline.store.damage import DamagedFile, note_salvaged
@@ -30,10 +32,16 @@ PROGRESS_EVERY_S = 10.0
 ROOM_BYTES, MB = 50_000_000, 1e6
 # Searched if not even the list of hours can be read: the first AiSEG2 was sold after that.
 EARLIEST_S = int(datetime(2010, 1, 1, tzinfo=UTC).timestamp())
-UNITS = {"kW", "W", "%", "", "℃", "Wh", "kWh", "L", "㎥", "yen"}
+# The possible units of each kind, by the name of the shape.
+UNITS: dict[str, dict[str, tuple[str, ...]]] = {
+    READINGS.name: {"total": ("kW",), "generation": ("W",), "usage": ("W",), "battery": ("%", "")},
+    CLIMATE.name: {TEMPERATURE: ("℃",), HUMIDITY: ("%",)},
+    ENERGY.name: dict.fromkeys(ENERGY.kinds, ("Wh",))
+    | {DAILY_TOTAL: ("kWh", "L", "㎥"), CIRCUIT_DAILY_TOTAL: ("kWh",), DAILY_COST: ("yen",)},
+}
 # The tables of rows of this and of older versions, with those in the order of series.
 BY_TIME, BY_SERIES = ("reading_rows", "recent"), ("old_rows", "by_series", "readings")
-ROWS_OF_HOUR = "SELECT series_id, time, value, interval_s FROM {} WHERE time >= ? AND time < ?"
+ROWS_OF_HOUR = "SELECT series_id, time, value, interval_s FROM {} time >= ? AND time < ?"
 
 
 def salvage(
@@ -85,8 +93,9 @@ class _Recovery:
         self.damaged.text_factory = lambda text: text.decode(errors="surrogateescape")
         tables = {name for (name,) in self.damaged.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         series = self._series()
-        sources = [ROWS_OF_HOUR.format(table) for table in BY_TIME if table in tables] + [
-            ROWS_OF_HOUR.format(f"series CROSS JOIN {table} ON series_id = id")
+        ids = ", ".join(map(str, series))
+        sources = [ROWS_OF_HOUR.format(f"{table} WHERE") for table in BY_TIME if table in tables] + [
+            ROWS_OF_HOUR.format(f"{table} WHERE series_id IN ({ids}) AND")
             for table in BY_SERIES
             if table in tables
         ]
@@ -112,16 +121,17 @@ class _Recovery:
         try:
             rows = self.damaged.execute("SELECT id, kind, name, unit FROM series ORDER BY id").fetchall()
         except sqlite3.Error:
-            # The index has the names without the units, so only series that the store has are restored.
-            sql = "SELECT id, kind, name, 'unknown' FROM series INDEXED BY sqlite_autoindex_series_1"
+            # The index has the names without the units.
+            sql = "SELECT id, kind, name, NULL FROM series INDEXED BY sqlite_autoindex_series_1"
             rows = self.damaged.execute(sql).fetchall()
         known = {(kind, name): unit for kind, name, unit in self.store.series()}
-        series = {
-            series_id: (kind, name, known.get((kind, name), unit))
-            for series_id, kind, name, unit in rows
-            if kind in self.store.shape.kinds and _is_name(name)
-        }
-        return {series_id: labels for series_id, labels in series.items() if labels[2] in UNITS}
+        series = {}
+        for series_id, kind, name, unit in rows:
+            units = UNITS[self.store.shape.name].get(kind, ())
+            named = known.get((kind, name), units[0] if unit is None and len(units) == 1 else unit)
+            if named in units and _is_name(name):
+                series[series_id] = kind, name, named
+        return series
 
     def _hours(self) -> list[int]:
         """Return the hours to read, in order: those of the file, or all since EARLIEST_S if that list is damaged."""

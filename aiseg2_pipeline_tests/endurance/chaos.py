@@ -42,6 +42,7 @@ from aiseg2_pipeline_tests.endurance.world import (
     Worker,
     World,
 )
+from aiseg2_pipeline_tests.support import damage
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault, InfluxFaults
 
@@ -243,9 +244,8 @@ class Scenario:
                 if worker is not None:
                     worker.kill()
         elif what == "file damaged":
-            # The beginning, which says where everything is.
-            with self.home.readings.open("r+b") as file:
-                file.write(bytes(100))
+            damage.execute_in(self.home.readings.resolve(), "PRAGMA wal_checkpoint(TRUNCATE)")
+            damage.zero_table(self.home.readings, "series")
         elif what == "second delivery":
             self._queue.appendleft(Job("power_out"))
 
