@@ -100,7 +100,7 @@ class Outbox(Rows):
     def pending_rows(self, destination: Destination, hours: Sequence[datetime], limit: int) -> PendingBatch:
         """Return at most `limit` pending rows of these hours (UTC starts), by hour, then version."""
         starts = sorted({hour_of(unix_s(hour)) for hour in hours})
-        with self._reading((starts[0], starts[-1] + HOUR_S) if starts else None) as execute:
+        with self._reading(*((hour, hour + HOUR_S) for hour in starts)) as execute:
             parameters: dict[str, Any] = {"destination": _destination_id(execute, destination)}
             rows: list[tuple[Any, ...]] = []
             for hour in starts:
@@ -158,9 +158,9 @@ class Outbox(Rows):
         """
         with self._reading() as execute:
             destination_id = _destination_id(execute, destination)
-            sql = "SELECT min(hour), max(hour) + 3600 FROM set_aside WHERE destination_id = ?"
-            start, end = execute(sql, (destination_id,)).fetchone()
-        with self._reading((start, end) if start is not None else None) as execute:
+            sql = "SELECT hour, hour + 3600 FROM set_aside WHERE destination_id = ? ORDER BY hour LIMIT ?"
+            hours = execute(sql, (destination_id, limit)).fetchall()
+        with self._reading(*hours) as execute:
             table = table_of(
                 execute(SET_ASIDE_ROWS, (destination_id, limit)), [*ROW, ("reason", "O"), ("at", "i8")]
             )

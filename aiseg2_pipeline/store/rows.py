@@ -80,7 +80,7 @@ class Rows(Transactions):
         labels = list(zip(*(frame[label].to_numpy() for label in ("kind", "name", "unit")), strict=True))
         times = (times_ns // NS_PER_S).tolist()
         values, intervals = frame["value"].tolist(), frame["interval_s"].tolist()
-        with self._changing((min(times), max(times) + 1) if times else None) as execute:
+        with self._changing((min(times, default=0), max(times, default=0) + 1)) as execute:
             newest = newest_hour(execute)
             before = version = meta(execute, "version")
             changed: dict[int, int] = {}

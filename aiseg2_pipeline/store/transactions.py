@@ -7,7 +7,7 @@ import contextlib
 import functools
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Concatenate, ParamSpec, Self, TypeVar
@@ -43,7 +43,7 @@ def repeated(method: Callable[Concatenate[_T, _P], _R]) -> Callable[Concatenate[
 class Transactions:
     """An open store; a context manager that closes it.
 
-    A transaction names the range of time whose rows it uses: rows of an older version are upgraded before it begins.
+    A transaction names the ranges of time whose rows it uses: rows of an older version are upgraded before it begins.
     """
 
     # Whether the store keeps `hourly`.
@@ -103,25 +103,25 @@ class Transactions:
         with self._reading(ALL_TIMES):
             pass
 
-    def _reading(self, times: Range | None = None) -> contextlib.AbstractContextManager[Execute]:
+    def _reading(self, *ranges: Range) -> contextlib.AbstractContextManager[Execute]:
         """Begin a transaction whose queries all read the same state."""
-        return self._transaction("BEGIN", times)
+        return self._transaction("BEGIN", ranges)
 
     @contextlib.contextmanager
-    def _changing(self, times: Range | None = None) -> Iterator[Execute]:
+    def _changing(self, *ranges: Range) -> Iterator[Execute]:
         """Begin a transaction that writes all or nothing, while no other process writes."""
-        with self._transaction("BEGIN IMMEDIATE", times) as execute:
+        with self._transaction("BEGIN IMMEDIATE", ranges) as execute:
             yield execute
         # Rows that were committed to a file that was replaced meanwhile are not in the store.
         self._file.follow()
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str, times: Range | None) -> Iterator[Execute]:
+    def _transaction(self, begin: str, ranges: Sequence[Range]) -> Iterator[Execute]:
         with self._lock:
             self._file.follow()
             with self._file.guarded():
-                if times is not None:
-                    self._file.move_old_rows(*times, summarized=self.summarized)
+                for start_s, end_s in ranges:
+                    self._file.move_old_rows(start_s, end_s, summarized=self.summarized)
                 connection = self._file.connection
                 connection.execute(begin)
                 try:
