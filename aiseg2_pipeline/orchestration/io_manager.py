@@ -13,7 +13,7 @@ from pydantic import Field
 from aiseg2_pipeline.frames.readings import frame
 from aiseg2_pipeline.logs import log_warning
 from aiseg2_pipeline.orchestration.failures import failures
-from aiseg2_pipeline.store import ClimateStore, EnergyStore, Store
+from aiseg2_pipeline.store import ClimateStore, EnergyStore, Outbox, Store
 
 
 class StoreIOManager(ConfigurableIOManager):
@@ -21,7 +21,7 @@ class StoreIOManager(ConfigurableIOManager):
 
     path: str = Field(description="The SQLite file, under AISEG2_DATA_DIR.")
 
-    _store: ClassVar[type[Store]] = Store
+    _store: ClassVar[type[Outbox]] = Store
 
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:  # noqa: ARG002 - Dagster's signature
         """Upsert the frame; a stored row that is equal keeps its version."""
@@ -40,10 +40,10 @@ class StoreIOManager(ConfigurableIOManager):
 class EnergyIOManager(StoreIOManager):
     """Store and load energy frames."""
 
-    _store: ClassVar[type[Store]] = EnergyStore
+    _store: ClassVar[type[Outbox]] = EnergyStore
 
 
 class ClimateIOManager(StoreIOManager):
     """Store and load climate frames."""
 
-    _store: ClassVar[type[Store]] = ClimateStore
+    _store: ClassVar[type[Outbox]] = ClimateStore

@@ -157,7 +157,8 @@ def test_registered_circuits_are_filled_under_the_live_pages_names_and_added_up(
 
 @settings(deadline=None, max_examples=40)
 @given(
-    consumption=st.lists(st.integers(0, 9999), min_size=2, max_size=2),
+    # An interval without consumption is not filled.
+    consumption=st.lists(st.integers(1, 9999), min_size=2, max_size=2),
     generation=st.lists(st.integers(0, 9999), min_size=2, max_size=2),
     in_halves=st.booleans(),
 )

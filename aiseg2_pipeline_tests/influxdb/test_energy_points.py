@@ -112,13 +112,12 @@ def _order(point: Mapping[str, object]) -> list[tuple[str, str]]:
     return sorted((name, str(value)) for name, value in point.items())
 
 
-def test_half_hours_and_notes_are_not_written(store: EnergyStore, influx: Influx) -> None:
+def test_half_hours_are_not_written(store: EnergyStore, influx: Influx) -> None:
     delivery = written(
         store,
         influx,
         interval(NOON, "consumption", "consumption", 50, 1800),
         interval(NOON, "usage", "10", 50, 1800),
-        Row(NOON, energy.NO_DATA, "totals", NOON.timestamp(), "", 86_400),
     )
     assert delivery.points == delivery.requests == 0
     assert influx.proxy.requests == []

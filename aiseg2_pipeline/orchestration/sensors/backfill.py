@@ -20,7 +20,6 @@ from dagster import (
     sensor,
 )
 
-from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between, record_start
 from aiseg2_pipeline.japan_time import HOUR, day_of, day_start, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
@@ -66,7 +65,7 @@ def healing_sensor(
         minimum_interval_seconds=INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
         description="Finds hours with missing minutes that the AiSEG2 may still have, and fills them; reads the energy of days that were not read; "
-        "writes rows that are pending since InfluxDB was away; and recovers the rows that can be read of a damaged file.",
+        "writes rows that are pending since InfluxDB was away; recovers the rows that can be read of a damaged file, and upgrades a store of an older version.",
     )
     def heal(
         context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
@@ -78,13 +77,11 @@ def healing_sensor(
         if unfinished:
             yield SkipReason("A background run is still going.")
             return
-        if damaged := unsalvaged(*store.paths):
-            names = ":".join(one.path.stem for one in damaged)
-            yield RunRequest(
-                run_key=f"{salvage.name}:{names}:{hour_key(now)}", job_name=salvage.name, run_config=LOGGED
-            )
-            return
         try:
+            if names := [one.path.stem for one in unsalvaged(*store.paths)] + store.not_upgraded():
+                run_key = f"{salvage.name}:{':'.join(names)}:{hour_key(now)}"
+                yield RunRequest(run_key=run_key, job_name=salvage.name, run_config=LOGGED)
+                return
             with store.open() as readings, store.open_energy() as known:
                 hours = hours_to_fill(readings, known, first, start_date, now)
                 ranges = list(contiguous(hours))
@@ -153,11 +150,10 @@ def days_to_renew(
 
 
 def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: datetime) -> list[datetime]:
-    """Return the hours since AISEG2_START_DATE that have neither a row nor a stored note that the device has no data."""
+    """Return the hours since AISEG2_START_DATE that have neither a row nor an attempt to read them."""
     if start >= end:
         return []
-    notes = energy.read(start, end, kinds=[NO_DATA])["time"]
-    done = {*readings.hours_with_rows(start, end), *(time.to_pydatetime() for time in notes)}
+    done = {*readings.hours_with_rows(start, end), *(attempt.time for attempt in energy.attempts(start, end))}
     hours = (start + n * HOUR for n in range((end - start) // HOUR))
     return [hour for hour in hours if hour not in done]
 
