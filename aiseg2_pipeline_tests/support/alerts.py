@@ -132,7 +132,7 @@ def watch(settings: dict[str, str], phone: Telephone) -> Watch:
 def facts(**changed: object) -> Facts:
     known: dict[str, object] = {
         "now": NOW, "watching_since": NOW - DAY, "last_reading": NOW - MINUTE, "device": None, "influxdb": None,
-        "store_error": None, "free_bytes": 10**12, "folder": "/data",
+        "store_error": None, "free_bytes": 10**12, "folder": "/data", "given_up": (), "complete": True,
     }  # fmt: skip
     return Facts(**(known | changed))  # type: ignore[arg-type]
 
