@@ -87,8 +87,8 @@ def compose(folder: Path, env: Mapping[str, str] | None, profiles: Iterable[str]
     except FileNotFoundError as error:
         missing(str(error))
     chosen = [f"--profile={name}" for name in profiles]
-    code, out, error = run([program, *chosen, "config", *arguments], {"HOME": str(folder)}, folder)
-    assert (code, error) == (0, "")
+    code, out, reported = run([program, *chosen, "config", *arguments], {"HOME": str(folder)}, folder)
+    assert (code, reported) == (0, "")
     return out
 
 

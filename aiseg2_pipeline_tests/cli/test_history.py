@@ -211,7 +211,7 @@ def yesterday(home: Home) -> str:
 def check_rows(rows: list[dict[str, Any]], day: str, interval_s: int) -> None:
     """Check that each series has each interval of the day once, and that there is no other row."""
     starts = [f"{day}T{n // 3600:02}:{n // 60 % 60:02}:00+09:00" for n in range(0, 86_400, interval_s)]
-    series = [("total", name, None) for name in TOTALS]
+    series: list[tuple[str, str, str | None]] = [("total", name, None) for name in TOTALS]
     series += [("circuit", each.name.replace("・", ""), str(each.circuit_id)) for each in CIRCUITS]
     assert all(list(row) == ["time", "interval_s", "kind", "name", "circuit_id", "wh"] for row in rows)
     assert Counter(tuple(row.values())[:-1] for row in rows) == Counter(

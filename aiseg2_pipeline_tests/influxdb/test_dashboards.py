@@ -4,7 +4,6 @@ The pipeline's own delivery fills the bucket; pandas computes each panel's expec
 checked with Grafana's own types.
 """
 
-import contextlib
 import copy
 import json
 import re
@@ -275,21 +274,6 @@ def test_each_panel_shows_what_the_store_holds(home: Home, name: str) -> None:
     assert not any(wrong), "\n".join(filter(None, wrong))
     # A day's cost is stored when the day has ended.
     assert PANELS.keys() - shown == ({"買電の料金", "売電の金額", "料金"} if name == "today" else set())
-
-
-def test_a_wrong_name_in_any_query_is_detected(home: Home) -> None:
-    """The comparison must fail when any name in a filter is changed."""
-    view, changed = VIEWS["24 hours"], 0
-    for query in queries(view, home.bucket):
-        expected = expected_of(query, view, home)
-        if not query.as_opened or not expected.notna().any():
-            continue
-        for name in re.finditer(r'(?<=== ")[^"]+', query.flux):
-            flux = f"{query.flux[: name.end()]}x{query.flux[name.end() :]}"
-            with contextlib.suppress(ValueError):  # InfluxDB rejects the query
-                assert difference(query._replace(flux=flux), expected, home), flux
-            changed += 1
-    assert changed > 3 * len(PANELS)
 
 
 # --- The JSON, and what provisions it
