@@ -29,17 +29,6 @@ def answer(server: RawServer, status: int, body: bytes, headers: str = "") -> No
     server.answer = head.encode() + body
 
 
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"message":' * 50_000, b'{"message":[]}', b"[]", b"7", b"\xff"]
-)
-def test_a_refusal_that_is_not_influxdbs_names_its_address(
-    server: RawServer, writer: InfluxWriter, body: bytes
-) -> None:
-    answer(server, 400, body)
-    with pytest.raises(Misconfigured, match="INFLUXDB_HOST"):
-        writer.write(["power value=1 1"])
-
-
 def test_a_refusal_is_reported_in_printable_characters(server: RawServer, writer: InfluxWriter) -> None:
     answer(server, 400, json.dumps({"message": "a\x1b[31m\0\u202eb\n\ud800" + "x" * 999}).encode())
     with pytest.raises(Rejected) as caught:
