@@ -98,11 +98,7 @@ class Due:
 
 def judge(facts: Facts, after: timedelta) -> Verdicts:
     """Return the verdict on each condition; a pause in the readings is a problem `after` that time."""
-    verdicts: Verdicts = {}
-    verdicts |= _readings(facts, after)
-    verdicts |= _influxdb(facts)
-    verdicts |= _disk(facts)
-    verdicts |= _damage(facts)
+    verdicts = _readings(facts, after) | _influxdb(facts) | _disk(facts) | _damage(facts)
     # Nothing is filled while nothing is read.
     if not (verdicts.get(Condition.NO_READING) or verdicts.get(Condition.LOGIN)):
         verdicts |= _hours(facts)
@@ -173,20 +169,18 @@ def _disk(facts: Facts) -> Verdicts:
 def _damage(facts: Facts) -> Verdicts:
     if not facts.damaged:
         return {Condition.DAMAGE: None}
-    waiting = [one for one in facts.damaged if one.salvaged is None]
     newest = max(facts.damaged, key=lambda one: one.path.name.partition("-damaged-")[2])
     name, stamp = newest.path.name, newest.path.name.partition("-damaged-")[2]
-    if waiting:
+    if any(one.salvaged is None for one in facts.damaged):
+        title, mark = "記録ファイルが壊れました", stamp
         body = (
             f"計測は新しいファイルで続いています。壊れたファイル {name} から読み出せる記録は、自動で戻します。"
             f"くり返すときはディスクの故障かもしれないので、ディスクを交換してください。{_detail(newest.reason)}"
         )
-        return {Condition.DAMAGE: Verdict(Message("記録ファイルが壊れました", body), stamp)}
-    body = (
-        f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
-    )
-    title = "壊れた記録ファイルから読み出せる記録を戻しました"
-    return {Condition.DAMAGE: Verdict(Message(title, body), f"{stamp} salvaged")}
+    else:
+        title, mark = "壊れた記録ファイルから読み出せる記録を戻しました", f"{stamp} salvaged"
+        body = f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
+    return {Condition.DAMAGE: Verdict(Message(title, body), mark)}
 
 
 def _hours(facts: Facts) -> Verdicts:
