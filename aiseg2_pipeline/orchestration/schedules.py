@@ -45,37 +45,18 @@ def every_minute(job: Job) -> ScheduleDefinition:
 def background_schedules(energy: Job, fill: Job, first: datetime) -> list[ScheduleDefinition]:
     """Return the schedules of energy and filling, from the partition of `first` on.
 
-    They tick some minutes after the hour, which the device needs to complete it.
+    They tick some minutes after the hour, which the device needs to complete it. Each requests the partition of a time
+    before its tick; the nightly one of energy reads the day's last hour.
     """
-    energy_hour = _partition_of(
-        "energy_of_the_hour",
-        energy,
-        "5 1-23 * * *",
-        HOUR,
-        day_key,
-        "Reads today's energy after every hour.",
-        first,
-    )
-    # The nightly tick reads the day's last hour.
-    energy_night = _partition_of(
-        "energy_of_yesterday",
-        energy,
-        "5 0 * * *",
-        DAY,
-        day_key,
-        "Reads yesterday's energy, circuits included, every night.",
-        first,
-    )
-    settle = _partition_of(
-        "settle_the_hour",
-        fill,
-        "8 * * * *",
-        HOUR,
-        hour_key,
-        "Fills the missing minutes of the hour that has just ended.",
-        first,
-    )
-    return [energy_hour, energy_night, settle]
+    today, yesterday, last_hour = (HOUR, day_key), (DAY, day_key), (HOUR, hour_key)
+    hourly = "Reads today's energy after every hour."
+    nightly = "Reads yesterday's energy, circuits included, every night."
+    settling = "Fills the missing minutes of the hour that has just ended."
+    return [
+        _partition_of("energy_of_the_hour", energy, "5 1-23 * * *", *today, hourly, first),
+        _partition_of("energy_of_yesterday", energy, "5 0 * * *", *yesterday, nightly, first),
+        _partition_of("settle_the_hour", fill, "8 * * * *", *last_hour, settling, first),
+    ]
 
 
 def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
@@ -87,7 +68,7 @@ def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
         # Between the hour's energy (minute 5) and its filling (minute 8).
         cron_schedule="2-59/5 * * * *",
         **RUNNING,
-        description=f"Reads the rooms' sensors every five minutes; without any, the AiSEG2 is asked once a day. {NOT_VERIFIED}",
+        description=f"Reads the rooms' sensors every five minutes; without any, the AiSEG2 is read once a day. {NOT_VERIFIED}",
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         planned = _tick(context)

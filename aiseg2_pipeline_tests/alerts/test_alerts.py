@@ -316,7 +316,7 @@ def test_an_unreadable_cursor_is_replaced_without_importing_apprise(
     monkeypatch.delitem(sys.modules, "apprise")
     watch.cursor = "{"
     watch.read(NOW)
-    assert watch.look(NOW) == "There is nothing to tell."
+    assert watch.look(NOW) == "No message is due."
     assert phone.got == []
     assert "apprise" not in sys.modules
 
@@ -343,7 +343,7 @@ def test_no_address_is_shown_anywhere(
     watch = Watch(settings, phone.address, *others, f"json://{SECRET}@[::bad/")
     watch.read(NOW)
     skipped = watch.look(watch.look_for(12, NOW))
-    assert skipped == "0 messages were sent, 5 have to wait."
+    assert skipped == "0 messages were sent, 5 are pending."
     out, error = capfd.readouterr()
     assert "Service 5 of AISEG2_ALERT_URLS did not take a message" in out
     shown = f"{watch.settings!r} {watch.settings} {watch.cursor} {caplog.text} {out} {error}"
@@ -411,7 +411,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "influxdb for less than an hour": ({"influxdb": trouble(Misconfigured("x"), 59 * MINUTE)}, "", "influxdb"),
     "influxdb for an hour": ({"influxdb": trouble(Misconfigured("x"), HOUR)}, "influxdb", ""),
-    "an hour that nobody was there for": (
+    "an hour in which the sensor did not run": (
         {"influxdb": trouble(Misconfigured("x"), DAY), "watching_since": NOW - MINUTE},
         "",
         "influxdb",
@@ -456,8 +456,8 @@ def test_a_condition_is_due_when_it_differs_from_the_last_one_sent(
     ("live", "expected"),
     [
         ([60, 30, 60, *[60] * 26], [1]),
-        ([60, 30, *[60] * 23], []),  # within a day of its return the device may still be asked
-        ([60, 0, 0, *[0] * 26], []),  # it is not back
+        ([60, 30, *[60] * 23], []),  # within a day of its return it may still be filled
+        ([60, 0, 0, *[0] * 26], []),  # the readings have not resumed
         ([60] * 30, []),
         ([], []),
     ],

@@ -85,7 +85,7 @@ def report_job() -> Job:
         selection=AssetSelection.assets(DAILY_REPORT).without_checks(),
         tags=BACKGROUND,
         config=LOGGED,
-        description="Draws the picture of a day from the stored rows; the AiSEG2 is not asked.",
+        description="Draws the picture of a day from the stored rows; the AiSEG2 is not read.",
     )
 
 
@@ -115,13 +115,8 @@ def report_schedule(job: Job, first: datetime) -> ScheduleDefinition:
 
 def _metadata(report: Report) -> dict[str, Any]:
     day, amounts = report.day, report.day.amounts
-    numbers = {
-        "generation_kwh": amounts.generation_kwh,
-        "consumption_kwh": amounts.consumption_kwh,
-        "bought_kwh": amounts.bought_kwh,
-        "sold_kwh": amounts.sold_kwh,
-        "self_sufficiency_percent": amounts.self_sufficiency_percent,
-    }
+    names = ("generation_kwh", "consumption_kwh", "bought_kwh", "sold_kwh", "self_sufficiency_percent")
+    numbers = {name: getattr(amounts, name) for name in names}
     return {
         "picture": MetadataValue.md(_picture(report)),
         "file": MetadataValue.path(report.path),
