@@ -1,4 +1,4 @@
-"""Decides when a message to the household is due, and what it says. Pure rules: nothing is read or sent here.
+"""Decide when a message to the household is due, and write its text. Pure rules: nothing is read or sent here.
 
 A message is due to a service when a condition differs from the last one that was sent to it. So a problem is reported once
 when it starts and once when it ends; an unsent message stays due; the end of a problem that was never reported is not

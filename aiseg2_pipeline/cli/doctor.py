@@ -92,7 +92,7 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
             refused = isinstance(error, Refused)
             yield OK, "device", f"answers at {settings.device_url}"
             yield FAILED, "login" if refused else "circuit list", str(error)
-            # The other pages show whether what answers is an AiSEG2.
+            # The other pages show whether an AiSEG2 answers.
             if refused:
                 return
         except Aiseg2Error as error:

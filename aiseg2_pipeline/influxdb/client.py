@@ -1,7 +1,7 @@
 """Acknowledged writes to InfluxDB 2, and the queries of `doctor`.
 
 One call is one request: it returns when the server has acknowledged the points, and raises otherwise. Retries, splitting
-and recording what was sent belong in `delivery`; the points' format in `line_protocol`. No message, log line or repr
+and acknowledgements belong in `delivery`; the points' format in `line_protocol`. No message, log line or repr
 contains the token.
 """
 

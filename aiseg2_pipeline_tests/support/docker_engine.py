@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own, with an image under each name that docker-compose.yml asks for.
+"""A Docker engine of the tests' own, with an image under each name of docker-compose.yml.
 
 No image is pulled. Debian's debootstrap makes the base; ours is built on it by the project's Dockerfile, with its `FROM`
 lines replaced. `images/` has the stand-ins for InfluxDB (the server that .ci/install-servers built) and PostgreSQL

@@ -85,7 +85,7 @@ def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[
 def _take(
     context: AssetExecutionContext, device: Aiseg2Device, store: ClimateStore, clock: Callable[[], datetime]
 ) -> None:
-    """Read the sensors, store the values, and log what is missing."""
+    """Read the sensors, store the values, and log the missing ones."""
     sensors = Sensors(device.settings.device_state_dir, device.settings.device_url)
     # Several runs of the schedule may have waited in the queue.
     if _SCHEDULED_TAG in context.run.tags and not sensors.due(clock()):

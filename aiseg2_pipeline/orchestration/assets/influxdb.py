@@ -167,7 +167,7 @@ def _fail(
     error: InfluxError,
     deadline: float | None,
 ) -> NoReturn:
-    """Materialize what was written before the error, and raise RetryRequested or Failure."""
+    """Materialize the partitions written before the error, and raise RetryRequested or Failure."""
     # If the store fails as well, the next run reports that; this one reports InfluxDB's error.
     with contextlib.suppress(StoreError), rows.open(store) as opened:
         _materialize(context, rows, _settled_keys(rows, opened, destination, error.delivery))
@@ -178,7 +178,7 @@ def _fail(
 def _note_incident(
     store: ReadingsStore, delivery: Delivery | None, error: InfluxError | None, now: datetime
 ) -> None:
-    """Store that InfluxDB has trouble now, and clear what was stored if it took points before."""
+    """Store or clear the incident of InfluxDB: points that it accepted before an error end the earlier one."""
     folder = store.settings.data_dir
     if delivery and delivery.points:
         incidents.clear(folder, incidents.INFLUXDB)

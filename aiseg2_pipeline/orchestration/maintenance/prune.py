@@ -102,7 +102,7 @@ def prune_job(keep_runs_days: int, clock: Callable[[], datetime]) -> JobDefiniti
 def prune(
     instance: DagsterInstance, now: datetime, keep_runs_days: int, pace: Pace, info: Callable[[str], None]
 ) -> Pruned:
-    """Delete what is too old at `now`, until the pace's end; `info` gets the progress."""
+    """Delete old runs, evaluations and files until the pace's end; `info` gets the progress."""
     pruned = Pruned()
     _delete_runs(instance, now, keep_runs_days, pruned, pace, info)
     pruned.evaluations = _until_over(pace, drop_evaluations(instance, now - EVALUATIONS_KEPT))
