@@ -70,7 +70,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
         schedules=[
             every_minute(minute),
             *background_schedules(energy, fill, first),
-            climate_schedule(climate, sensors),
+            climate_schedule(climate, sensors, first),
             *history_schedules(close, prune),
             report_schedule(report, first),
         ],
