@@ -409,16 +409,11 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "no_reading",
         "login hours",
     ),
-    "influxdb for less than an hour": ({"influxdb": trouble(Misconfigured("x"), 59 * MINUTE)}, "", "influxdb"),
-    "influxdb for an hour": ({"influxdb": trouble(Misconfigured("x"), HOUR)}, "influxdb", ""),
     "an hour in which the sensor did not run": (
         {"influxdb": trouble(Misconfigured("x"), DAY), "watching_since": NOW - MINUTE},
         "",
         "influxdb",
     ),
-    "little room": ({"free_bytes": 999_999_999}, "disk", ""),
-    "neither little nor enough": ({"free_bytes": 1_100_000_000}, "", "disk"),
-    "hours given up": ({"given_up": [NOW - 2 * DAY], "complete": False}, "hours", ""),
     "hours that may still be filled": ({"complete": False}, "", "hours"),
     "hours that were not checked": ({"complete": None, "given_up": None}, "", "hours"),
 }
