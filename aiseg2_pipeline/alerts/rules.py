@@ -47,8 +47,8 @@ class Facts:
     """The pipeline's state at `now`.
 
     `watching_since` is the start of the current watch; `device` and `influxdb` are their incidents; `store_error` is the
-    error of a store that cannot be opened. `given_up` are the hours that stay incomplete, and `complete` says that no hour
-    is incomplete (None if that was not checked). `free_bytes` is the free space on the disk of `folder`, None if unknown.
+    error of a store that cannot be opened. `hours` are the recent hours, None if they were not read. `free_bytes` is the free
+    space on the disk of `folder`, None if unknown.
     `damaged` are the damaged stores that are kept.
     """
 
@@ -60,8 +60,7 @@ class Facts:
     store_error: str | None
     free_bytes: int | None
     folder: str
-    given_up: Sequence[datetime] | None = None
-    complete: bool | None = None
+    hours: Sequence[Hour] | None = None
     damaged: Sequence[DamagedFile] = ()
 
 
@@ -184,11 +183,13 @@ def _damage(facts: Facts) -> Verdicts:
 
 
 def _hours(facts: Facts) -> Verdicts:
-    if facts.complete:
-        return {Condition.HOURS: None}
-    if not facts.given_up:
+    if facts.hours is None:
         return {}
-    newest_first = sorted(facts.given_up, reverse=True)
+    if not any(hour.missing for hour in facts.hours):
+        return {Condition.HOURS: None}
+    newest_first = sorted(given_up(facts.hours, facts.now), reverse=True)
+    if not newest_first:
+        return {}
     named = "、".join(f"{_at(hour)}" for hour in newest_first[:NAMED_HOURS])
     more = " など" if len(newest_first) > NAMED_HOURS else ""
     body = (

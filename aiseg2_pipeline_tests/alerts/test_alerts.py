@@ -218,9 +218,7 @@ def test_an_influxdb_removed_from_the_settings_is_not_reported_as_working_again(
 ) -> None:
     watch, without = Watch(settings | TO_INFLUXDB, phone.address), Watch(settings, phone.address)
     watch.fail(Misconfigured("away"), NOW, incidents.INFLUXDB)
-    for n in range(0, 64, 4):
-        watch.read(NOW + n * MINUTE)
-        watch.look(NOW + n * MINUTE)
+    watch.live(NOW, 64, 4)
     without.cursor = watch.cursor
     without.look_for(2, NOW + 64 * MINUTE)
     # One that is configured later begins anew.
@@ -235,25 +233,20 @@ def test_hours_that_stay_incomplete_are_reported_once_in_the_morning(watch: Watc
     lost = {midnight - 2 * DAY + n * MINUTE for n in range(90)}
     watch.read(*(time for time in every if time not in lost))
 
-    def live(start: datetime, minutes: int) -> None:
-        for n in range(minutes):
-            watch.read(start + n * MINUTE)
-            watch.look(start + n * MINUTE)
-
-    live(midnight, 5)
+    watch.live(midnight, 5)
     assert phone.got == []
     nine = midnight + 9 * HOUR
     watch.read(*(midnight + n * MINUTE for n in range(9 * 60)))
-    live(nine, 5)
+    watch.live(nine, 5)
     watch.restart()
-    live(nine + 5 * MINUTE, 3)
+    watch.live(nine + 5 * MINUTE, 3)
     assert phone.titles == ["記録に抜けがある時間帯が 2 あります"]
     assert "7月12日 01:00、7月12日 00:00" in phone.got[0][1]
     watch.read(*(nine + n * MINUTE for n in range(24 * 60)))
-    live(nine + DAY, 3)
+    watch.live(nine + DAY, 3)
     assert len(phone.got) == 1
     watch.read(*lost, *(nine + n * MINUTE for n in range(48 * 60)))
-    live(nine + 2 * DAY, 3)
+    watch.live(nine + 2 * DAY, 3)
     assert phone.titles[1:] == [COMPLETE_AGAIN]
 
 
@@ -414,8 +407,8 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
         "",
         "influxdb",
     ),
-    "hours that may still be filled": ({"complete": False}, "", "hours"),
-    "hours that were not checked": ({"complete": None, "given_up": None}, "", "hours"),
+    "hours that may still be filled": ({"hours": [Hour(NOW - 2 * HOUR, 0, 0, 0, 60)]}, "", "hours"),
+    "hours that were not checked": ({"hours": None}, "", "hours"),
 }
 
 

@@ -14,7 +14,7 @@ from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationConte
 from pydantic import BaseModel, ValidationError
 
 from aiseg2_pipeline.alerts import send
-from aiseg2_pipeline.alerts.rules import Condition, Due, Facts, Verdicts, due, given_up, judge
+from aiseg2_pipeline.alerts.rules import Condition, Due, Facts, Verdicts, due, judge
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line, log_warning
 from aiseg2_pipeline.orchestration.checks import recent_hours
@@ -133,8 +133,7 @@ def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool)
         store_error=store_error,
         free_bytes=free_bytes,
         folder=str(folder),
-        given_up=None if hours is None else given_up(hours, now),
-        complete=None if hours is None else not any(hour.missing for hour in hours),
+        hours=hours,
         damaged=damaged,
     )
 
