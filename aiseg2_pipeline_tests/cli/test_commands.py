@@ -21,7 +21,6 @@ from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.readings import KEY, Row, frame
 from aiseg2_pipeline.influxdb.delivery import deliver, delivery_lock
 from aiseg2_pipeline.influxdb.line_protocol import lines
-from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.device import (
     FLOW,
@@ -127,14 +126,6 @@ def test_read_keeps_only_the_clients_state_and_uses_it(folder: Path) -> None:
     assert kept
     assert all(path.parent == folder / "data" / "device" for path in kept)
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
-
-
-def test_read_of_the_demo_uses_the_demos_folder(folder: Path) -> None:
-    with running() as device:
-        port = device.address.split(":")[1]
-        rows = json.loads(succeed({"AISEG2_SIMULATOR_PORT": port}, "read", "--format", "json"))
-    assert {row["kind"] for row in rows} == {"total", "generation", "usage"}
-    assert [path.name for path in (folder / "data").iterdir()] == ["demo"]
 
 
 def test_read_prints_the_totals_when_the_circuits_cannot_be_read() -> None:
