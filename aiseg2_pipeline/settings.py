@@ -265,7 +265,7 @@ class Settings(BaseModel):
 
     @property
     def device_verify(self) -> bool | str:
-        """How the device's certificate is verified: with a CA file, True, or False."""
+        """The verification of the device's certificate: a CA file, True, or False."""
         return _verify(self.aiseg2_tls_verify, self.aiseg2_ca_file)
 
     @property

@@ -52,7 +52,7 @@ PRUNE_S = 1800.0
 
 @dataclass
 class Pruned:
-    """How much was deleted; `kept` are old runs with a last materialization, `left` those for the next run."""
+    """The numbers of deleted rows and files; `kept` are old runs with a last materialization, `left` those for the next run."""
 
     runs: int = 0
     kept: int = 0
