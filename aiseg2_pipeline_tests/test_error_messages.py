@@ -29,10 +29,17 @@ NO_ERRORS_IN = {
 # A check's description is an error message; every other description is not.
 CHECK_RESULTS = ("AssetCheckResult", "_result")
 SQL_FLUX_OR_SHELL = re.compile(
-    r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN|from\(bucket|until \[|trap )|.* (CROSS JOIN|WHERE) "
+    r"\s*(SELECT|FROM|AND|INSERT|UPDATE|DELETE|CREATE|ALTER|DROP|PRAGMA|BEGIN|from\(bucket|until \[|trap )|.* (CROSS JOIN|WHERE) "
 )
 # Here only what is raised counts.
-MADE_OF_TEXTS = ("simulator.", "report.picture", "cli.output", "orchestration.jobs", "orchestration.schedules")
+MADE_OF_TEXTS = (
+    "simulator.",
+    "store.queries",
+    "report.picture",
+    "cli.output",
+    "orchestration.jobs",
+    "orchestration.schedules",
+)
 # Their texts are parts of a line that ends elsewhere.
 PARTS = ("cli.doctor", "settings", "simulator.server")
 MOST_SENTENCES = {"alerts.rules": 4}

@@ -1,16 +1,16 @@
 """The store at a year's size, against the same rows in one ordinary table with an index on their time.
 
-Both are filled day by day with 45 series a minute, in SQLite with the same settings, and are in the page cache when they
-are read. A minute is appended as a run does it: open, write, on disk, close.
+Both are filled day by day with 45 series, in SQLite with the same settings, and are in the page cache when they are read.
+A minute is appended as a run does it: open, write, on disk, close.
 
-    python -m benchmarks.store [--days 365]
+    python -m benchmarks.store [--days 365] [--per-minute 1]
 """
 
 import argparse
 import resource
 import sqlite3
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,22 +21,22 @@ import pandas as pd
 
 from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES
 from aiseg2_pipeline.store import Destination, Store
-from aiseg2_pipeline.store.outbox import ROW
+from aiseg2_pipeline.store.queries import Queries
 from benchmarks.home import SERIES, readings
 from benchmarks.side import markdown, median_s, say
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
+DAY, HOUR, MINUTE = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
 # As far as `record_complete` looks back every minute.
 RECENT_D = 35
-# Two hours, because what an hour has brought is put in its place once an hour.
+# Two hours, so that what is done once an hour is in the mean.
 MINUTES = 120
 REPEATS = 7
 CIRCUIT = str(SERIES["name"].iloc[-1])
 INFLUX = Destination("influx", "home", "power")
 BLOCK = 512
-
-Append = Callable[[Path, pd.DataFrame], object]
+ROW = [("series_id", "i8"), ("time", "i8"), ("value", "f8"), ("interval_s", "i4")]
+MB = 1e6
 
 
 class OneTable:
@@ -58,13 +58,19 @@ class OneTable:
         """Close the file."""
         self._connection.close()
 
-    def append(self, table: pd.DataFrame) -> None:
+    def upsert(self, table: pd.DataFrame) -> None:
         """Insert the rows of a readings frame, which begins with the first series and has all of them."""
         series_ids = np.tile(np.arange(len(SERIES)), len(table) // len(SERIES))
         times = table["time"].astype("int64") // 10**9
         rows = zip(series_ids.tolist(), times.tolist(), table["value"], table["interval_s"], strict=True)
         with self._connection:
             self._connection.executemany("INSERT INTO readings VALUES (?, ?, ?, ?)", rows)
+
+    def delete(self, start: datetime, end: datetime) -> None:
+        """Delete the rows of a range."""
+        with self._connection:
+            span = start.timestamp(), end.timestamp() - 1
+            self._connection.execute("DELETE FROM readings WHERE time BETWEEN ? AND ?", span)
 
     def read(self, start: datetime, end: datetime, names: Sequence[str] | None = None) -> pd.DataFrame:
         """Return the readings frame of a range, of all series or of those of these names."""
@@ -80,53 +86,43 @@ class OneTable:
         return columns[COLUMNS].astype(DTYPES)
 
 
-def append_ours(path: Path, table: pd.DataFrame) -> None:
-    """Add rows to our store."""
-    with Store.open(path) as store:
-        store.upsert(table)
+Side = Store | OneTable
+Open = Callable[[Path], Side]
 
 
-def append_theirs(path: Path, table: pd.DataFrame) -> None:
-    """Add rows to the one table."""
-    with closing(OneTable(path)) as one:
-        one.append(table)
+def appended(opened: Open, path: Path, tables: list[pd.DataFrame]) -> tuple[float, float]:
+    """Return the median seconds of appending a table, and the mean bytes that went to the disk for each."""
+
+    def append() -> None:
+        with closing(opened(path)) as side:
+            side.upsert(tables.pop(0))
+
+    before, count = resource.getrusage(resource.RUSAGE_SELF).ru_oublock, len(tables)
+    seconds = median_s(append, count)
+    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_oublock - before) * BLOCK / count
 
 
-def acknowledge_all(path: Path) -> None:
-    """Note that InfluxDB has everything, as it is in use; by SQL, because sending a year is no part of this."""
-    with Store.open(path) as store:
-        hour = store.hours_with_rows(START, START + DAY)[:1]
-        store.acknowledge(INFLUX, store.pending_rows(INFLUX, hour, 1), 1)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT OR REPLACE INTO acknowledged SELECT 1, hour, max_version FROM hours")
+def minutes(start: datetime, per_minute: int) -> Iterator[pd.DataFrame]:
+    """Yield the tables that a run stores, a minute each."""
+    for n in range(MINUTES):
+        times = [start + n * MINUTE + k * MINUTE / per_minute for k in range(per_minute)]
+        yield pd.concat([readings(time, 1) for time in times], ignore_index=True)
 
 
-def asked_every_minute(path: Path, end: datetime) -> dict[str, float]:
-    """Return the seconds of what a minute's run asks of the store besides, by name."""
-    acknowledge_all(path)
-    with Store.open(path) as store:
-        store.upsert(readings(end, 1))
-        work: dict[str, Callable[[], object]] = {
-            "the hours that InfluxDB is owed": partial(store.pending_hours, INFLUX),
-            "the rows of them": partial(store.pending_rows, INFLUX, [end], 5000),
-            f"the minutes covered in {RECENT_D} days": partial(store.coverage, end - RECENT_D * DAY, end),
-        }
-        return {name: median_s(query, REPEATS) for name, query in work.items()}
+def filled_again(side: Side, end: datetime) -> float:
+    """Remove 30 days, and return the seconds of storing them again as a fill does, day by day."""
+    days = [end - n * DAY for n in range(30, 0, -1)]
+    tables = [readings(day).assign(interval_s=np.int32(3600)) for day in days]
+    side.delete(days[0], end)
+    return median_s(lambda: side.upsert(tables.pop(0)), len(tables)) * len(days)
 
 
-def appended(append: Append, path: Path, start: datetime) -> tuple[float, float]:
-    """Return the median seconds of appending a minute, and the mean bytes that went to the disk for it."""
-    minutes = [readings(start + timedelta(minutes=n), 1) for n in range(MINUTES)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_oublock
-    seconds = median_s(lambda: append(path, minutes.pop(0)), MINUTES)
-    return seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_oublock - before) * BLOCK / MINUTES
-
-
-def against(ours: Path, theirs: Path, end: datetime) -> list[Sequence[str]]:
+def against(ours: Path, theirs: Path, end: datetime, per_minute: int) -> list[Sequence[str]]:
     """Return the rows of the table of both sides."""
     rows = []
-    our_s, our_bytes = appended(append_ours, ours, end + DAY)
-    their_s, their_bytes = appended(append_theirs, theirs, end + DAY)
+    rows.append(_row("the file", ours.stat().st_size / MB, theirs.stat().st_size / MB, "MB"))
+    our_s, our_bytes = appended(Store.open, ours, list(minutes(end + DAY, per_minute)))
+    their_s, their_bytes = appended(OneTable, theirs, list(minutes(end + DAY, per_minute)))
     rows.append(_row("append a minute", our_s * 1e3, their_s * 1e3, "ms"))
     rows.append(_row("… written to the disk for it", our_bytes / 1e3, their_bytes / 1e3, "kB"))
     middle = START + (end - START) // DAY // 2 * DAY
@@ -137,12 +133,36 @@ def against(ours: Path, theirs: Path, end: datetime) -> list[Sequence[str]]:
             ("read the last 30 days of one series", max(START, end - 30 * DAY), [CIRCUIT]),
         ):
             stop = start + DAY if start == middle else end
-            our_read = partial(store.read, start, stop, names=names)
-            their_read = partial(one.read, start, stop, names)
+            our_read, their_read = (
+                partial(store.read, start, stop, names=names),
+                partial(one.read, start, stop, names),
+            )
             pd.testing.assert_frame_equal(our_read(), their_read())
             rows.append(_row(words, median_s(our_read, REPEATS) * 1e3, median_s(their_read, REPEATS) * 1e3, "ms"))
-    rows.append(_row("the file", ours.stat().st_size / 1e6, theirs.stat().st_size / 1e6, "MB"))
+        rows.append(_row("fill 30 days again", filled_again(store, end), filled_again(one, end), "s"))
     return rows
+
+
+def of_ours(path: Path, end: datetime) -> list[Sequence[str]]:
+    """Return the rows of the table of what only the store has to do."""
+    with Store.open(path) as store:
+        work: dict[str, Callable[[], object]] = {
+            "the hours pending, all of them": partial(store.pending_hours, INFLUX),
+            "the rows of one": partial(store.pending_rows, INFLUX, [end - HOUR], 100_000),
+            f"coverage of {RECENT_D} days": partial(store.coverage, end - RECENT_D * DAY, end),
+            "coverage of all days": partial(store.coverage, START, end),
+        }
+        seconds = {name: median_s(query, REPEATS) for name, query in work.items()}
+    span = int(START.timestamp()), int(end.timestamp())
+    with Queries(path) as queries:
+        work = {
+            "one series by hour": partial(queries.by_hour, "usage", *span, CIRCUIT),
+            "one series by day": partial(queries.by_day, "usage", *span, CIRCUIT),
+            "all circuits by day": partial(queries.by_day, "usage", *span),
+            "coverage by day": partial(queries.coverage_by_day, *span),
+        }
+        seconds |= {name: median_s(query, REPEATS) for name, query in work.items()}
+    return [(name, f"{time * 1e3:.1f} ms") for name, time in seconds.items()]
 
 
 def _row(words: str, ours: float, theirs: float, unit: str) -> Sequence[str]:
@@ -153,27 +173,24 @@ def main() -> None:
     """Fill both and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=365)
-    days = parser.parse_args().days
+    parser.add_argument("--per-minute", type=int, default=1, help="readings a minute of the appended minutes")
+    arguments = parser.parse_args()
+    days = arguments.days
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = Path(folder) / "ours.sqlite", Path(folder) / "theirs.sqlite"
-        early: dict[str, float] = {}
         with Store.open(ours) as store, closing(OneTable(theirs)) as one:
             for n in range(days):
                 if n % RECENT_D == 0:
                     say(f"{n} of {days} days are stored.")
-                if n == RECENT_D:
-                    early = asked_every_minute(ours, START + n * DAY)
                 table = readings(START + n * DAY)
                 store.upsert(table)
-                one.append(table)
+                one.upsert(table)
         end = START + days * DAY
-        rows = against(ours, theirs, end)
-        late = asked_every_minute(ours, end)
-    head = (f"{days} days of {len(SERIES)} series", "the store", "one table", "ratio")
-    print(markdown(head, rows))
-    print()
-    head = ("asked every minute", f"at {days} days", f"at {min(days, RECENT_D)} days", "ratio")
-    print(markdown(head, (_row(name, late[name] * 1e3, early.get(name, late[name]) * 1e3, "ms") for name in late)))
+        rows = against(ours, theirs, end, arguments.per_minute)
+        print(markdown((f"{days} days of {len(SERIES)} series", "the store", "one table", "ratio"), rows))
+        print()
+        print(markdown((f"asked of {days} days", "the store"), of_ours(ours, end)))
+        print(f"\nMemory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB at most.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.settings import InfluxSettings, Settings
-from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Outbox, Store
 
 
 def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live") -> Aiseg2Client:
@@ -28,7 +28,7 @@ def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live
     )
 
 
-def store_files(settings: Settings) -> list[tuple[type[Store], Path]]:
+def store_files(settings: Settings) -> list[tuple[type[Outbox], Path]]:
     """Return the class and the file of each store: readings, energy, climate."""
     return [
         (Store, settings.store_path),
@@ -38,7 +38,7 @@ def store_files(settings: Settings) -> list[tuple[type[Store], Path]]:
 
 
 @contextmanager
-def stores(settings: Settings) -> Iterator[list[Store]]:
+def stores(settings: Settings) -> Iterator[list[Outbox]]:
     """Yield the open stores: readings, energy, climate."""
     with ExitStack() as stack:
         yield [stack.enter_context(kind.open(path)) for kind, path in store_files(settings)]

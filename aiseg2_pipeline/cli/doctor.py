@@ -24,7 +24,7 @@ from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Tags, Una
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
-from aiseg2_pipeline.store import Destination, Store
+from aiseg2_pipeline.store import Destination, Outbox, Store
 from aiseg2_pipeline.store.damage import damaged_files
 from aiseg2_pipeline.store.database import StoreError
 
@@ -159,7 +159,7 @@ def _store(settings: Settings) -> Iterator[Line]:
     for kind, path in connect.store_files(settings):
         try:
             with kind.open(path) as store:
-                store.look_over()
+                store.check_integrity()
         except StoreError as error:
             yield FAILED, "store", str(error)
         for damaged in damaged_files(path):
@@ -192,8 +192,8 @@ def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[L
         yield OK, "InfluxDB", f"answers at {influx.url}"
         yield OK, "token and bucket", f"may write to {influx.bucket}"
         try:
-            with connect.stores(settings) as stores:
-                yield from _bucket(writer, stores[0], influx, clock(), taken)
+            with connect.stores(settings) as stores, Store.open(settings.store_path) as readings:
+                yield from _bucket(writer, readings, influx, clock(), taken)
                 yield from _outbox(stores, connect.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
@@ -321,7 +321,7 @@ def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:
             yield FAILED, subject, finding
 
 
-def _outbox(stores: Sequence[Store], destination: Destination) -> Iterator[Line]:
+def _outbox(stores: Sequence[Outbox], destination: Destination) -> Iterator[Line]:
     pending = sum(store.pending_count(destination) for store in stores)
     yield OK, "pending", f"{pending} hours have rows that InfluxDB has not acknowledged yet"
     refused = pd.concat([store.set_aside_rows(destination) for store in stores])

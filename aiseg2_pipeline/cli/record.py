@@ -93,7 +93,7 @@ def resend(first: Span | None, last: Span | None) -> None:
 @click.option("--refill", is_flag=True, help="Fill the removed minutes from the energy that the AiSEG2 has kept.")
 @click.option("--yes", is_flag=True, help="Remove the rows; without it, only their number is printed.")
 def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
-    """Remove wrong readings from the store and from InfluxDB; --refill fills their minutes again."""
+    """Remove wrong readings from the store and from InfluxDB. Their minutes stay empty; --refill or `fill` fills them."""
     check_order(first, last)
     with settings_or_exit() as settings:
         from aiseg2_pipeline.store import Store
@@ -106,6 +106,8 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
                 click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
                 return
             rows = _remove(store, influx, first.start, last.end)
+            if refill:
+                store.allow_fill(first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
         if refill:
             _fill(settings, *_past(settings, first, last), dry_run=False)
@@ -119,13 +121,13 @@ def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end:
     from aiseg2_pipeline.influxdb.delivery import delivery_lock
 
     if influx is None:
-        return store.delete(start, end)
+        return store.remove(start, end, utc_now())
     try:
         # A delivery that has already read the rows would write them after their removal.
         with delivery_lock(store, connect.destination(influx), REMOVE_WAITS_S), connect.writer(influx) as writer:
             # InfluxDB first: if that fails, the store still has the rows, and the command can be repeated.
             writer.delete(start, end)
-            return store.delete(start, end)
+            return store.remove(start, end, utc_now())
     except Timeout:
         raise click.ClickException(
             f"A run is writing to the bucket {influx.bucket}, so nothing was removed: wait until it has ended, then run the command again."
@@ -205,6 +207,8 @@ def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, 
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(settings.store_path))
         energy = stack.enter_context(EnergyStore.open(settings.energy_path))
+        if not dry_run:
+            store.allow_fill(start, end)
         found = find_gaps(store, energy, start, end, now)
         if dry_run:
             output.gaps_table(found)

@@ -10,9 +10,6 @@ It has the columns of the readings frame and the key (`time`, `kind`, `name`). N
 | `daily_total` | as InfluxDB's `detail-section` | `kWh`, `L`, `㎥` | 86400 | a day as the device shows it |
 | `circuit_daily_total` | the circuit's id | `kWh` | 86400 | a circuit's day |
 | `daily_cost` | one of `SERIES`, or `usage/` and the circuit's id | `yen` | 86400 | a day's cost |
-| `no_data` | `totals` or `circuits` | | 86400 | when (unix s) the device last reported no data for that hour |
-| `no_data` | `circuits/` and the circuit's id | | 86400 | when (unix s) that circuit's page of the day last failed; 0: resolved |
-| `no_data` | `card` | | 86400 | when (unix s) a card that was there before could not be read for that ended day; 0: resolved |
 
 `time` is the start of the interval. Circuits are identified by id, because names change; the store keeps the names by time.
 """
@@ -39,14 +36,8 @@ SERIES = (
 )
 USAGE = "usage"
 HALF = "/half"
-DAILY_TOTAL, CIRCUIT_DAILY_TOTAL, DAILY_COST, NO_DATA = (
-    "daily_total",
-    "circuit_daily_total",
-    "daily_cost",
-    "no_data",
-)
+DAILY_TOTAL, CIRCUIT_DAILY_TOTAL, DAILY_COST = "daily_total", "circuit_daily_total", "daily_cost"
 COST_OF_CIRCUIT = "usage/"
-FAILED_CIRCUIT = "circuits/"
 HOURLY_KINDS = (*SERIES, USAGE)
 HALF_HOUR_S, HOUR_S, DAY_S = 1800, 3600, 86_400
 ENERGY = Shape(
@@ -57,7 +48,6 @@ ENERGY = Shape(
         DAILY_TOTAL,
         CIRCUIT_DAILY_TOTAL,
         DAILY_COST,
-        NO_DATA,
     ),
     (HALF_HOUR_S, HOUR_S, DAY_S),
 )
@@ -71,8 +61,3 @@ def frame(rows: Iterable[Row]) -> pd.DataFrame:
 def interval(time: datetime, kind: str, name: str, wh: float, interval_s: int) -> Row:
     """Return the row of a total's (`name` is the kind) or circuit's energy over an hour or a half hour."""
     return Row(time, kind + (HALF if interval_s == HALF_HOUR_S else ""), name, wh, "Wh", interval_s)
-
-
-def circuit_note(day_start: datetime, circuit_id: str, failed_at: float) -> Row:
-    """Return the row that notes when (unix s) a circuit's page of a day failed; 0 once that is resolved."""
-    return Row(day_start, NO_DATA, FAILED_CIRCUIT + circuit_id, failed_at, "", DAY_S)

@@ -134,7 +134,8 @@ def _filled(store: Store, homes: Homes, hour: datetime, energy: pd.DataFrame) ->
     """Yield the rows of the hour's minutes without a live reading, a frame for each set of circuits in force."""
     known = store.minutes(hour, hour + HOUR)
     every = {hour + timedelta(minutes=n) for n in range(MINUTES_AN_HOUR)}
-    to_fill = sorted(minute for minute in every if known.get(minute) != 0)
+    removed = store.removed_minutes(hour, hour + HOUR)
+    to_fill = sorted(minute for minute in every - removed if known.get(minute) != 0)
     # A circuit may be renamed within the hour: each minute gets the names of its time.
     for _, minutes in groupby(to_fill, key=store.circuits_at):
         of_names = list(minutes)

@@ -3,6 +3,7 @@
 Filling them belongs in `fill`, computing a filled minute in `estimate`.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -10,14 +11,14 @@ from itertools import groupby
 
 import pandas as pd
 
-from aiseg2_pipeline.frames.energy import HOUR_S, NO_DATA, USAGE
+from aiseg2_pipeline.frames.energy import HOUR_S, USAGE
 from aiseg2_pipeline.frames.readings import TOTAL_GENERATION
 from aiseg2_pipeline.gaps import retries
 from aiseg2_pipeline.gaps.estimate import Home, known_minutes
-from aiseg2_pipeline.ingest.energy import CARD, CIRCUITS, TOTALS, asked_lately
+from aiseg2_pipeline.ingest.energy import CARD, CIRCUITS, TOTALS, tried_lately
 from aiseg2_pipeline.ingest.energy_rows import settled as interval_settled
 from aiseg2_pipeline.ingest.sd_card import ASK_AGAIN
-from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start
+from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start, hour_of
 from aiseg2_pipeline.store import EnergyStore, Store
 
 MINUTES_AN_HOUR = 60
@@ -27,7 +28,10 @@ REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
 
 @dataclass(frozen=True)
 class Hour:
-    """The number of an hour's minutes (UTC start) that are live, filled, filled with an hour's mean, and missing."""
+    """The number of an hour's minutes (UTC start) that are live, filled, filled with an hour's mean, and missing.
+
+    Minutes that a person removed are not missing.
+    """
 
     start: datetime
     live: int
@@ -40,10 +44,11 @@ def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -
     """Return the state of every hour that overlaps [start, end) and has settled."""
     hour = start.replace(minute=0, second=0, microsecond=0)
     coverage = store.coverage(hour, end + HOUR)
+    removed = Counter(hour_of(minute) for minute in store.removed_minutes(hour, end + HOUR))
     hours = []
     while hour < end and settled(hour, now):
         live, filled, by_hour = coverage.get(hour, (0, 0, 0))
-        hours.append(Hour(hour, live, filled, by_hour, MINUTES_AN_HOUR - live - filled))
+        hours.append(Hour(hour, live, filled, by_hour, MINUTES_AN_HOUR - live - filled - removed[hour]))
         hour += HOUR
     return hours
 
@@ -78,7 +83,8 @@ def _with_missing(store: Store, energy: EnergyStore, hours: Sequence[Hour], now:
     homes = Homes(store)
     by_hour = table.groupby(table["time"].dt.floor("h"))
     with_energy = _known(table, "consumption")
-    without_energy = asked_lately(table, TOTALS, now)
+    attempts = energy.attempts(missing[0].start, missing[-1].start + HOUR)
+    without_energy = tried_lately(attempts, TOTALS, now)
     return [
         hour
         for hour in missing
@@ -95,13 +101,12 @@ def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[dat
 
     It was never requested, or unsuccessfully more than a day ago. Otherwise a day would keep totals that predate its end.
     """
-    table = energy.read(day_start(day_of(start)), now)
-    done = _known(table, "consumption") | asked_lately(table, TOTALS, now)
-    notes = table[(table["kind"] == NO_DATA) & (table["name"] == CARD) & (table["value"] > 0)]
-    without_card = notes.loc[notes["value"] <= (now - ASK_AGAIN).timestamp(), "time"]
-    late = {day_of(time.to_pydatetime()) for time in without_card}
+    first = day_start(day_of(start))
+    attempts = energy.attempts(first, now)
+    done = _known(energy.read(first, now), "consumption") | tried_lately(attempts, TOTALS, now)
+    late = {day_of(time) for time, what, at in attempts if what == CARD and at <= now - ASK_AGAIN}
     days = []
-    begins = day_start(day_of(start))
+    begins = first
     while settled(begins + DAY - HOUR, now):
         day = day_of(begins)
         _, due = retries.of_day(energy, day, now)
@@ -152,10 +157,11 @@ def _covers_missing(store: Store, homes: "Homes", hour: datetime, energy: pd.Dat
 
 def must_request(energy: EnergyStore, day: date, missing: Sequence[Hour], now: datetime) -> bool:
     """Return whether an hour's totals or circuits are unknown, and the device has not reported lately that it has none."""
-    table = energy.read(day_start(day), day_start(day) + DAY)
+    span = day_start(day), day_start(day) + DAY
+    table, attempts = energy.read(*span), energy.attempts(*span)
     done = (
-        _known(table, kind) | asked_lately(table, note, now)
-        for kind, note in (("consumption", TOTALS), (USAGE, CIRCUITS))
+        _known(table, kind) | tried_lately(attempts, what, now)
+        for kind, what in (("consumption", TOTALS), (USAGE, CIRCUITS))
     )
     return any(hour.start not in hours for hours in done for hour in missing)
 

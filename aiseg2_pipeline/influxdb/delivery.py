@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from aiseg2_pipeline.influxdb.client import BeyondRetention, InfluxError, InfluxWriter, Rejected, TooLarge
 from aiseg2_pipeline.influxdb.line_protocol import lines as power_lines
-from aiseg2_pipeline.store import Destination, PendingBatch, Store
+from aiseg2_pipeline.store import Destination, Outbox, PendingBatch
 
 MAX_SPLIT_REQUESTS = 200
 # No request starts with less time left: its timeout would not mean that the server is down.
@@ -46,7 +46,7 @@ class Delivery:
 
 
 def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
-    store: Store,
+    store: Outbox,
     writer: InfluxWriter,
     destination: Destination,
     *,
@@ -94,7 +94,7 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     return run.delivery(stopped)
 
 
-def delivery_lock(store: Store, destination: Destination, patience_s: float) -> FileLock:
+def delivery_lock(store: Outbox, destination: Destination, patience_s: float) -> FileLock:
     """Return the lock that excludes all deliveries to a destination; entering it may raise filelock.Timeout.
 
     `patience_s` of -1 waits without end.
@@ -111,7 +111,7 @@ class _StoppedError(Exception):
 class _Run:
     """One delivery: its limits and its progress."""
 
-    store: Store
+    store: Outbox
     writer: InfluxWriter
     destination: Destination
     now: datetime

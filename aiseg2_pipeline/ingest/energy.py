@@ -1,11 +1,11 @@
 """Reads the device's energy of a day into the energy store: from the SD card if there is one, else from the graph pages.
 
-An hour without energy on the device is stored as a note, so that it is requested again only after a day. When to request
+What the device did not have is stored as an attempt, so that it is requested again only after a day. When to request
 a day belongs in `gaps` and the assets, the rows of a day in `energy_rows`, fetching the card in `sd_card`.
 """
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -20,14 +20,15 @@ from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, known_hours, no_
 from aiseg2_pipeline.aiseg2.models import Circuit, DayGraph
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.frames import energy
-from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_TOTAL, DAY_S, HOUR_S, NO_DATA, USAGE
+from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_TOTAL, DAY_S, HOUR_S, USAGE
 from aiseg2_pipeline.frames.readings import Row
 from aiseg2_pipeline.ingest.energy_rows import SUPPLIES, TITLES, rows_from_card, settled, totals_of_day
 from aiseg2_pipeline.ingest.sd_card import ASK_AGAIN, SdCard, has_ended
 from aiseg2_pipeline.japan_time import DAY, HOUR, day_start
-from aiseg2_pipeline.store import EnergyStore
+from aiseg2_pipeline.store import EnergyStore, FetchAttempt
 
-TOTALS, CIRCUITS, CARD = "totals", "circuits", "card"
+# What an attempt was in vain for: an hour's totals or circuits; a day's card, or a circuit (with its id).
+TOTALS, CIRCUITS, CARD, CIRCUIT = "totals", "circuits", "card", "circuits/"
 
 
 @dataclass
@@ -103,24 +104,27 @@ class History:
             if has_ended(day, self._now):
                 rows += self._totals_not_on_card(day, rows)
         result.rows = len(rows)
-        notes = [
-            *self._no_data(day, rows, circuits=circuits and only is None),
-            *self._circuit_notes(day, result.failed_circuits),
-            *(self._card_note(day) if circuits and source == "auto" else ()),
-        ]
-        # The notes first: a run that is killed in between must not leave a gap that is never requested again.
-        self._store.upsert(energy.frame(notes))
+        # The attempts first: a run that is killed in between must not leave a gap that is never requested again.
+        self._store.note_attempts(
+            [
+                *self._hours_in_vain(day, rows, circuits=circuits and only is None),
+                *self._circuits_in_vain(day, result.failed_circuits),
+            ]
+        )
+        if circuits and source == "auto":
+            self._note_card(day)
         result.changed = self._store.upsert(energy.frame(rows)).changed
         return result
 
     def give_up(self, day: date, circuit_ids: Collection[str]) -> None:
         """Note that a day and these circuits cannot be read, so that they are requested again a day later."""
-        notes = [*self._no_data(day, [], circuits=True), *self._circuit_notes(day, circuit_ids)]
-        self._store.upsert(energy.frame(notes))
+        self._store.note_attempts(
+            [*self._hours_in_vain(day, [], circuits=True), *self._circuits_in_vain(day, circuit_ids)]
+        )
 
-    def _circuit_notes(self, day: date, circuit_ids: Collection[str]) -> Iterator[Row]:
+    def _circuits_in_vain(self, day: date, circuit_ids: Collection[str]) -> Iterator[FetchAttempt]:
         for circuit_id in circuit_ids:
-            yield energy.circuit_note(day_start(day), circuit_id, self._now.timestamp())
+            yield FetchAttempt(day_start(day), CIRCUIT + circuit_id, self._now)
 
     def _from_card(self, day: date, result: DayEnergy, *, required: bool) -> list[Row] | None:
         """Return the card's rows of a day; None if it has none, or if an hour settled after the export.
@@ -243,25 +247,25 @@ class History:
                 served, unanswered = True, False
                 yield graph
 
-    def _card_note(self, day: date) -> Iterator[Row]:
-        """Yield a note for an ended day if the card was seen lately but could not be read; its value is 0 once that is settled."""
-        start = day_start(day)
+    def _note_card(self, day: date) -> None:
+        """Store whether the card was seen lately but could not be read for an ended day."""
         lacks_card = not self._card.is_current(day)
-        lacks_card = lacks_card and has_ended(day, self._now) and self._card.was_there()
-        if lacks_card or not self._store.read(start, start + HOUR, kinds=[NO_DATA], names=[CARD]).empty:
-            yield Row(start, NO_DATA, CARD, self._now.timestamp() if lacks_card else 0.0, "", DAY_S)
+        if lacks_card and has_ended(day, self._now) and self._card.was_there():
+            self._store.note_attempts([FetchAttempt(day_start(day), CARD, self._now)])
+        else:
+            self._store.forget_attempts(day_start(day), [CARD])
 
-    def _no_data(self, day: date, rows: Sequence[Row], *, circuits: bool) -> Iterator[Row]:
-        """Yield a note for each ended hour without energy on the device, so that it is not requested again for a day."""
+    def _hours_in_vain(self, day: date, rows: Sequence[Row], *, circuits: bool) -> Iterator[FetchAttempt]:
+        """Yield an attempt for each ended hour without energy on the device."""
         known = {(row.time, USAGE if row.kind == USAGE else TOTALS) for row in rows if row.interval_s == HOUR_S}
         for n in range(24):
             hour = day_start(day) + n * HOUR
             # By both clocks: an hour that has settled by one of them only was withheld, not absent.
             if settled(hour, HOUR_S, min(self._now, self._device_now)):
                 if (hour, TOTALS) not in known:
-                    yield Row(hour, NO_DATA, TOTALS, self._now.timestamp(), "", DAY_S)
+                    yield FetchAttempt(hour, TOTALS, self._now)
                 if circuits and (hour, USAGE) not in known:
-                    yield Row(hour, NO_DATA, CIRCUITS, self._now.timestamp(), "", DAY_S)
+                    yield FetchAttempt(hour, CIRCUITS, self._now)
 
 
 @dataclass(frozen=True)
@@ -295,8 +299,6 @@ def day_on_device(
         return DayTold(hours if halves.empty else halves, names, result.source or "web", tuple(result.problems))
 
 
-def asked_lately(table: pd.DataFrame, name: str, now: datetime) -> set[datetime]:
-    """Return the hours of an energy frame for which the device reported no energy within the last day."""
-    notes = table[(table["kind"] == NO_DATA) & (table["name"] == name)]
-    lately = notes[notes["value"] > (now - ASK_AGAIN).timestamp()]
-    return {time.to_pydatetime() for time in lately["time"]}
+def tried_lately(attempts: Iterable[FetchAttempt], what: str, now: datetime) -> set[datetime]:
+    """Return the hours or days for which this was requested in vain within the last day."""
+    return {attempt.time for attempt in attempts if attempt.what == what and attempt.at > now - ASK_AGAIN}

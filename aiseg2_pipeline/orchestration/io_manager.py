@@ -11,13 +11,13 @@ from dagster import InputContext, IOManager, OutputContext
 from aiseg2_pipeline.frames.readings import frame
 from aiseg2_pipeline.logs import log_warning
 from aiseg2_pipeline.orchestration.failures import failures
-from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store import Outbox
 
 
 class StoreIOManager(IOManager):
     """Store the frames of an asset in the file of a store, and load them by partition range."""
 
-    def __init__(self, kind: type[Store], path: Path) -> None:
+    def __init__(self, kind: type[Outbox], path: Path) -> None:
         """Set the class of the store and its file."""
         self._kind = kind
         self._path = path

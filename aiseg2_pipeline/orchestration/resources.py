@@ -20,7 +20,7 @@ from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.logs import log_warning
 from aiseg2_pipeline.orchestration.io_manager import StoreIOManager
 from aiseg2_pipeline.settings import InfluxSettings, Settings
-from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Outbox, Store
 
 WRITE_OUT_S = 10.0
 
@@ -72,6 +72,11 @@ class _Stores:
     def open_climate(self) -> ClimateStore:
         """Return the open store of the rooms' climate, as `open` does."""
         return ClimateStore.open(self.settings.climate_path, self._warn)
+
+    def not_upgraded(self) -> list[str]:
+        """Return the names of the files that have rows of an older version. Raise StoreError."""
+        with self.open() as readings, self.open_energy() as energy, self.open_climate() as climate:
+            return [store.path.stem for store in (readings, energy, climate) if not store.is_upgraded]
 
 
 @dataclass
@@ -137,7 +142,7 @@ def resources(settings: Settings) -> dict[str, ResourceDefinition]:
     }
 
 
-def _io_manager(kind: type[Store], path: Path, description: str) -> ResourceDefinition:
+def _io_manager(kind: type[Outbox], path: Path, description: str) -> ResourceDefinition:
     return _fixed(
         f"{kind.__name__}IOManager", lambda _: StoreIOManager(kind, path), description, IOManagerDefinition
     )

@@ -8,21 +8,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aiseg2_pipeline.store.database import StoreError
-    from aiseg2_pipeline.store.energy import ClimateStore, EnergyStore
-    from aiseg2_pipeline.store.outbox import Destination, PendingBatch
-    from aiseg2_pipeline.store.readings import Store, UpsertResult
+    from aiseg2_pipeline.store.energy import ClimateStore, EnergyStore, FetchAttempt
+    from aiseg2_pipeline.store.outbox import Destination, Outbox, PendingBatch
+    from aiseg2_pipeline.store.readings import Store
+    from aiseg2_pipeline.store.rows import UpsertResult
 
-__all__ = ["ClimateStore", "Destination", "EnergyStore", "PendingBatch", "Store", "StoreError", "UpsertResult"]
+__all__ = [
+    "ClimateStore",
+    "Destination",
+    "EnergyStore",
+    "FetchAttempt",
+    "Outbox",
+    "PendingBatch",
+    "Store",
+    "StoreError",
+    "UpsertResult",
+]
 
 # Imported on first use, so that an import of another module of this package does not import pandas.
 _MODULES = {
     "ClimateStore": "energy",
     "Destination": "outbox",
     "EnergyStore": "energy",
+    "FetchAttempt": "energy",
+    "Outbox": "outbox",
     "PendingBatch": "outbox",
     "Store": "readings",
     "StoreError": "database",
-    "UpsertResult": "readings",
+    "UpsertResult": "rows",
 }
 
 

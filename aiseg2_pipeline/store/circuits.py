@@ -4,7 +4,8 @@ from collections.abc import Collection
 from datetime import datetime
 
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.store.transactions import Execute, Transactions, repeated, unix_s
+from aiseg2_pipeline.store.hours import Execute
+from aiseg2_pipeline.store.transactions import Transactions, repeated, unix_s
 
 CIRCUITS_AT = """
 SELECT circuit_id, name FROM circuits WHERE valid_from <= :time AND (valid_to IS NULL OR valid_to > :time) ORDER BY rowid

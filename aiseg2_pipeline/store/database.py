@@ -19,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from aiseg2_pipeline.store import schema
+from aiseg2_pipeline.store import schema, upgrade
 from aiseg2_pipeline.store.damage import damaged_files, journals, new_names, point, put_aside
 
 BUSY_S = 10.0
@@ -76,10 +76,12 @@ def store_errors(path: Path) -> Iterator[None]:
 
 
 class StoreFile:
-    """A store's file, open on one connection.
+    """A store's file, open on one connection; `upgrading` while rows of an older version may be left.
 
-    `say` gets a message when the file is replaced because of damage.
+    `say` gets a message when the file is replaced because of damage, and the progress of an upgrade.
     """
+
+    upgrading: bool
 
     def __init__(self, path: Path, say: Say | None = None) -> None:
         """Open the file, and create it and its folder where they are missing; raise StoreError where it cannot be used."""
@@ -114,6 +116,18 @@ class StoreFile:
                     raise
                 raise ReplacedError(self._reopen(str(error))) from error
 
+    def move_old_rows(self, start_s: float, stop_s: float, *, summarized: bool) -> None:
+        """Upgrade the rows of these hours; raise what SQLite raises."""
+        if self.upgrading:
+            upgrade.move(
+                self.connection,
+                start_s,
+                stop_s,
+                lambda progress: self._say(f"{self.path} {progress}"),
+                summarized=summarized,
+            )
+            self.upgrading = upgrade.is_upgrading(self.connection)
+
     def _reopen(self, damage: str | None) -> str:
         """Open the present file, after replacing it if it is the damaged one; return a message about it."""
         with self._lock():
@@ -141,6 +155,7 @@ class StoreFile:
                 raise
             self._replace(str(error))
             connection = self._connect(self.path.resolve())
+        self.upgrading = upgrade.is_upgrading(connection)
         if not self._is_known(self.path):
             with contextlib.suppress(OSError):
                 self._note.touch(mode=0o600)
@@ -172,7 +187,10 @@ class StoreFile:
             if version is None:
                 schema.make_tables(connection)
             elif version < schema.VERSION:
-                schema.upgrade(connection, version)
+                upgrade.begin(connection, version, real)
+        except upgrade.NoRoomError as error:
+            connection.close()
+            raise StoreError(f"{self.path} {error}, {OTHER_FOLDER}.") from None
         except BaseException:
             connection.close()
             raise

@@ -1,4 +1,4 @@
-"""The rows of a store, and which of them are pending for a destination or set aside.
+"""Which rows of a store are pending for a destination, or set aside.
 
 A destination acknowledges an hour up to a version; nothing else is stored for it. For a new destination every row is
 pending; this needs no extra storage. `schema` explains the tables. Delivery belongs in `influxdb/delivery`.
@@ -7,20 +7,17 @@ pending; this needs no extra storage. `schema` explains the tables. Delivery bel
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES
-from aiseg2_pipeline.store.database import DamageFoundError
+from aiseg2_pipeline.store.hours import HOUR_S, Execute
+from aiseg2_pipeline.store.rows import ROW, Rows, all_series, frame_of, table_of, times_of
 from aiseg2_pipeline.store.transactions import (
     BEGINNING_S,
     END_S,
-    HOUR_S,
-    Execute,
-    Transactions,
     datetime_of,
     hour_of,
     meta,
@@ -37,7 +34,7 @@ WHERE max_version > coalesce(version, 0) AND hours.hour >= ? AND hours.hour < ?
 ORDER BY hours.hour LIMIT ?
 """
 PENDING_ROWS = """
-SELECT series_id, time, value, interval_s, version FROM {all_rows}
+SELECT series_id, time, value, interval_s, version FROM reading_rows
 WHERE time >= :hour AND time < :hour + 3600 AND version >
     coalesce((SELECT version FROM acknowledged WHERE destination_id = :destination AND hour = :hour), 0)
 ORDER BY version LIMIT :limit
@@ -50,29 +47,10 @@ DROP_SET_ASIDE = """
 DELETE FROM set_aside WHERE destination_id = ? AND hour = ? AND last_version >= ? AND first_version <= ?
 """
 SET_ASIDE_ROWS = """
-SELECT series_id, time, value, interval_s, reason, at FROM set_aside CROSS JOIN {all_rows}
+SELECT series_id, time, value, interval_s, reason, at FROM set_aside CROSS JOIN reading_rows
 WHERE destination_id = ? AND time >= hour AND time < hour + 3600
     AND version BETWEEN first_version AND last_version
 ORDER BY hour, version LIMIT ?
-"""
-NS_PER_S = 1_000_000_000
-
-# The array types of a result's columns.
-ROW = [("series_id", "i8"), ("time", "i8"), ("value", "f8"), ("interval_s", "i4")]
-
-# The values of {table} in a query, and of {all_rows} in one for all series. CROSS JOIN fixes the order of the join, so that
-# each series is one seek and one contiguous read.
-BY_SERIES = {"table": "by_series", "all_rows": "series CROSS JOIN by_series ON series_id = id"}
-RECENT = {"table": "recent", "all_rows": "recent"}
-
-FROM_RECENT = """
-INSERT INTO by_series (series_id, time, value, interval_s, version)
-SELECT series_id, time, value, interval_s, version FROM recent ORDER BY series_id, time
-"""
-TO_RECENT = """
-INSERT INTO recent (series_id, time, value, interval_s, version)
-SELECT series_id, time, value, interval_s, version FROM series CROSS JOIN by_series ON series_id = id
-WHERE time >= :hour AND time < :hour + 3600
 """
 
 
@@ -98,7 +76,7 @@ class PendingBatch:
     resends: int
 
 
-class Outbox(Transactions):
+class Outbox(Rows):
     """The pending rows and those set aside, by destination."""
 
     def pending_hours(
@@ -121,18 +99,19 @@ class Outbox(Transactions):
 
     def pending_rows(self, destination: Destination, hours: Sequence[datetime], limit: int) -> PendingBatch:
         """Return at most `limit` pending rows of these hours (UTC starts), by hour, then version."""
-        with self._reading() as execute:
-            resends = meta(execute, "resends")
-            series = all_series(execute)
+        starts = sorted({hour_of(unix_s(hour)) for hour in hours})
+        with self._reading((starts[0], starts[-1] + HOUR_S) if starts else None) as execute:
             parameters: dict[str, Any] = {"destination": _destination_id(execute, destination)}
             rows: list[tuple[Any, ...]] = []
-            for hour in sorted({hour_of(unix_s(hour)) for hour in hours}):
+            for hour in starts:
                 if len(rows) < limit:
-                    parameters |= {"hour": hour, "limit": limit - len(rows)}
-                    rows += of_both(execute, PENDING_ROWS, parameters)
+                    rows += execute(PENDING_ROWS, parameters | {"hour": hour, "limit": limit - len(rows)})
             table = table_of(rows, [*ROW, ("version", "i8")])
             return PendingBatch(
-                frame_of(series, table), table["version"], table["time"] // HOUR_S * HOUR_S, resends
+                frame_of(all_series(execute), table),
+                table["version"],
+                table["time"] // HOUR_S * HOUR_S,
+                meta(execute, "resends"),
             )
 
     @repeated
@@ -178,10 +157,13 @@ class Outbox(Transactions):
         A readings frame's columns, then `reason` (str) and `at` (datetime64[ns, UTC]).
         """
         with self._reading() as execute:
-            rows = of_both(execute, SET_ASIDE_ROWS, (_destination_id(execute, destination), limit))
-            # The rows of an hour are all in one table and ordered already.
-            rows = sorted(rows, key=lambda row: hour_of(row[1]))[:limit]
-            table = table_of(rows, [*ROW, ("reason", "O"), ("at", "i8")])
+            destination_id = _destination_id(execute, destination)
+            sql = "SELECT min(hour), max(hour) + 3600 FROM set_aside WHERE destination_id = ?"
+            start, end = execute(sql, (destination_id,)).fetchone()
+        with self._reading((start, end) if start is not None else None) as execute:
+            table = table_of(
+                execute(SET_ASIDE_ROWS, (destination_id, limit)), [*ROW, ("reason", "O"), ("at", "i8")]
+            )
             frame = frame_of(all_series(execute), table)
         frame["reason"] = pd.Series(table["reason"], dtype="str")
         frame["at"] = times_of(table["at"])
@@ -225,80 +207,3 @@ def _destination_id(execute: Execute, destination: Destination) -> int | None:
 def _registered(execute: Execute, destination: Destination) -> int | None:
     execute("INSERT OR IGNORE INTO destinations (host, org, bucket) VALUES (?, ?, ?)", astuple(destination))
     return _destination_id(execute, destination)
-
-
-class Series(NamedTuple):
-    """A row of `series`."""
-
-    id: int
-    kind: str
-    name: str
-    unit: str
-
-
-def of_both(execute: Execute, sql: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-    """Return the result rows of a query from both tables, those of `recent` last."""
-    return [row for table in (BY_SERIES, RECENT) for row in execute(sql.format_map(table), parameters)]
-
-
-def recent_hour(execute: Execute, times: Sequence[int], intervals: Sequence[int]) -> int | None:
-    """Return the hour whose rows are in `recent`, after making it the hour of these rows if they are live rows of one hour."""
-    (first,) = execute("SELECT min(time) FROM recent").fetchone()
-    recent = None if first is None else hour_of(first)
-    hours = {hour_of(time) for time in times}
-    if hours == {recent} or len(hours) != 1 or 0 not in intervals:
-        return recent
-    (hour,) = hours
-    execute(FROM_RECENT)
-    execute("DELETE FROM recent")
-    execute(TO_RECENT, {"hour": hour})
-    delete_by_series(execute, hour, hour + HOUR_S)
-    return hour
-
-
-def delete_by_series(execute: Execute, start_s: float, end_s: float) -> int:
-    """Delete the rows of a range from `by_series`; return their number."""
-    sql = "DELETE FROM by_series WHERE series_id = ? AND time >= ? AND time < ?"
-    return sum(execute(sql, (one.id, start_s, end_s)).rowcount for one in all_series(execute))
-
-
-def all_series(execute: Execute) -> list[Series]:
-    """Return all series in order of first appearance."""
-    return [Series(*row) for row in execute("SELECT id, kind, name, unit FROM series ORDER BY id")]
-
-
-def register(execute: Execute, labels: Sequence[tuple[str, str, str]]) -> list[int]:
-    """Return the series id of each (kind, name, unit), adding new series."""
-    known = {(one.kind, one.name): one for one in all_series(execute)}
-    for kind, name, unit in labels:
-        if (kind, name) not in known:
-            sql = "INSERT INTO series (kind, name, unit) VALUES (?, ?, ?)"
-            series_id = execute(sql, (kind, name, unit)).lastrowid or 0
-            known[kind, name] = Series(series_id, kind, name, unit)
-        elif known[kind, name].unit != unit:
-            raise ValueError(f"the readings of {kind} {name} are in {known[kind, name].unit!r}, not in {unit!r}")
-    return [known[kind, name].id for kind, name, _ in labels]
-
-
-def table_of(rows: list[tuple[Any, ...]], dtype: list[tuple[str, str]]) -> npt.NDArray[Any]:
-    """Return the rows of a result as an array; raise DamageFoundError for values of another type."""
-    try:
-        return np.array(rows, dtype=dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DamageFoundError(str(error)) from error
-
-
-def frame_of(series: Sequence[Series], table: npt.NDArray[Any]) -> pd.DataFrame:
-    """Return the rows of a result as a readings frame, in their order."""
-    try:
-        labels = pd.DataFrame(series, columns=Series._fields).set_index("id").loc[table["series_id"]]
-    except KeyError as error:
-        raise DamageFoundError(f"rows of an unknown series, {error}") from error
-    columns = {label: labels[label].array for label in ("kind", "name", "unit")}
-    columns |= {"time": times_of(table["time"]), "value": table["value"], "interval_s": table["interval_s"]}
-    return pd.DataFrame(columns, columns=COLUMNS).astype(DTYPES)
-
-
-def times_of(seconds: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
-    """Return unix seconds as times in UTC."""
-    return pd.to_datetime(seconds * NS_PER_S, unit="ns", utc=True)

@@ -1,39 +1,47 @@
-"""The store's tables, and their upgrade from older versions.
+"""The store's tables, and the numbers that are kept for each hour. Upgrading older tables belongs in `upgrade`.
 
-The file contains the version number of its tables. When it is opened, a newer version than the program's is refused, and
-an older one is upgraded in one transaction, so that a killed upgrade leaves the old version.
+`reading_rows` has all rows in the order of time, so that a minute is one page to write; the view `readings` has them with
+their names, for people who read the file with SQL. `hours` and `hourly` are written in the transaction that changes the
+rows, so that coverage and the charts of months are read from them.
 """
 
 import sqlite3
 
-VERSION = 2
+VERSION = 3
 
-# `recent` has the rows of the running hour by time, so that a minute writes one page instead of one for each series.
-# `by_series` has all others, so that a range of a series is one contiguous read. An hour is wholly in one of them.
-# The view `readings` has the rows of both with their names, for people who read the file with SQL.
 # A row is pending for a destination while its version is above the acknowledged one of its hour (0 if there is none).
 # A row is set aside while its version is within a range set aside for its hour, so that a refused hour is one entry.
-# Tables of a later version are created last, in the order of an upgraded file: recovery relies on it.
 # `resends` begins at a random number, so that no batch of another file is acknowledged in this one.
-RECENT = """
-CREATE TABLE recent (
+# hours.live_minutes is NULL while the hour's rows are still in the table of an older version.
+# `hourly` has the hours before the newest one. `removed` has what a person removed, which only a person fills again.
+# `fetch_attempts` has what the device did not have (`what`) of an hour or day (`time`), and when that was found out (`at`).
+VIEW = """
+CREATE VIEW readings AS
+    SELECT time, kind, name, value, unit, interval_s FROM reading_rows CROSS JOIN series ON id = series_id;
+"""
+NEW_IN_3 = f"""
+CREATE TABLE reading_rows (
     time INTEGER NOT NULL, series_id INTEGER NOT NULL, value REAL NOT NULL, interval_s INTEGER NOT NULL,
     version INTEGER NOT NULL, PRIMARY KEY (time, series_id)
 ) WITHOUT ROWID;
-CREATE VIEW readings AS
-    SELECT time, kind, name, value, unit, interval_s FROM series CROSS JOIN by_series ON series_id = id
-    UNION ALL
-    SELECT time, kind, name, value, unit, interval_s FROM series CROSS JOIN recent ON series_id = id;
+CREATE TABLE hourly (
+    hour INTEGER NOT NULL, series_id INTEGER NOT NULL, n INTEGER NOT NULL, sum REAL NOT NULL, min REAL NOT NULL,
+    max REAL NOT NULL, PRIMARY KEY (hour, series_id)
+) WITHOUT ROWID;
+CREATE TABLE removed (start INTEGER NOT NULL, stop INTEGER NOT NULL, at INTEGER NOT NULL);
+CREATE TABLE fetch_attempts (
+    time INTEGER NOT NULL, what TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (time, what)
+) WITHOUT ROWID;
+{VIEW}
 """
-TABLES = """
+TABLES = f"""
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL, UNIQUE (kind, name)
 );
-CREATE TABLE by_series (
-    series_id INTEGER NOT NULL, time INTEGER NOT NULL, value REAL NOT NULL, interval_s INTEGER NOT NULL,
-    version INTEGER NOT NULL, PRIMARY KEY (series_id, time)
-) WITHOUT ROWID;
-CREATE TABLE hours (hour INTEGER PRIMARY KEY, max_version INTEGER NOT NULL);
+CREATE TABLE hours (
+    hour INTEGER PRIMARY KEY, max_version INTEGER NOT NULL, live_minutes INTEGER, filled_minutes INTEGER,
+    filled_by_hour INTEGER
+);
 CREATE TABLE destinations (
     id INTEGER PRIMARY KEY, host TEXT NOT NULL, org TEXT NOT NULL, bucket TEXT NOT NULL, UNIQUE (host, org, bucket)
 );
@@ -50,22 +58,11 @@ CREATE TABLE circuits (
     circuit_id TEXT NOT NULL, name TEXT NOT NULL, valid_from INTEGER NOT NULL, valid_to INTEGER
 );
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+{NEW_IN_3}
+INSERT INTO meta VALUES ('version', 0), ('resends', abs(random() / 2));
 """
-FIRST_ROWS = "INSERT INTO meta VALUES ('version', 0), ('resends', abs(random() / 2));"
-
-
-# The steps from each version to the next.
-UPGRADES = {1: f"ALTER TABLE readings RENAME TO by_series; {RECENT}"}
 
 
 def make_tables(connection: sqlite3.Connection) -> None:
     """Create the tables in an empty file."""
-    connection.executescript(
-        f"BEGIN IMMEDIATE; {TABLES} {RECENT} {FIRST_ROWS} PRAGMA user_version = {VERSION}; COMMIT;"
-    )
-
-
-def upgrade(connection: sqlite3.Connection, version: int) -> None:
-    """Upgrade the tables of an older version in one transaction."""
-    script = "".join(UPGRADES[step] for step in range(version, VERSION))
-    connection.executescript(f"BEGIN IMMEDIATE; {script} PRAGMA user_version = {VERSION}; COMMIT;")
+    connection.executescript(f"BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {VERSION}; COMMIT;")

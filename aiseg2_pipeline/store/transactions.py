@@ -10,15 +10,17 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Concatenate, ParamSpec, Self, TypeVar
+from typing import ClassVar, Concatenate, ParamSpec, Self, TypeVar
 
 from aiseg2_pipeline.store.database import DamageFoundError, ReplacedError, Say, StoreFile
+from aiseg2_pipeline.store.hours import HOUR_S, Execute
 
-HOUR_S = 3600
 BEGINNING_S = -(1 << 53)
 END_S = 1 << 53
+ALL_TIMES = BEGINNING_S, END_S
 
-Execute = Callable[..., sqlite3.Cursor]
+# A range of time, [start, end) in unix s.
+Range = tuple[float, float]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T", bound="Transactions")
@@ -39,7 +41,13 @@ def repeated(method: Callable[Concatenate[_T, _P], _R]) -> Callable[Concatenate[
 
 
 class Transactions:
-    """An open store; a context manager that closes it."""
+    """An open store; a context manager that closes it.
+
+    A transaction names the range of time whose rows it uses: rows of an older version are upgraded before it begins.
+    """
+
+    # Whether the store keeps `hourly`.
+    summarized: ClassVar[bool] = True
 
     def __init__(self, file: StoreFile) -> None:
         """Use an open file; callers use `Store.open`."""
@@ -74,7 +82,7 @@ class Transactions:
         with self._changing() as execute:
             execute("UPDATE meta SET value = value")
 
-    def look_over(self) -> None:
+    def check_integrity(self) -> None:
         """Check the whole file for damage; raise ReplacedError if it is damaged.
 
         It reads the whole file, which takes seconds for a year; other processes can use the store meanwhile.
@@ -84,23 +92,36 @@ class Transactions:
             if result != "ok":
                 raise DamageFoundError(result)
 
-    def _reading(self) -> contextlib.AbstractContextManager[Execute]:
+    @property
+    def is_upgraded(self) -> bool:
+        """Whether no rows of an older version are left to upgrade."""
+        return not self._file.upgrading
+
+    @repeated
+    def upgrade(self) -> None:
+        """Upgrade all rows of an older version; `say` gets the progress."""
+        with self._reading(ALL_TIMES):
+            pass
+
+    def _reading(self, times: Range | None = None) -> contextlib.AbstractContextManager[Execute]:
         """Begin a transaction whose queries all read the same state."""
-        return self._transaction("BEGIN")
+        return self._transaction("BEGIN", times)
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[Execute]:
+    def _changing(self, times: Range | None = None) -> Iterator[Execute]:
         """Begin a transaction that writes all or nothing, while no other process writes."""
-        with self._transaction("BEGIN IMMEDIATE") as execute:
+        with self._transaction("BEGIN IMMEDIATE", times) as execute:
             yield execute
         # Rows that were committed to a file that was replaced meanwhile are not in the store.
         self._file.follow()
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[Execute]:
+    def _transaction(self, begin: str, times: Range | None) -> Iterator[Execute]:
         with self._lock:
             self._file.follow()
             with self._file.guarded():
+                if times is not None:
+                    self._file.move_old_rows(*times, summarized=self.summarized)
                 connection = self._file.connection
                 connection.execute(begin)
                 try:

@@ -368,7 +368,7 @@ class Oracle:
     def _energy(self, verdict: Verdict, rows: Mapping[Key, tuple[float, int]]) -> None:
         """Judge each value of the energy store, but costs, which nobody can measure."""
         for (time, kind, name), (value, interval_s) in rows.items():
-            if kind in (energy.NO_DATA, energy.DAILY_COST):
+            if kind == energy.DAILY_COST:
                 continue
             verdict.counts["energy rows"] += 1
             start = datetime.fromtimestamp(time, UTC)
@@ -469,7 +469,7 @@ def _energy_points(
             shown[key] = next(point[name] for name in ("wh", "value", "yen") if name in point)
     for key, (value, _) in rows.items():
         _, kind, _ = key
-        if kind == energy.NO_DATA or kind.endswith(energy.HALF):
+        if kind.endswith(energy.HALF):
             continue
         if shown.pop(key, None) != value and refused.get(key, (None,))[0] != value:
             verdict.lost.append(f"energy: not in the bucket: {_told(key)} = {value}")

@@ -37,7 +37,7 @@ from aiseg2_pipeline.orchestration.assets import energy_history
 from aiseg2_pipeline.orchestration.assets.influxdb import OLDER_ROWS_A_MINUTE
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S
 from aiseg2_pipeline.orchestration.sensors import backfill
-from aiseg2_pipeline.store import Destination, EnergyStore, Store, UpsertResult, database
+from aiseg2_pipeline.store import Destination, EnergyStore, Outbox, Store, UpsertResult, database
 from aiseg2_pipeline.store.damage import unsalvaged
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.recovery import salvage
@@ -263,7 +263,7 @@ class Worker:
             self._home.writer() as writer,
         ):
             writer.delete(start, end)
-            store.delete(start, end)
+            store.remove(start, end, self.now())
         return (start, end), ()
 
     def resend(self, _: Job) -> tuple[Any, Sequence[str]]:
@@ -301,7 +301,7 @@ class Worker:
     def _write_out(
         self,
         deadline: float | None,
-        opened: Callable[[], Store],
+        opened: Callable[[], Outbox],
         lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]],
     ) -> list[str]:
         """Write out as the op does under its retry policy; return the sentence that it fails with, if it does."""

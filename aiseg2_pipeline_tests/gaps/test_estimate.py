@@ -163,7 +163,8 @@ def test_a_circuit_that_is_not_registered_is_not_filled() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(
-    consumption=st.lists(st.integers(0, 9999), min_size=2, max_size=2),
+    # An interval without consumption is not filled.
+    consumption=st.lists(st.integers(1, 9999), min_size=2, max_size=2),
     generation=st.lists(st.integers(0, 9999), min_size=2, max_size=2),
     in_halves=st.booleans(),
 )

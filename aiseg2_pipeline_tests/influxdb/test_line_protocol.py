@@ -79,10 +79,9 @@ def test_each_kind_of_energy_has_its_measurement_tags_and_field() -> None:
     assert energy_lines(energy.frame(expected), name_of) == [(line,) for line in expected.values()]
 
 
-def test_half_hours_and_notes_have_no_points() -> None:
+def test_half_hours_have_no_points() -> None:
     rows = [
         interval(NOON, "consumption", "consumption", 50, 1800),
         interval(NOON + timedelta(minutes=30), "usage", "10", 50, 1800),
-        Row(NOON, energy.NO_DATA, "totals", NOON.timestamp(), "", 86_400),
     ]
-    assert energy_lines(energy.frame(rows), name_of) == [(), (), ()]
+    assert energy_lines(energy.frame(rows), name_of) == [(), ()]

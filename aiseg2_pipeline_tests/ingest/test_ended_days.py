@@ -3,26 +3,26 @@
 import io
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from starlette.exceptions import HTTPException
 
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
-from aiseg2_pipeline.frames.energy import DAILY_COST, DAILY_TOTAL, HALF_HOUR_S, NO_DATA
+from aiseg2_pipeline.frames.energy import DAILY_COST, DAILY_TOTAL, HALF_HOUR_S
 from aiseg2_pipeline.gaps.find import days_to_ask
+from aiseg2_pipeline.ingest.energy import TOTALS
 from aiseg2_pipeline.ingest.energy_rows import TITLES
 from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.simulator import graphs
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.card import Card
 from aiseg2_pipeline.simulator.graphs import Graph
-from aiseg2_pipeline.store import UpsertResult
+from aiseg2_pipeline.store import FetchAttempt
 from aiseg2_pipeline_tests.support.energy_history import DAY, HOUR, Memory, hours_of, intervals, remembered
 from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN
 
@@ -201,18 +201,17 @@ def test_an_hour_that_card_and_pages_lack_costs_one_request(tmp_path: Path) -> N
 def test_missing_hours_are_noted_before_the_rows_are_stored(tmp_path: Path) -> None:
     off = ((EVENING - 5 * HOUR, EVENING - 3 * HOUR),)
     with remembered(tmp_path, MORNING, outages=off) as memory:
-        kept: list[set[str]] = []
-        upsert = memory.energy.upsert
+        rows_before: list[bool] = []
+        note = memory.energy.note_attempts
 
-        def noting(frame: pd.DataFrame) -> UpsertResult:
-            kept.append(set(frame["kind"]))
-            return upsert(frame)
+        def noting(attempts: Iterable[FetchAttempt]) -> None:
+            rows_before.append(memory.rows(TODAY).empty)
+            note(attempts)
 
-        memory.energy.upsert = noting  # type: ignore[method-assign] # to see the order
+        memory.energy.note_attempts = noting  # type: ignore[method-assign] # to see the order
         bring(memory)
-    notes = [n for n, kinds in enumerate(kept) if kinds == {NO_DATA}]
-    rows = [n for n, kinds in enumerate(kept) if "consumption" in kinds]
-    assert max(notes) < min(rows)
+        assert rows_before == [True]
+        assert memory.noted(TODAY, TOTALS) == {14}
 
 
 # The card

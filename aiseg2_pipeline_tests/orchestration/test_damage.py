@@ -21,7 +21,7 @@ from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.schema import VERSION
 from aiseg2_pipeline_tests.support.alerts import Telephone, Watch, phone, settings, watch
-from aiseg2_pipeline_tests.support.damage import execute_in, scramble_header, zero_table
+from aiseg2_pipeline_tests.support.damage import execute_in, replace, zero_table
 from aiseg2_pipeline_tests.support.pipeline import (
     NOW,
     Pipeline,
@@ -40,7 +40,7 @@ NO_DEVICE = {"AISEG2_HOST": "127.0.0.1:1", "AISEG2_PASSWORD": "x"}
 def run_after_damage(pipeline: Pipeline) -> DamagedFile:
     """Read a minute two hours ago, damage the store, and read a minute now; return the damaged file."""
     assert pipeline.minute(NOW - 2 * HOUR).success
-    scramble_header(pipeline.settings.store_path)
+    zero_table(pipeline.settings.store_path, "meta")
     assert pipeline.minute(NOW).success
     (kept,) = damaged_files(pipeline.settings.store_path)
     return kept
@@ -99,7 +99,7 @@ def test_the_circuits_of_several_damaged_files_are_restored(alone: Pipeline) -> 
         with Store.open(path, lambda _: None) as store:
             store.record_circuits(of_day, at)
         if at != NOW:
-            scramble_header(path)
+            replace(path)
         if at == NOW - 2 * DAY:
             # The first and the second file are damaged in different seconds, the second and the third in one.
             time.sleep(1 - time.time() % 1)
@@ -135,7 +135,7 @@ def test_the_household_gets_a_message_for_the_damage_the_restored_rows_and_the_d
     path = watch.settings.store_path
     watch.read(NOW)
     watch.look(NOW)
-    scramble_header(path)
+    zero_table(path, "meta")
     watch.read(NOW + MINUTE)
     then = watch.look_for(3, NOW + MINUTE)
     (kept,) = damaged_files(path)
@@ -165,8 +165,7 @@ def test_the_commands_list_damaged_files_and_restore_one_or_all(
     for n in range(3):
         with Store.open(path, lambda _: None) as store:
             store.upsert(frame([Row(NOW - n * DAY, "total", "売買電力", 1.0, "kW", 0)]))
-        scramble_header(path)
-    Store.open(path, lambda _: None).close()
+        replace(path)
     first = damaged_files(path)[0].path
 
     def invoke(*arguments: str) -> str:

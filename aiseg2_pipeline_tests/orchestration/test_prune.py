@@ -25,7 +25,7 @@ from aiseg2_pipeline.orchestration.maintenance import prune as retention
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
-from aiseg2_pipeline.store import EnergyStore
+from aiseg2_pipeline.store import EnergyStore, FetchAttempt
 from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, PROJECT
 from aiseg2_pipeline_tests.support.simulated_pipeline import (
     DESTINATION_SETTINGS,
@@ -115,10 +115,10 @@ def test_an_hour_is_closed_in_influxdb_once_all_of_it_is_acknowledged(writing: D
 
 
 def test_a_day_of_energy_is_closed_where_there_is_energy(writing: DatedPipeline) -> None:
-    rows = [Row(YESTERDAY - DAY, "no_data", "totals", 0.0, "", 86_400)]
-    rows += [Row(YESTERDAY + n * HOUR, "consumption", "consumption", 500.0, "Wh", 3600) for n in range(2)]
+    rows = [Row(YESTERDAY + n * HOUR, "consumption", "consumption", 500.0, "Wh", 3600) for n in range(2)]
     with EnergyStore.open(writing.settings.energy_path) as energy:
         energy.upsert(frame(rows, ENERGY))
+        energy.note_attempts([FetchAttempt(YESTERDAY - DAY, "totals", YESTERDAY)])
     writing.acknowledge(YESTERDAY)
     writing.close()
     assert writing.green(ENERGY_HISTORY) == {day_key(YESTERDAY)}
@@ -379,7 +379,7 @@ def burst(pipeline: DatedPipeline) -> None:
 
 def rows(pipeline: DatedPipeline, file: str, table: str) -> int:
     with sqlite3.connect(Path(pipeline.instance.root_directory) / file) as connection:
-        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names
+        return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
 
 def size(home: Path) -> int:

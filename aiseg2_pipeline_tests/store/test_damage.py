@@ -18,16 +18,16 @@ import pandas as pd
 import pytest
 
 from aiseg2_pipeline.aiseg2.models import Circuit
-from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
-from aiseg2_pipeline.store import EnergyStore, Store, StoreError, database, recovery
+from aiseg2_pipeline.store import Outbox, Store, StoreError, database, recovery
 from aiseg2_pipeline.store.damage import damaged_files, unsalvaged
 from aiseg2_pipeline.store.database import ReplacedError
 from aiseg2_pipeline_tests.support import damage
-from aiseg2_pipeline_tests.support.damage import scramble_all_but_first_page, scramble_header
+from aiseg2_pipeline_tests.support.damage import replace, scramble_all_but_first_page, scramble_header
 from aiseg2_pipeline_tests.support.store import (
     DAY,
     FORK,
+    HOUR,
     INFLUX,
     MINUTE,
     START,
@@ -38,15 +38,16 @@ from aiseg2_pipeline_tests.support.store import (
     record_connections,
 )
 
+START_S = int(START.timestamp())
 LATER = datetime(2026, 4, 1, 9, tzinfo=UTC)
 # Damage, and the share of the rows (more than, up to) that can be restored after it.
 DAMAGES = [
     (damage.zero_second_half, 0.25, 0.999),
-    # Five pages of less than 300 rows each.
-    (damage.zero_five_pages, 1 - 5 * 300 / 21600, 0.999),
+    # Five pages, each of two hours at most.
+    (damage.zero_five_pages, 1 - 10 / 72, 0.999),
     (damage.cut_in_half, 0.25, 0.999),
-    (damage.scramble_header, 0.999, 1),
-    (damage.empty_table_list, 0.999, 1),
+    (lambda path: damage.zero_table(path, "series"), 0.999, 1),
+    (damage.scramble_header, -1, 0),
     (damage.scramble_all_but_first_page, -1, 0),
     (damage.empty, -1, 0),
 ]
@@ -57,7 +58,7 @@ def ignore(_: object) -> None:
     """Drop a message, or do not sleep."""
 
 
-def salvage(path: Path, store: Store, sleep: Callable[[float], None] = ignore) -> str:
+def salvage(path: Path, store: Outbox, sleep: Callable[[float], None] = ignore) -> str:
     """Restore what can be read of the only damaged file."""
     (kept,) = damaged_files(path)
     return recovery.salvage(kept, store, ignore, sleep)
@@ -112,10 +113,10 @@ def test_a_damaged_store_is_kept_and_the_next_reading_is_in_a_new_one(
     messages: list[str] = []
     with Store.open(filled, messages.append) as store:
         with suppress(ReplacedError):
-            store.look_over()
+            store.check_integrity()
         assert store.upsert(readings(LATER)).changed == 5
         pd.testing.assert_frame_equal(store.read(START, LATER + DAY), readings(LATER))
-        store.look_over()
+        store.check_integrity()
     with Store.open(filled, messages.append) as store:
         assert store.last_time() == LATER
     (kept,) = damaged_files(filled)
@@ -170,7 +171,7 @@ def test_a_batch_of_the_damaged_file_acknowledges_nothing_of_the_new_one(filled:
         batch = store.pending_rows(INFLUX, store.pending_hours(INFLUX), 100_000)
         in_another_process(scramble_all_but_first_page, filled)
         with pytest.raises(ReplacedError):
-            store.look_over()
+            store.check_integrity()
         store.upsert(readings(datetime.fromtimestamp(batch.hours[-1].item(), UTC) + timedelta(minutes=30)))
         store.set_aside(INFLUX, batch, 0, 10, "no", START)
         store.acknowledge(INFLUX, batch, len(batch.frame))
@@ -245,19 +246,22 @@ def open_until_step(path: Path, steps: int) -> None:
         kill_at_step(Path, name)
     kill_at_step(os, "link")
     kill_at_step(os, "fsync")
-    Store.open(path, ignore).close()
+    with Store.open(path, ignore) as store, suppress(ReplacedError):
+        store.check_integrity()
 
 
 def test_a_process_killed_at_any_step_of_the_replacement_loses_no_row(path: Path, tmp_path: Path) -> None:
     rows = readings(START, 200)
     with Store.open(path) as store:
         store.upsert(rows)
-    scramble_header(path)
+    damage.zero_table(path, "set_aside")
     for steps in itertools.count():
         copy = shutil.copytree(path.parent, tmp_path / f"killed-{steps}") / path.name
         copy.with_name("readings.sqlite.known").write_text(str(copy.stat().st_ino))
         code = in_another_process(open_until_step, copy, steps)
         with Store.open(copy, ignore) as store:
+            with suppress(ReplacedError):
+                store.check_integrity()
             store.upsert(readings(LATER))
             salvage(copy, store)
             pd.testing.assert_frame_equal(store.read(START, LATER), rows)
@@ -318,7 +322,7 @@ def test_several_processes_that_find_the_damage_replace_the_file_once_and_lose_n
     reported = [set(writer.kill()) for writer in writers]
     assert len(damaged_files(path)) == ROUNDS
     with Store.open(path) as store:
-        store.look_over()
+        store.check_integrity()
         for kept in unsalvaged(path):
             recovery.salvage(kept, store, ignore, ignore)
         for number, times in enumerate(reported):
@@ -338,7 +342,7 @@ def test_what_can_be_read_is_restored_once_and_is_pending(
     harm(filled)
     with Store.open(filled, ignore) as store:
         with suppress(ReplacedError):
-            store.look_over()
+            store.check_integrity()
         store.upsert(readings(LATER, 3))
         (kept,) = damaged_files(filled)
         content = kept.path.read_bytes()
@@ -359,7 +363,7 @@ def test_what_can_be_read_is_restored_once_and_is_pending(
     elif at_most == 0:
         assert result.startswith("Nothing of it can be read (")
     else:
-        assert "time ranges could not be read, between 2026-03-0" in result
+        assert "hours could not be read in full, between 2026-03-0" in result
 
 
 def test_circuits_are_restored_for_their_time_without_the_damaged_ones(filled: Path) -> None:
@@ -371,7 +375,7 @@ def test_circuits_are_restored_for_their_time_without_the_damaged_ones(filled: P
         "INSERT INTO circuits VALUES ('3', CAST(x'ff57' AS TEXT), 0, NULL)",
         "INSERT INTO circuits VALUES (x'00', '車', 0, x'00')",
     )
-    scramble_header(filled)
+    replace(filled)
     with Store.open(filled, ignore) as store:
         store.record_circuits([Circuit("1", "台所"), Circuit("2", "電気自動車")], LATER)
         for _ in range(2):
@@ -390,36 +394,34 @@ def test_a_damaged_unit_or_name_costs_only_its_own_rows(filled: Path, known: set
         "UPDATE series SET name = CAST(x'ff57' AS TEXT) WHERE name = '回路1'",
         "UPDATE series SET kind = x'00' WHERE name = '売買電力'",
     )
-    scramble_header(filled)
+    replace(filled)
     with Store.open(filled, ignore) as store:
         if known:
             store.upsert(readings(LATER))
         result = salvage(filled, store)
-        assert "1 time ranges could not be read, between 2026-03-01 18:00 and 2026-03-04 18:00" in result
+        assert "72 hours could not be read in full, between 2026-03-01 18:00 and 2026-03-04 18:00" in result
         assert unsalvaged(filled) == []
         assert set(store.read(START, LATER)["name"]) == {"総消費電力", "回路2"} | known
         assert store.upsert(readings(LATER + MINUTE)).rows == 5
 
 
-def test_rows_that_the_store_refuses_are_listed_as_unreadable(tmp_path: Path) -> None:
-    path = tmp_path / "energy.sqlite"
-
-    def day(name: str, unit: str, start: datetime = START) -> pd.DataFrame:
-        return energy.frame([Row(start, energy.DAILY_TOTAL, name, 1.0, unit, energy.DAY_S)])
-
-    with EnergyStore.open(path) as store:
-        for name in ("a", "b", "c"):
-            store.upsert(day(name, "L"))
-    scramble_header(path)
-    with EnergyStore.open(path, ignore) as store:
-        # While the first series is restored, the second one gets another unit.
-        result = salvage(path, store, lambda _: ignore(store.upsert(day("b", "kWh", LATER))))
-        assert "1 time ranges could not be read" in result
-        assert set(store.read(START, LATER)["name"]) == {"a", "c"}
+def test_rows_that_no_store_can_have_are_listed_as_unreadable(filled: Path) -> None:
+    damage.execute_in(
+        filled,
+        f"UPDATE reading_rows SET interval_s = 7 WHERE time = {START_S}",
+        f"UPDATE reading_rows SET value = 'x' WHERE time = {START_S + 3600}",
+        f"UPDATE reading_rows SET series_id = 99 WHERE time = {START_S + 7200} AND series_id = 1",
+    )
+    replace(filled)
+    with Store.open(filled, ignore) as store:
+        assert "3 hours could not be read in full, between 2026-03-01 18:00 and 2026-03-01 21:00" in salvage(
+            filled, store
+        )
+        assert rows_of(store.read(START + 3 * HOUR, LATER)) == rows_of(readings(START + 3 * HOUR, 69 * 60))
 
 
 def test_a_stored_row_is_not_replaced_by_a_restored_one(filled: Path) -> None:
-    scramble_header(filled)
+    replace(filled)
     with Store.open(filled, ignore) as store:
         store.upsert(frame([Row(START, "total", "売買電力", 9.0, "kW", 0)]))
         assert "1 were stored already" in salvage(filled, store)
@@ -427,8 +429,7 @@ def test_a_stored_row_is_not_replaced_by_a_restored_one(filled: Path) -> None:
 
 
 def test_a_killed_recovery_is_repeated_and_adds_the_rest(filled: Path, everything: pd.DataFrame) -> None:
-    scramble_header(filled)
-    Store.open(filled, ignore).close()
+    replace(filled)
 
     def salvage_until_killed() -> None:
         chunks = itertools.count()
@@ -447,7 +448,7 @@ def test_a_killed_recovery_is_repeated_and_adds_the_rest(filled: Path, everythin
 def test_a_recovery_without_room_or_at_the_same_time_as_another_is_refused(
     filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scramble_header(filled)
+    replace(filled)
     with Store.open(filled, ignore) as store:
         (kept,) = damaged_files(filled)
         with (

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from aiseg2_pipeline.frames.readings import COLUMNS, Row, frame
 from aiseg2_pipeline.store import Destination, PendingBatch, Store
+from aiseg2_pipeline.store.queries import Queries
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 END = START + timedelta(hours=3)
@@ -159,10 +160,29 @@ class Outbox(RuleBasedStateMachine):
         self.batch = None
         assert by_key(self.store.read(START, END)) == self.stored
         assert self.store.hours_with_rows(START, END) == sorted({hour_of(time) for time, _, _ in self.stored})
+        self.compare_hours()
         aside = {key: row for key, row in self.stored.items() if self.refused.get(key) == self.changes[key]}
         assert by_key(self.store.set_aside_rows(self.destination)) == aside
         for key in self.stored.keys() - aside.keys():
             assert self.server[key] == self.stored[key]
+
+    def compare_hours(self) -> None:
+        """Compare what the store keeps of each hour with the rows."""
+        minutes: dict[datetime, list[int]] = {}
+        values: dict[datetime, list[float]] = {}
+        for (time, _, name), row in self.stored.items():
+            if name == SERIES[0][1]:
+                minutes.setdefault(hour_of(time), []).append(row.interval_s)
+                values.setdefault(hour_of(time), []).append(row.value)
+        assert self.store.coverage(START, END) == {
+            hour: (intervals.count(0), len(intervals) - intervals.count(0), 0)
+            for hour, intervals in minutes.items()
+        }
+        with Queries(self.store.path) as queries:
+            shown = queries.by_hour("total", int(START.timestamp()), int(END.timestamp()), SERIES[0][1])
+        assert {
+            datetime.fromtimestamp(hour.start, UTC): (hour.n, hour.sum, hour.min, hour.max) for hour in shown
+        } == {hour: (len(of_hour), sum(of_hour), min(of_hour), max(of_hour)) for hour, of_hour in values.items()}
 
 
 TestOutbox = Outbox.TestCase

@@ -3,8 +3,11 @@
 import os
 import random
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
+
+from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store.database import ReplacedError
 
 PAGE = 4096
 
@@ -42,10 +45,6 @@ def scramble_header(path: Path) -> None:
     overwrite(path, 0, _random_bytes(2, 100))
 
 
-def empty_table_list(path: Path) -> None:
-    overwrite(path, 103, bytes(2))
-
-
 def empty(path: Path) -> None:
     os.truncate(path, 0)
 
@@ -55,6 +54,13 @@ def execute_in(path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         for sql in statements:
             connection.execute(sql)
+
+
+def replace(path: Path) -> None:
+    """Damage a table that a recovery does not read, and let a check of the file replace it."""
+    zero_table(path, "set_aside")
+    with Store.open(path, lambda _: None) as store, suppress(ReplacedError):
+        store.check_integrity()
 
 
 def zero_table(path: Path, table: str) -> None:

@@ -13,7 +13,6 @@ import tenacity
 from starlette.exceptions import HTTPException
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps.fill import fill_hours
 from aiseg2_pipeline.ingest.energy import History
@@ -67,10 +66,9 @@ class Memory:
         return sum(self.unit.served.tally.requests.values())
 
     def noted(self, day: date, name: str) -> set[int]:
-        """Return the hours in Japan with a note that the device has no energy."""
-        table = self.rows(day)
-        notes = table[(table["kind"] == NO_DATA) & (table["name"] == name)]
-        return {time.tz_convert(JAPAN).hour for time in notes["time"]}
+        """Return the hours in Japan for which this was requested in vain."""
+        attempts = self.energy.attempts(day_start(day), day_start(day) + DAY)
+        return {attempt.time.astimezone(JAPAN).hour for attempt in attempts if attempt.what == name}
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import HOURS, Period, first_of
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S, InfluxDB, ReadingsStore
-from aiseg2_pipeline.store import Destination, Store, incidents
+from aiseg2_pipeline.store import Destination, Outbox, Store, incidents
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
 
@@ -70,7 +70,7 @@ class Rows:
     description: str
     partitions: TimeWindowPartitionsDefinition
     period: Period
-    open: Callable[[ReadingsStore], Store]
+    open: Callable[[ReadingsStore], Outbox]
     lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
 
 
@@ -189,7 +189,7 @@ def _note_incident(
 
 
 def _hours(
-    context: OpExecutionContext, rows: Rows, store: Store, destination: Destination
+    context: OpExecutionContext, rows: Rows, store: Outbox, destination: Destination
 ) -> list[datetime] | None:
     """Return the hours to write; None in a scheduled run, which writes pending rows of all hours.
 
@@ -204,7 +204,7 @@ def _hours(
     return store.hours_with_rows(start, end)
 
 
-def _settled_keys(rows: Rows, store: Store, destination: Destination, delivery: Delivery | None) -> list[str]:
+def _settled_keys(rows: Rows, store: Outbox, destination: Destination, delivery: Delivery | None) -> list[str]:
     """Return the partitions of which rows were written and none is left pending."""
     if delivery is None:
         return []

@@ -74,7 +74,7 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
             ended[DAILY_REPORT] = {key for key in drawn if key < day_key(today - PICTURES_KEPT)}
             _close(context, readings, _due(context.instance, ended))
             for opened in (readings, energy, climate):
-                opened.look_over()
+                opened.check_integrity()
             context.log.info("All files were checked: none is damaged.")
 
     @job(

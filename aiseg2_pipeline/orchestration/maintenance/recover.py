@@ -1,6 +1,6 @@
-"""The job that restores the readable rows of a damaged store; `store/recovery` does it.
+"""The job that restores the readable rows of a damaged store, and upgrades the rows of an older one.
 
-The sensor `heal_the_record` starts it for a damaged file that was not recovered yet. Until then nothing is filled and no
+`store/recovery` and `store/upgrade` do it. The sensor `heal_the_record` starts it for a damaged file that was not recovered yet. Until then nothing is filled and no
 energy is written to InfluxDB: a fill would store minutes that are about to be restored, and circuits may have had other names.
 """
 
@@ -11,7 +11,7 @@ from dagster import Failure, JobDefinition, Nothing, OpExecutionContext, Out, jo
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
-from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store import Outbox
 from aiseg2_pipeline.store.damage import unsalvaged
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.store.recovery import salvage
@@ -20,9 +20,13 @@ from aiseg2_pipeline.store.recovery import salvage
 def salvage_job() -> JobDefinition:
     """Return the job."""
 
-    @op(name="bring_back", out=Out(Nothing), description="Copies the readable rows into the store.")
+    @op(
+        name="bring_back",
+        out=Out(Nothing),
+        description="Copies the readable rows into the store, and upgrades the rows of an older version.",
+    )
     def bring_back(context: OpExecutionContext, store: ReadingsStore) -> None:
-        opens: list[Callable[[], Store]] = [store.open, store.open_energy, store.open_climate]
+        opens: list[Callable[[], Outbox]] = [store.open, store.open_energy, store.open_climate]
         try:
             for path, open_store in zip(store.paths, opens, strict=True):
                 for damaged in unsalvaged(path):
@@ -30,6 +34,8 @@ def salvage_job() -> JobDefinition:
                         result = salvage(damaged, opened, context.log.info)
                     context.log.warning(f"{damaged.path.name}: {result}")
                     log_line("salvage", file=damaged.path.name, told=result)
+                with open_store() as opened:
+                    opened.upgrade()
         except StoreError as error:
             raise Failure(str(error), allow_retries=False) from None
 
@@ -37,7 +43,8 @@ def salvage_job() -> JobDefinition:
         name="salvage_the_record",
         tags=BACKGROUND,
         config=LOGGED,
-        description="Restores the readable rows of a damaged store into the store that replaced it. Stored rows are not changed.",
+        description="Restores the readable rows of a damaged store into the store that replaced it, and upgrades the rows of an older version. "
+        "Stored values are not changed.",
     )
     def salvage_the_record() -> None:
         bring_back()

@@ -22,7 +22,6 @@ from dagster import (
     sensor,
 )
 
-from aiseg2_pipeline.frames.energy import NO_DATA
 from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between, record_start
 from aiseg2_pipeline.japan_time import HOUR, day_of, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
@@ -92,7 +91,7 @@ def healing_sensor(
         minimum_interval_seconds=INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
         description="Finds hours with missing minutes that the AiSEG2 may still have, and fills them; reads the energy of days that were not read; "
-        "writes rows that are pending since InfluxDB was away; and recovers the rows that can be read of a damaged file.",
+        "writes rows that are pending since InfluxDB was away; recovers the rows that can be read of a damaged file, and upgrades a store of an older version.",
     )
     def heal(
         context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
@@ -100,19 +99,19 @@ def healing_sensor(
         now = clock()
         if context.instance.get_runs(RunsFilter(statuses=UNFINISHED, tags={BACKGROUND_TAG: "1"}), limit=1):
             yield SkipReason("A background run is still active.")
-        elif damaged := unsalvaged(*store.paths):
-            names = ":".join(one.path.stem for one in damaged)
-            yield _request(salvage, names, now, run_config=LOGGED)
-        else:
-            try:
+            return
+        try:
+            if names := [one.path.stem for one in unsalvaged(*store.paths)] + store.not_upgraded():
+                requests = [_request(salvage, ":".join(names), now, run_config=LOGGED)]
+            else:
                 with store.open() as readings, store.open_energy() as known:
                     requests = list(backfill.requests(readings, known, influxdb.destination, now))
-            except StoreError as error:
-                yield SkipReason(str(error))
-            else:
-                yield from requests
-                if not requests:
-                    yield SkipReason("Nothing is missing that the AiSEG2 may have.")
+        except StoreError as error:
+            yield SkipReason(str(error))
+            return
+        yield from requests
+        if not requests:
+            yield SkipReason("Nothing is missing that the AiSEG2 may have.")
 
     return heal
 
@@ -162,11 +161,10 @@ def days_to_renew(
 
 
 def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: datetime) -> list[datetime]:
-    """Return the hours since AISEG2_START_DATE that have neither a row nor a stored note that the device has no data."""
+    """Return the hours since AISEG2_START_DATE that have neither a row nor an attempt to read them."""
     if start >= end:
         return []
-    notes = energy.read(start, end, kinds=[NO_DATA])["time"]
-    done = {*readings.hours_with_rows(start, end), *(time.to_pydatetime() for time in notes)}
+    done = {*readings.hours_with_rows(start, end), *(attempt.time for attempt in energy.attempts(start, end))}
     hours = (start + n * HOUR for n in range((end - start) // HOUR))
     return [hour for hour in hours if hour not in done]
 
