@@ -143,7 +143,10 @@ def test_the_reason_of_a_refused_line_is_shortened(writer: InfluxWriter) -> None
         (200, {}, b"\xff\xfe"),
         (302, {"Location": "http://127.0.0.1:9/login"}, b""),
         (400, {}, b"Client sent an HTTP request to an HTTPS server.\n"),
-        (400, {}, b'["no", "object"]'),
+        *(
+            (400, {}, body)
+            for body in (b"[" * 100_000, b'{"message":' * 50_000, b'{"message":[]}', b"[]", b"7", b"\xff")
+        ),
         (404, {}, b"404 page not found"),
         (405, {}, b""),
     ],

@@ -60,14 +60,14 @@ def test_the_evidence_has_every_kind_of_failure(evidence: Evidence, evidence_on_
     assert evidence_on_postgres.statuses == {"minute": "SUCCESS"}
     assert (evidence.exit_code, evidence_on_postgres.exit_code) == (0, 0)
     for name, words in (
-        ("alerts", "1 messages were sent, 1 have to wait"),
+        ("alerts", "1 messages were sent, 1 are pending"),
         ("services", "Service 2 of AISEG2_ALERT_URLS did not take a message"),
         ("read broken alerts", "AISEG2_ALERT_URLS must be "),
         ("read broken port", "AISEG2_UI_PORT must be "),
         ("read broken postgres", "AISEG2_POSTGRES_URL must be "),
         ("read refused login", "refused the login"),
         ("doctor refused login", "FAIL login"),
-        ("doctor refused token", "does not know the token"),
+        ("doctor refused token", "does not accept the token"),
         ("doctor --alert", "alerts 2: JSON did not take the test message"),
         ("health", "exit code 0"),
     ):
@@ -133,7 +133,8 @@ def test_no_object_shows_the_secret_that_it_holds(tmp_path: Path) -> None:
     definitions = resources(settings)
     with build_resources(definitions) as made:
         held = [getattr(made, name) for name in definitions]
-        assert (made.device.password, made.influxdb.token) == (DEVICE_PASSWORD, INFLUXDB_TOKEN)
+        assert made.device.settings.device_password.get_secret_value() == DEVICE_PASSWORD
+        assert made.influxdb.settings.token.get_secret_value() == INFLUXDB_TOKEN
     objects: list[Any] = [settings, influx, *held, *definitions.values(), build_definitions(settings)]
     with connect.device(settings, lambda: datetime.now(UTC)) as client, connect.writer(influx) as writer:
         objects += [client, writer]

@@ -76,8 +76,8 @@ def queries(view: View, bucket: str) -> Iterator[Query]:
             name = next((name for name in variables if f"${{{name}}}" in flux), "")
             options: list[Node] = [{"value": given["v.windowPeriod"], "selected": True}]
             for option in variables[name]["options"] if name else options:
-                every, asked = option["value"], flux.replace(f"${{{name}}}", option["value"])
-                yield Query(file, panel, target["refId"], every, option["selected"], most_rows, asked)
+                every, query = option["value"], flux.replace(f"${{{name}}}", option["value"])
+                yield Query(file, panel, target["refId"], every, option["selected"], most_rows, query)
 
 
 def _rfc3339(time: datetime) -> str:

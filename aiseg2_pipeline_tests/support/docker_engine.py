@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own, with an image under each name that docker-compose.yml asks for.
+"""A Docker engine of the tests' own, with an image under each name of docker-compose.yml.
 
 No image is pulled. Debian's debootstrap makes the base; ours is built on it by the project's Dockerfile, with its `FROM`
 lines replaced. `images/` has the stand-ins for InfluxDB (the server that .ci/install-servers built) and PostgreSQL
@@ -94,20 +94,12 @@ class DockerEngine:
     def _start(self, stack: ExitStack) -> None:
         log = self.folder / "dockerd.log"
         with log.open("wb") as output:
+            options = [f"--host={self._environment['DOCKER_HOST']}", f"--data-root={self.folder / 'root'}"]
+            options += [f"--exec-root={_RUN / 'exec'}", f"--pidfile={_RUN / 'pid'}"]
+            options += ["--iptables=false", "--ip6tables=false", "--ip-forward=false"]
             process = subprocess.Popen(  # noqa: S603 - our own arguments
-                [
-                    # It ends with the tests, even after `kill -9`.
-                    *("setpriv", "--pdeathsig", "TERM", "dockerd", "--host", self._environment["DOCKER_HOST"]),
-                    *(
-                        "--data-root",
-                        self.folder / "root",
-                        "--exec-root",
-                        _RUN / "exec",
-                        "--pidfile",
-                        _RUN / "pid",
-                    ),
-                    *("--iptables=false", "--ip6tables=false", "--ip-forward=false"),
-                ],
+                # It ends with the tests, even after `kill -9`.
+                ["setpriv", "--pdeathsig", "TERM", "dockerd", *options],  # noqa: S607 - found on _PATH
                 env=os.environ | {"PATH": _PATH},
                 stdout=output,
                 stderr=output,
