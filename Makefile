@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# A process for each core, each with servers of its own. A file's tests share fixtures, so one process runs them all.
+PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 .PHONY: run test endurance endurance-short lint bench clean
 
 run: $(VENV)/run.stamp
 	@exec $(BIN)/python -m aiseg2_pipeline.cli run
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 # Chaos, the compose file on a real engine, fuzzing, and an hour of the real pipeline under faults: about three hours.
 endurance: $(VENV)/dev.stamp

@@ -2,9 +2,9 @@
 
 import itertools
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,10 +12,14 @@ from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer, influxd
 from aiseg2_pipeline_tests.support.missing import missing
 from aiseg2_pipeline_tests.support.postgres import postgres, postgres_programs
 
-if TYPE_CHECKING:
-    from aiseg2_pipeline_tests.support.guarded_pipeline import Evidence
-
 _bucket_numbers = itertools.count(1)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print each reason for which tests were skipped on one line."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.fixture(scope="session")
@@ -47,30 +51,3 @@ def influx(influx_server: InfluxServer) -> Iterator[Influx]:
     """An empty bucket of the test's own on the running server, behind a pass-through."""
     with Influx(influx_server, f"bucket-{next(_bucket_numbers)}") as influx:
         yield influx
-
-
-@pytest.fixture(scope="session")
-def recordings(
-    tmp_path_factory: pytest.TempPathFactory,
-    influx_server: InfluxServer,  # noqa: ARG001 - skips where no InfluxDB is installed
-    postgres_port: int,
-) -> "tuple[Evidence, Evidence]":
-    """What two pipelines printed and left behind; the second has its history in PostgreSQL."""
-    from aiseg2_pipeline_tests.support.guarded_pipeline import run_all, run_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
-
-    others: list[Evidence] = []
-    evidence = run_all(
-        tmp_path_factory.mktemp("evidence"),
-        lambda: others.append(run_on_postgres(tmp_path_factory.mktemp("postgres"), postgres_port)),
-    )
-    return evidence, others[0]
-
-
-@pytest.fixture(scope="session")
-def evidence(recordings: "tuple[Evidence, Evidence]") -> "Evidence":
-    return recordings[0]
-
-
-@pytest.fixture(scope="session")
-def evidence_on_postgres(recordings: "tuple[Evidence, Evidence]") -> "Evidence":
-    return recordings[1]

@@ -30,11 +30,11 @@ from aiseg2_pipeline_tests.support.device import (
     flow_html,
     flow_json,
     household,
+    needs_captures,
     serving,
 )
 
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
-needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 
 FEW = [("ＬＤ<br />", " 224W"), ("洋室１<br />エアコン", " 80W"), ("ＩＨ<br />", "")]
 QUIET = [("ＬＤ<br />", " 224W")] + [(f"停止{n}<br />", "") for n in range(31)]

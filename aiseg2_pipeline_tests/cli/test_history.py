@@ -23,7 +23,7 @@ from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.server import Running, running
 from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline_tests.support.device import CAPTURES, LIST, PASSWORD, USER, Page, serving
+from aiseg2_pipeline_tests.support.device import CAPTURES, LIST, PASSWORD, USER, Page, needs_captures, serving
 from aiseg2_pipeline_tests.support.simulator_client import JAPAN
 
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
@@ -318,7 +318,7 @@ def test_a_day_without_energy_on_the_device_is_one_message(home: Home, arguments
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
+@needs_captures
 def test_the_captured_day_has_the_devices_sums(tmp_path: Path) -> None:
     day = date(2026, 7, 14)
     pages: dict[str, Page] = {

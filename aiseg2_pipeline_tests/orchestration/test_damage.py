@@ -161,6 +161,8 @@ def test_the_commands_list_damaged_files_and_restore_one_or_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # Do not wait for the device.
+    monkeypatch.setattr("aiseg2_pipeline.cli.doctor.READING_TIMEOUT_S", 0.1)
     path = tmp_path / "data" / "readings.sqlite"
     for n in range(3):
         with Store.open(path, lambda _: None) as store:

@@ -23,6 +23,7 @@ from click.testing import CliRunner
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.simulator.faults import ALL, BEFORE_THE_LOGIN, Fault, Faults
 from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.simulator_client import (
     CARD_PAGE,
     CIRCUIT_LIST,
@@ -367,8 +368,7 @@ def test_the_help_of_simulate_names_every_kind_of_fault() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_simulate_injects_the_given_faults_until_a_signal_and_writes_no_errors(number: signal.Signals) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = f"--port {port} --fault-rate 0.5 --fault-seed 7 --faults not-found,Server-Error".split()
     command = [sys.executable, "-m", "aiseg2_pipeline.cli", "simulate", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own

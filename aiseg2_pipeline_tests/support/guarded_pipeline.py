@@ -27,14 +27,15 @@ from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support import postgres as postgres_server
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.running_pipeline import (
     PROC,
     REPOSITORY,
     Pages,
     Pipeline,
+    free_ports,
     started,
-    two_free_ports,
 )
 
 DEVICE_USER = "aiseg"
@@ -178,7 +179,7 @@ class _Recorder:
     def finished(self, **runs: str) -> None:
         """Wait for runs and record their statuses, by name."""
         for name, run_id in runs.items():
-            self.evidence.statuses[name] = self.pages.finished(run_id, 120)["status"]
+            self.evidence.statuses[name] = self.pages.finished(run_id)["status"]
 
     def record_pages(self) -> None:
         """Record everything that the pages show."""
@@ -297,7 +298,7 @@ def _influx(tmp_path: Path) -> Iterator[Influx]:
 
 def _settings(folder: Path, influx: Influx, device_port: int, **more: str) -> dict[str, str]:
     (folder / "tmp").mkdir()
-    ports = two_free_ports()
+    ports = free_ports()
     return ports | {
         "AISEG2_HOST": f"127.0.0.1:{device_port}",
         "AISEG2_USER": DEVICE_USER,
@@ -313,7 +314,7 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
     """Run through everything once, with Dagster's history in SQLite; call `meanwhile` while a run waits for the device."""
     evidence = Evidence(tmp_path)
     evidence.pipeline.mkdir()
-    device_port = int(two_free_ports()["AISEG2_UI_PORT"])
+    device_port = free_port()
     with _messaging_service() as service, _influx(tmp_path) as influx:
         settings = _settings(
             evidence.pipeline,
@@ -392,7 +393,7 @@ def run_on_postgres(tmp_path: Path, port: int) -> Evidence:
     evidence = Evidence(tmp_path)
     evidence.data.mkdir(parents=True)
     evidence.data.chmod(0o755)
-    device_port = int(two_free_ports()["AISEG2_UI_PORT"])
+    device_port = free_port()
     url = postgres_server.address(port)
     with (
         _influx(tmp_path) as influx,

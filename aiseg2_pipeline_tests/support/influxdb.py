@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +36,7 @@ from influxdb_client.domain.permission_resource import PermissionResource
 from aiseg2_pipeline.frames.readings import KEY, Row, frame
 from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.store import Destination
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb_proxy import InfluxFaults, InfluxProxy
 
 # A year of minutes on a busy machine took more than 30 s.
@@ -59,8 +59,7 @@ class InfluxServer:
         """Choose the port; entering starts the server."""
         self.org = org
         self.token = token
-        with socket.create_server(("127.0.0.1", port)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         self._process: subprocess.Popen[bytes] | None = None
