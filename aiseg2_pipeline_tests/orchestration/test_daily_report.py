@@ -1,4 +1,4 @@
-"""A day's picture as the asset draws it, as its schedule asks for it, and as the command writes it."""
+"""The picture of a day: its asset, its schedule and its command."""
 
 import base64
 import io
@@ -43,7 +43,7 @@ NEXT_DAY = str(DAY + timedelta(days=1))
 
 
 class Home:
-    """A data directory with a day of readings, and the definitions on it; the device is never asked."""
+    """A data directory with a day of readings, and the definitions on it; the device is not used."""
 
     def __init__(self, folder: Path, instance: DagsterInstance) -> None:
         self.environment = {
@@ -63,7 +63,7 @@ class Home:
         with Store.open(self.settings.store_path) as store:
             store.upsert(table)
 
-    def forget(self) -> None:
+    def delete_readings(self) -> None:
         with Store.open(self.settings.store_path) as store:
             store.delete(START, LATER)
 
@@ -87,7 +87,7 @@ class Home:
         return self.instance.get_materialized_partitions(DAILY_REPORT)
 
     def tick(self, planned: datetime) -> RunRequest | str:
-        """Evaluate the schedule: what it wants to run, or why it wants nothing."""
+        """Evaluate the schedule; return its request, or the reason why there is none."""
         context = build_schedule_context(
             instance=self.instance,
             scheduled_execution_time=planned,
@@ -141,32 +141,27 @@ def is_picture(png: bytes) -> bool:
 # The asset
 
 
-def test_a_days_picture_is_a_file_and_is_shown(home: Home) -> None:
+def test_a_day_has_its_picture_in_a_file_and_in_dagster_beside_its_numbers(home: Home) -> None:
     assert home.run(str(DAY)).success
     assert home.green() == {str(DAY)}
-    told = home.metadata(str(DAY))
+    metadata = home.metadata(str(DAY))
     path = home.settings.data_dir / "reports" / "2026-07-14.png"
-    assert told["file"] == str(path)
+    assert metadata["file"] == str(path)
     assert is_picture(path.read_bytes())
-    before, png = told["picture"].removesuffix(")").split("base64,")
+    before, png = metadata["picture"].removesuffix(")").split("base64,")
     assert before == "![2026-07-14](data:image/png;"
     assert base64.b64decode(png) == path.read_bytes()
+    assert metadata["generation_kwh"] == pytest.approx(33.6)
+    assert metadata["consumption_kwh"] == pytest.approx(24)
+    assert metadata["bought_kwh"] == pytest.approx(6)
+    assert metadata["sold_kwh"] == pytest.approx(15.6)
+    assert metadata["self_sufficiency_percent"] == pytest.approx(75)
+    assert metadata["energy_from"] == "the AiSEG2's own Wh"
+    assert (metadata["live_minutes"], metadata["filled_minutes"], metadata["missing_minutes"]) == (1440, 0, 0)
 
 
-def test_its_numbers_are_told_beside_it(home: Home) -> None:
-    home.run(str(DAY))
-    told = home.metadata(str(DAY))
-    assert told["generation_kwh"] == pytest.approx(33.6)
-    assert told["consumption_kwh"] == pytest.approx(24)
-    assert told["bought_kwh"] == pytest.approx(6)
-    assert told["sold_kwh"] == pytest.approx(15.6)
-    assert told["self_sufficiency_percent"] == pytest.approx(75)
-    assert told["energy_from"] == "the AiSEG2's own Wh"
-    assert (told["live_minutes"], told["filled_minutes"], told["missing_minutes"]) == (1440, 0, 0)
-
-
-def test_a_day_that_was_filled_later_is_drawn_again(home: Home) -> None:
-    home.forget()
+def test_a_day_is_drawn_again_after_a_fill(home: Home) -> None:
+    home.delete_readings()
     home.store(readings(range(12)))
     home.run(str(DAY))
     path = home.settings.data_dir / "reports" / f"{DAY}.png"
@@ -178,13 +173,13 @@ def test_a_day_that_was_filled_later_is_drawn_again(home: Home) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_day_without_readings_says_so_and_is_not_green(home: Home) -> None:
+def test_a_day_without_readings_is_a_warning_and_not_green(home: Home) -> None:
     result = home.run(NEXT_DAY)
     assert result.success
     assert home.green() == set()
     assert not (home.settings.data_dir / "reports").exists()
-    said = [entry.user_message for entry in home.instance.all_logs(result.run_id) if entry.level == 30]
-    assert said == [f"There is no reading of {NEXT_DAY}, so no picture of it is drawn: choose another day."]
+    warnings = [entry.user_message for entry in home.instance.all_logs(result.run_id) if entry.level == 30]
+    assert warnings == [f"There is no reading of {NEXT_DAY}, so no picture of it is drawn: choose another day."]
 
 
 def test_a_range_is_drawn_day_by_day(home: Home) -> None:
@@ -213,7 +208,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(home: Home) -> None:
     assert "reports/2026-07-14.png" in failure(result)
 
 
-def test_the_first_day_can_be_drawn_although_its_first_hours_are_no_partitions(home: Home) -> None:
+def test_the_first_day_can_be_drawn_although_its_first_hours_have_no_partitions(home: Home) -> None:
     graph = home.definitions.resolve_asset_graph()
     days, hours = (graph.get(key).partitions_def for key in (DAILY_REPORT, POWER_READINGS))
     assert days is not None
@@ -230,7 +225,7 @@ def test_the_first_day_can_be_drawn_although_its_first_hours_are_no_partitions(h
 # The schedule
 
 
-def test_the_night_draws_yesterday_in_the_background(home: Home) -> None:
+def test_the_schedule_requests_yesterday_as_background_work(home: Home) -> None:
     schedule = home.definitions.resolve_schedule_def("report_of_yesterday")
     assert schedule.default_status == DefaultScheduleStatus.RUNNING
     assert schedule.execution_timezone == "Asia/Tokyo"
@@ -249,23 +244,21 @@ def test_without_matplotlib_the_asset_and_the_schedule_name_the_extra(home: Home
     assert not result.success
     assert "aiseg2-pipeline[report]" in failure(result)
     assert "aiseg2-pipeline[report]" in str(home.tick(LATER))
-    told = build_definitions(home.settings, lambda: LATER).resolve_asset_graph().get(DAILY_REPORT).description
-    assert "aiseg2-pipeline[report]" in str(told)
-
-
-def test_without_matplotlib_the_command_names_the_extra(home: Home) -> None:
-    code = (
-        "import sys; sys.modules['matplotlib'] = None; "
-        "from aiseg2_pipeline.cli.main import main; main(['report', sys.argv[1]])"
+    description = (
+        build_definitions(home.settings, lambda: LATER).resolve_asset_graph().get(DAILY_REPORT).description
     )
-    result = home.in_a_process(code, str(DAY))
-    assert result.returncode == 1
-    assert result.stdout == ""
+    assert "aiseg2-pipeline[report]" in str(description)
+
+
+@pytest.mark.usefixtures("without_matplotlib")
+def test_without_matplotlib_the_command_names_the_extra(home: Home) -> None:
+    result = home.invoke(str(DAY))
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert "aiseg2-pipeline[report]" in result.stderr
 
 
-def test_matplotlib_is_not_in_the_memory_of_what_only_loads_the_definitions(home: Home) -> None:
+def test_loading_the_definitions_does_not_import_matplotlib(home: Home) -> None:
     code = (
         "import sys; from aiseg2_pipeline.runtime import preload as preloaded; "
         "print('aiseg2_pipeline.definitions' in sys.modules, 'matplotlib' in sys.modules, 'PIL' in sys.modules)"
@@ -277,7 +270,7 @@ def test_matplotlib_is_not_in_the_memory_of_what_only_loads_the_definitions(home
 # The command
 
 
-def test_the_command_writes_a_day_and_prints_where(home: Home) -> None:
+def test_the_command_writes_a_day_and_prints_the_path(home: Home) -> None:
     result = home.invoke(str(DAY))
     assert result.exit_code == 0, result.output
     path = home.settings.data_dir / "reports" / "2026-07-14.png"
@@ -286,7 +279,7 @@ def test_the_command_writes_a_day_and_prints_where(home: Home) -> None:
     assert not path.stat().st_mode & 0o077
 
 
-def test_the_command_writes_where_it_is_told(home: Home, tmp_path: Path) -> None:
+def test_the_command_writes_to_its_option_output(home: Home, tmp_path: Path) -> None:
     result = home.invoke("2026-07-14T08:15", "--output", "pictures/day.png")
     assert result.stdout == "pictures/day.png\n"
     assert is_picture((tmp_path / "pictures" / "day.png").read_bytes())
@@ -311,7 +304,7 @@ def test_the_command_draws_yesterday_by_default(home: Home) -> None:
     ],
     ids=["no readings", "a folder", "no date"],
 )
-def test_what_cannot_be_drawn_is_one_sentence(home: Home, arguments: list[str], code: int, words: str) -> None:
+def test_the_command_fails_with_one_sentence(home: Home, arguments: list[str], code: int, words: str) -> None:
     result = home.invoke(*arguments)
     assert result.exit_code == code
     assert words in result.stderr
@@ -319,8 +312,9 @@ def test_what_cannot_be_drawn_is_one_sentence(home: Home, arguments: list[str], 
     assert not (home.settings.data_dir / "reports").exists()
 
 
-def test_the_command_leaves_no_word_of_matplotlib(home: Home, tmp_path: Path) -> None:
-    """Also where nothing but the data directory can be written, as in a container."""
+def test_the_command_prints_no_warning_of_matplotlib_where_only_the_data_directory_is_writable(
+    home: Home, tmp_path: Path
+) -> None:
     home.environment |= {"MPLCONFIGDIR": "", "HOME": str(tmp_path / "nowhere"), "XDG_CACHE_HOME": ""}
     result = home.in_a_process("from aiseg2_pipeline.cli.main import main; main()", "report", str(DAY))
     assert result.returncode == 0
