@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import itertools
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ from aiseg2_pipeline_tests.support.postgres import postgres, postgres_programs
 _bucket_numbers = itertools.count(1)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return a process more than there are cores: some tests wait for a minute, or for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print each reason for which tests were skipped on one line."""
     reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
@@ -24,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
-    """The one real server of all tests; most use `influx`, an empty bucket on it."""
+    """The real server of this process's tests; most use `influx`, an empty bucket on it."""
     try:
         influxd_path()
     except FileNotFoundError as error:
@@ -35,7 +42,7 @@ def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxSe
 
 @pytest.fixture(scope="session")
 def postgres_port() -> Iterator[int]:
-    """The port of the one real PostgreSQL of all tests."""
+    """The port of the real PostgreSQL of this process's tests."""
     if postgres_programs() is None:
         missing("PostgreSQL is not installed: run .ci/install-servers")
     # Not in pytest's folder, which only its owner may enter.

@@ -74,7 +74,7 @@ def compose(folder: Path, env: Mapping[str, str] | None, profiles: Iterable[str]
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
@@ -209,7 +209,7 @@ def run_command(command: list[str], environment: Mapping[str, str], path: str = 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     return ended.returncode, ended.stdout, ended.stderr
 

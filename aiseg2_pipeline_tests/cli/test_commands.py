@@ -449,7 +449,7 @@ def test_simulate_is_read_like_a_device_and_ends_without_output(folder: Path) ->
         # Until it listens, the transport retries and reports that.
         result = invoke({"AISEG2_SIMULATOR_PORT": port}, "read", "--format", "json")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=180)
     assert (process.returncode, out, err) == (0, "", "")
     rows = json.loads(result.stdout)
     assert [row["name"] for row in rows if row["kind"] == "total"] == ["総発電電力", "総消費電力", "売買電力"]

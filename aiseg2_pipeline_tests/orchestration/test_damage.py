@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dagster import build_sensor_context
 
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.cli.main import main
@@ -48,12 +47,8 @@ def run_after_damage(pipeline: Pipeline) -> DamagedFile:
 
 def requested_jobs(pipeline: Pipeline) -> list[str | None]:
     """Return the jobs that the backfill sensor requests."""
-    resources = {name: (pipeline.definitions.resources or {})[name] for name in ("store", "influxdb")}
-    context = build_sensor_context(
-        instance=pipeline.instance, repository_def=pipeline.definitions.get_repository_def(), resources=resources
-    )
-    data = pipeline.definitions.resolve_sensor_def("heal_the_record").evaluate_tick(context)
-    return [request.job_name for request in data.run_requests or []]
+    requests = pipeline.heal()
+    return [request.job_name for request in requests] if isinstance(requests, list) else []
 
 
 def restore(pipeline: Pipeline) -> None:

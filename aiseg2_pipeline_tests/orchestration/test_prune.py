@@ -3,12 +3,13 @@
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from dagster import (
+    AssetKey,
     AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
@@ -186,9 +187,9 @@ def test_the_last_materialization_of_an_hour_is_never_deleted(pipeline: DatedPip
     assert pipeline.runs("power_minute") == {last}
     assert pipeline.green_in_ui(POWER_READINGS) == keys(YESTERDAY)
     # The same holds for another partition, and for an asset without partitions.
-    ids = [logged(pipeline, AssetMaterialization("other", partition=key)) for key in ("a", "a", "b", None, None)]
+    ids = [log_event(pipeline, AssetKey("other"), key) for key in ("a", "a", "b", None, None)]
     pipeline.prune_history(NOW + 400 * DAY)
-    assert pipeline.runs("logs_one") == {ids[1], ids[2], ids[4]}
+    assert pipeline.runs("one_op_job") == {ids[1], ids[2], ids[4]}
 
 
 def test_a_run_with_the_last_materialization_of_one_of_its_hours_is_not_deleted(pipeline: DatedPipeline) -> None:
@@ -197,7 +198,7 @@ def test_a_run_with_the_last_materialization_of_one_of_its_hours_is_not_deleted(
     assert pipeline.run("power_fill", hour_key(hours[0]), hour_key(hours[2])).success
     (fill,) = pipeline.runs()
     for hour in hours[:2]:
-        logged(pipeline, AssetMaterialization(POWER_READINGS, partition=hour_key(hour)))
+        log_event(pipeline, POWER_READINGS, hour_key(hour))
     pipeline.prune(NOW + 40 * DAY)
     assert fill in pipeline.runs()
 
@@ -302,7 +303,7 @@ def test_the_files_shrink_after_large_runs_were_deleted(
             with sqlite3.connect(path, isolation_level=None) as connection:
                 connection.execute("PRAGMA auto_vacuum = 0")
                 connection.execute("VACUUM")
-    burst(pipeline)
+    run_op(pipeline, log_megabytes)
     # What each start does.
     assert prepare_storage(home) == []
     assert size(home) > 3_000_000
@@ -335,35 +336,30 @@ def test_files_of_the_default_storage_in_use_are_kept(tmp_path: Path, pipeline: 
         assert pipeline.green(POWER_READINGS) == keys(YESTERDAY)
 
 
-def logged(pipeline: DatedPipeline, event: AssetMaterialization) -> str:
-    """Run a job that logs only this event; return the run's id."""
+def run_op(pipeline: DatedPipeline, body: Callable[[OpExecutionContext], None]) -> str:
+    """Run a job that has only this op; return the run's id."""
 
     @op
-    def log(context: OpExecutionContext) -> None:
-        context.log_event(event)
+    def one_op(context: OpExecutionContext) -> None:
+        body(context)
 
     @job
-    def logs_one() -> None:
-        log()
+    def one_op_job() -> None:
+        one_op()
 
-    run_id = logs_one.execute_in_process(instance=pipeline.instance).run_id
+    run_id = one_op_job.execute_in_process(instance=pipeline.instance).run_id
     pipeline.date(run_id, NOW)
     return run_id
 
 
-def burst(pipeline: DatedPipeline) -> None:
-    """Run a job that logs megabytes."""
+def log_event(pipeline: DatedPipeline, key: AssetKey, partition: str | None) -> str:
+    """Run a job that materializes only this; return the run's id."""
+    return run_op(pipeline, lambda context: context.log_event(AssetMaterialization(key, partition=partition)))
 
-    @op
-    def talk(context: OpExecutionContext) -> None:
-        for _ in range(100):
-            context.log.info("x" * 30_000)
 
-    @job
-    def talks() -> None:
-        talk()
-
-    pipeline.date(talks.execute_in_process(instance=pipeline.instance).run_id, NOW)
+def log_megabytes(context: OpExecutionContext) -> None:
+    for _ in range(100):
+        context.log.info("x" * 30_000)
 
 
 def rows(pipeline: DatedPipeline, file: str, table: str) -> int:

@@ -24,6 +24,7 @@ from aiseg2_pipeline_tests.support.running_pipeline import (
     event_types,
     free_ports,
     needs_proc,
+    now_in_hour,
     process_of,
     started,
 )
@@ -190,14 +191,14 @@ def test_a_killed_warm_process_is_restarted_and_logs_modules_that_cannot_be_prel
 
 def test_a_run_started_by_hand_prints_only_json_lines(pipeline: Pipeline) -> None:
     before = len(pipeline.output)
-    run = pipeline.pages.finished(pipeline.pages.materialize("power_readings", hour_key(datetime.now(UTC))))
+    run = pipeline.pages.finished(pipeline.pages.materialize("energy_history", day_key(datetime.now(UTC))))
     assert run["status"] == "SUCCESS"
     printed = [line.partition("| ")[2] for line in pipeline.output[before:].splitlines()]
-    assert "reading" in [json.loads(line)["event"] for line in printed]
+    assert "energy" in [json.loads(line)["event"] for line in printed]
 
 
 def test_a_reexecuted_minute_reads_the_current_one(pipeline: Pipeline) -> None:
-    now = datetime.now(UTC)
+    now = now_in_hour(60)
     late = {MINUTE_TAG: (now - timedelta(minutes=2)).isoformat()}
     run_id = pipeline.pages.launch("power_minute", hour_key(now), **late)
     assert "MaterializationEvent" not in event_types(pipeline.pages.finished(run_id))

@@ -55,6 +55,8 @@ SECRETS = (
 ORGANIZATION = "home"
 # Not secret: a search that does not find it would not find a secret either.
 BUCKET = "buck3t-that-is-no-secret"
+# A run takes its one reading at once; the long minute allows for a slow start.
+LONG_S = 60.0
 OTHER_SITE = "http://other.example"
 
 _FRAGMENT = """fragment E on MetadataEntry { label description
@@ -331,13 +333,13 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
                 with running(port=device_port, user=DEVICE_USER, password=DEVICE_PASSWORD):
                     _with_a_device(recorder)
                     influx.proxy.token = "another"
-                    recorder.finished(refused_token=recorder.pages.launch_minute())
+                    recorder.finished(refused_token=recorder.pages.launch_minute(LONG_S))
                     recorder.commands(
                         "doctor", "remove --from 2026-01-01 --to 2026-01-02 --yes", case="refused token"
                     )
                     influx.proxy.token = None
                 with running(port=device_port, user=DEVICE_USER, password="another"):
-                    run_id = recorder.pages.launch_minute()
+                    run_id = recorder.pages.launch_minute(LONG_S)
                     recorder.commands("read", "doctor", case="refused login")
                     recorder.finished(refused_login=run_id)
                 recorder.record_pages()
@@ -351,7 +353,7 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
 
 def _without_a_device(recorder: _Recorder, meanwhile: Callable[[], None]) -> None:
     """Do what needs no device while a run tries to reach one."""
-    unreachable = recorder.pages.launch_minute()
+    unreachable = recorder.pages.launch_minute(LONG_S)
     began = datetime.now(UTC)
     watched = {"watching_since": (began - timedelta(hours=2)).isoformat(), "seen_at": began.isoformat()}
     sensor = REPOSITORY | {"sensorName": "tell_the_household"}
@@ -373,7 +375,7 @@ def _with_a_device(recorder: _Recorder) -> None:
     now = datetime.now(UTC)
     today, yesterday = day_key(now), day_key(now - timedelta(days=1))
     clock = {"assetKey": {"path": ["power_readings"]}, "name": "device_clock"}
-    recorder.finished(minute=recorder.pages.launch_minute())
+    recorder.finished(minute=recorder.pages.launch_minute(LONG_S))
     by_hand = {
         name: recorder.pages.launch("__ASSET_JOB", partition, selection)
         for name, partition, selection in (
@@ -406,7 +408,7 @@ def run_on_postgres(tmp_path: Path, port: int) -> Evidence:
         recorder = _Recorder(pipeline, settings, evidence)
         try:
             pipeline.wait(pipeline.pages.served)
-            recorder.finished(minute=recorder.pages.launch_minute())
+            recorder.finished(minute=recorder.pages.launch_minute(LONG_S))
             recorder.commands("health")
             away = url.replace(str(port), "1")
             recorder.commands("health", case="broken postgres", AISEG2_POSTGRES_URL=away)

@@ -49,7 +49,7 @@ def postgres(folder: Path) -> Iterator[int]:
         *("-A", "scram-sha-256", f"--pwfile={password}"),
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    control = str(programs / "pg_ctl"), "-D", data, "-w"
+    control = str(programs / "pg_ctl"), "-D", data, "-w", "-t", "180"
     run(*control, "-l", str(folder / "log"), "-o", options, "start")
     try:
         yield port

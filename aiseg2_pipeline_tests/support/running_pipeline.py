@@ -31,7 +31,7 @@ needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are inspect
 REPOSITORY = {"repositoryLocationName": "aiseg2-pipeline", "repositoryName": "__repository__"}
 # Generous, because only a failing test waits that long.
 WITHIN_S = 180
-RUN_STARTED_WITHIN = timedelta(seconds=10)
+RUN_STARTED_WITHIN_S = 30
 FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 
 _RUN = """query ($id: ID!) { runOrError(runId: $id) { ... on Run {
@@ -85,7 +85,7 @@ class Pages:
         return _launched(self.ask(_LAUNCH, parameters=parameters)["launchRun"])
 
     def materialize(self, asset: str, partition: str) -> str:
-        """Materialize a partition of an asset as its button does, which sends no configuration; return the run's id."""
+        """Materialize a partition of an asset as its button does, without run config; return the run's id."""
         parameters = {
             "selector": REPOSITORY | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]},
             "executionMetadata": {"tags": [{"key": "dagster/partition", "value": partition}]},
@@ -98,13 +98,12 @@ class Pages:
         return _launched(self.ask(_EXECUTE_AGAIN, parameters=parameters)["launchRunReexecution"])
 
     def launch_minute(self, lasting_s: float = 0) -> str:
-        """Launch a minute's run that waits `lasting_s` for the second of its two readings (0: none); return its id."""
-        now = datetime.now(UTC)
-        soon = now + RUN_STARTED_WITHIN
-        if hour_of(soon) != hour_of(now):
-            # A run reads only in the hour of its partition.
-            time.sleep((hour_of(soon) - now).total_seconds())
-            now = datetime.now(UTC)
+        """Launch a minute's run; return its id.
+
+        Of its readings it takes the first at once, and the second of two after `lasting_s` (0: not at all). It takes none
+        where it starts more than 10 s after twice that time.
+        """
+        now = now_in_hour()
         minute = now + timedelta(seconds=2 * lasting_s - READINGS_END_S)
         return self.launch("power_minute", hour_key(now), **{MINUTE_TAG: minute.isoformat()})
 
@@ -139,6 +138,16 @@ class Pages:
             assert time.monotonic() < end, run
             time.sleep(0.05)
         return run
+
+
+def now_in_hour(left_s: float = RUN_STARTED_WITHIN_S) -> datetime:
+    """Return the time, in an hour that does not end within `left_s`: a run reads only in the hour of its partition."""
+    now = datetime.now(UTC)
+    soon = now + timedelta(seconds=left_s)
+    if hour_of(soon) != hour_of(now):
+        time.sleep((hour_of(soon) - now).total_seconds())
+        now = datetime.now(UTC)
+    return now
 
 
 def _launched(answer: dict[str, Any]) -> str:
