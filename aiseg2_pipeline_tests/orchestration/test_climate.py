@@ -97,25 +97,21 @@ def as_points(table: pd.DataFrame) -> list[tuple[datetime, str, str, float]]:
 # A home with sensors
 
 
-def test_every_room_of_every_page_is_stored_and_written(pipeline: SimulatedPipeline, influx: Influx) -> None:
-    assert read(pipeline).success
+def test_every_room_of_every_page_is_stored_at_the_time_of_its_reading_and_written(
+    pipeline: SimulatedPipeline, influx: Influx
+) -> None:
+    expected = []
+    for time in (NOW, NOW + 5 * MINUTE, NOW + 10 * MINUTE):
+        assert read(pipeline, time).success
+        expected.append(frame(time, shown_rooms(pipeline.unit)))
     table = stored(pipeline)
-    expected = frame(NOW, shown_rooms(pipeline.unit)).sort_values(KEY, ignore_index=True)
-    pd.testing.assert_frame_equal(table, expected)
-    assert len(table) == 2 * len(ROOMS)
+    pd.testing.assert_frame_equal(table, pd.concat(expected).sort_values(KEY, ignore_index=True))
+    assert len(table) == 3 * 2 * len(ROOMS)
     assert in_influx(influx) == as_points(table)
     assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY}
     metadata = pipeline.metadata(CLIMATE, KEY_TODAY)
-    assert (metadata["readings"], metadata["rows"]) == (1, 8)
+    assert (metadata["readings"], metadata["rows"]) == (3, 24)
     assert [record.data["room"] for record in metadata["rooms"]] == list(ROOMS)
-
-
-def test_each_reading_adds_rows_at_its_own_time(pipeline: SimulatedPipeline, influx: Influx) -> None:
-    for n in range(3):
-        assert read(pipeline, NOW + n * 5 * MINUTE).success
-    table = stored(pipeline)
-    assert sorted(set(table["time"])) == [pd.Timestamp(NOW + n * 5 * MINUTE) for n in range(3)]
-    assert in_influx(influx) == as_points(table)
 
 
 def test_influxdb_returns_names_with_any_characters(tmp_path: Path, influx: Influx) -> None:

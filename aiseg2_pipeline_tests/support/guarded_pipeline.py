@@ -5,7 +5,6 @@ unreachable; every command is run.
 """
 
 import http.client
-import http.server
 import json
 import os
 import signal
@@ -29,6 +28,7 @@ from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support import postgres as postgres_server
 from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
+from aiseg2_pipeline_tests.support.raw_server import raw_server
 from aiseg2_pipeline_tests.support.running_pipeline import (
     PROC,
     REPOSITORY,
@@ -269,27 +269,6 @@ def _answers(pages: Pages) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def _messaging_service() -> Iterator[str]:
-    """Yield the address of a service that accepts every message."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"json://service:{quote(SERVICE_PASSWORD, safe='')}@127.0.0.1:{server.server_address[1]}/{ACCEPTING_SERVICE}"
-        server.shutdown()
-        thread.join()
-
-
-@contextmanager
 def _influx(tmp_path: Path) -> Iterator[Influx]:
     with (
         InfluxServer(tmp_path / "influxdb", org=ORGANIZATION, token=INFLUXDB_TOKEN) as server,
@@ -317,13 +296,12 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
     evidence = Evidence(tmp_path)
     evidence.pipeline.mkdir()
     device_port = free_port()
-    with _messaging_service() as service, _influx(tmp_path) as influx:
-        settings = _settings(
-            evidence.pipeline,
-            influx,
-            device_port,
-            AISEG2_ALERT_URLS=f"{service} json://127.0.0.1:1/{UNREACHABLE_SERVICE}",
-        )
+    with raw_server() as service, _influx(tmp_path) as influx:
+        service.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        login = f"service:{quote(SERVICE_PASSWORD, safe='')}"
+        accepting = f"json://{login}@{service.url.removeprefix('http://')}/{ACCEPTING_SERVICE}"
+        alerts = f"{accepting} json://127.0.0.1:1/{UNREACHABLE_SERVICE}"
+        settings = _settings(evidence.pipeline, influx, device_port, AISEG2_ALERT_URLS=alerts)
         evidence.ui_port = settings["AISEG2_UI_PORT"]
         with started(evidence.pipeline, settings, umask=0) as pipeline:
             recorder = _Recorder(pipeline, settings, evidence)
