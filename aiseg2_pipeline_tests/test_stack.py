@@ -59,7 +59,7 @@ def run(command: list[str], environment: Mapping[str, str], folder: Path = PROJE
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     return ended.returncode, ended.stdout, ended.stderr
 

@@ -33,6 +33,7 @@ from aiseg2_pipeline_tests.support.device import (
     household,
     serving,
 )
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 COMMAND = [sys.executable, "-m", "aiseg2_pipeline.cli"]
@@ -76,11 +77,6 @@ def fail(settings: dict[str, str], *arguments: str) -> str:
     for secret in ("correct horse", "battery staple", "test-token"):
         assert secret not in message
     return message
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return str(probe.getsockname()[1])
 
 
 # read
@@ -166,7 +162,7 @@ def test_a_device_that_gives_no_reading_is_one_message(pages: dict[str, Page], n
 def test_a_device_that_is_off_is_one_message_with_a_hint_in_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     # Instead of the 20 s for which it is retried.
     monkeypatch.setattr(Aiseg2Client.live, "__defaults__", (0.4,))
-    port = free_port()
+    port = str(free_port())
     message = fail({"AISEG2_HOST": f"127.0.0.1:{port}", "AISEG2_PASSWORD": PASSWORD}, "read")
     assert "check AISEG2_HOST" in message
     assert "demo" not in message
@@ -387,7 +383,7 @@ def test_rows_removed_during_a_delivery_are_not_written_again(influx: Influx, st
 
 
 def test_simulate_is_read_like_a_device_and_ends_without_output(folder: Path) -> None:
-    port = free_port()
+    port = str(free_port())
     with subprocess.Popen(  # noqa: S603 - our own command
         [*COMMAND, "simulate", "--seed", "7", "--start", "2026-07-14T12:00"],
         cwd=folder,
@@ -401,7 +397,7 @@ def test_simulate_is_read_like_a_device_and_ends_without_output(folder: Path) ->
         # Until it listens, the transport retries and reports that.
         result = invoke({"AISEG2_SIMULATOR_PORT": port}, "read", "--format", "json")
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=180)
     assert (process.returncode, out, err) == (0, "", "")
     rows = json.loads(result.stdout)
     assert [row["name"] for row in rows if row["kind"] == "total"] == ["総発電電力", "総消費電力", "売買電力"]

@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import socket
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from aiseg2_pipeline_tests.support.device import (
     flow_json,
     serving,
 )
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 EXPORT = "GET /set/exectop2.cgi"
@@ -137,8 +137,7 @@ def hints(lines: Lines, subject: str) -> list[str]:
 
 
 def unused_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def test_a_setup_without_faults_passes_every_check(setup: Setup) -> None:

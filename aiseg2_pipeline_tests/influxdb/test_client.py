@@ -18,6 +18,7 @@ from aiseg2_pipeline.influxdb.client import (
     Rejected,
     Unavailable,
 )
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.https_server import https_server
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.support.influxdb_proxy import Fault
@@ -84,9 +85,7 @@ def test_check_passes_and_stores_nothing(influx: Influx, writer: InfluxWriter) -
 
 
 def test_an_unreachable_server_may_be_retried() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid:8086"):
+    for url in (f"http://127.0.0.1:{free_port()}", "http://no-such-host.invalid:8086"):
         with pytest.raises(Unavailable, match="INFLUXDB_HOST") as raised:
             InfluxWriter(url, SECRET, "home", "b").check()
         assert_one_sentence_without_secrets(raised)

@@ -210,12 +210,12 @@ def test_one_delivery_at_a_time_to_a_destination(home: Home) -> None:
 
     def hold(_: Exchange) -> None:
         entered.set()
-        assert resume.wait(30)
+        assert resume.wait(180)
 
     home.influx.proxy.fault = hold
     first = threading.Thread(target=home.deliver)
     first.start()
-    assert entered.wait(30)
+    assert entered.wait(180)
     try:
         second = home.deliver(deadline=0, clock=lambda: 0.0)
     finally:

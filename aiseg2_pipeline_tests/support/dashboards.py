@@ -84,7 +84,7 @@ def _rfc3339(time: datetime) -> str:
     return pd.Timestamp(time).tz_convert("UTC").isoformat().replace("+00:00", "Z")
 
 
-def execute(server: InfluxServer, flux: str, timeout_s: float = 60) -> pd.DataFrame:
+def execute(server: InfluxServer, flux: str, timeout_s: float = 180) -> pd.DataFrame:
     """Return the rows of a query's result, in order. Raise ValueError if InfluxDB reports an error."""
     answer = requests.post(
         f"{server.url}/api/v2/query",

@@ -16,9 +16,12 @@ from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from aiseg2_pipeline.aiseg2.endpoints import Graph, http_request
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
+needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 USER, PASSWORD, REALM = "aiseg", "correct horse", "AiSEG2"
 
 FLOW = "POST /data/electricflow/111/update"

@@ -33,8 +33,9 @@ SUITE = "trixie"
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates", "curl")
 BASE = "aiseg2-test-base"
 PIPELINE = "aiseg2-test-pipeline"
-START_S = 60
-STOP_S = 60
+# Generous, because only a failing test waits that long.
+START_S = 180
+STOP_S = 180
 BUILD_S = 900
 _IMAGES = Path(__file__).parent / "images"
 _CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -124,7 +125,7 @@ class DockerEngine:
                 self.docker(kind, "rm", *names)
 
     def _run(
-        self, *command: str | Path, check: bool = True, timeout: float = 120, folder: Path = PROJECT
+        self, *command: str | Path, check: bool = True, timeout: float = 600, folder: Path = PROJECT
     ) -> subprocess.CompletedProcess[str]:
         ended = subprocess.run(  # noqa: S603 - our own commands
             command,
@@ -140,11 +141,11 @@ class DockerEngine:
             raise RuntimeError(f"{' '.join(map(str, command))} ended with {ended.returncode}: {said}")
         return ended
 
-    def docker(self, *arguments: str, timeout: float = 120) -> str:
+    def docker(self, *arguments: str, timeout: float = 600) -> str:
         """Return what a command of the client prints."""
         return self._run("docker", *arguments, timeout=timeout).stdout
 
-    def compose(self, folder: Path, *arguments: str, timeout: float = 180) -> str:
+    def compose(self, folder: Path, *arguments: str, timeout: float = 600) -> str:
         """Return what a command of Compose prints in a folder."""
         return self._run(self._compose, *arguments, timeout=timeout, folder=folder).stdout
 
