@@ -115,7 +115,7 @@ def tables() -> Tables:
 
 def connection(storage: object) -> AbstractContextManager["db.Connection"]:
     """Connect to the database of one of an instance's storages. Raise TypeError where that is not an SQL database."""
-    # An event log keeps what all runs share in a database of its own.
+    # An event log stores the rows of all runs in a database of its own.
     connect = getattr(storage, "index_connection", None) or getattr(storage, "connect", None)
     if connect is None:
         raise TypeError("Dagster's storage must be SQLite or Postgres: set it so in dagster.yaml.")

@@ -1,6 +1,6 @@
 """Print JSON lines to stdout: one for a reading, one for a delivery, one for a warning or an error.
 
-Dagster's event log stores what a run did; these lines are for people who read a service's output. Loggers for Dagster's
+Dagster's event log stores the events of a run; these lines are for people who read a service's output. Loggers for Dagster's
 runs belong in `orchestration/loggers`.
 """
 

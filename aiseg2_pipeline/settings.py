@@ -45,6 +45,13 @@ _WORDS = {
 }
 
 
+# The problem of a value that does not match its pattern.
+_PATTERNS = {
+    "AISEG2_USER": "must be plain ASCII without quotes",
+    "AISEG2_UI_HOST": "must be a name or an address of this machine, without http:// and without a port",
+}
+
+
 class SettingsError(Exception):
     """A setting is missing or wrong. The message names it."""
 
@@ -56,15 +63,6 @@ def _host(value: str) -> str:
             "must be a host name or an address, with :port where needed, without http:// and without a path"
         )
     return value
-
-
-def _matching(pattern: str, problem: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise ValueError(problem)
-        return value
-
-    return AfterValidator(check)
 
 
 def _ui_names(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -100,13 +98,9 @@ def _alert_urls(value: SecretStr) -> SecretStr:
     return value
 
 
-UiHost = Annotated[
-    str,
-    _matching(
-        r"[A-Za-z0-9.:_-]+", "must be a name or an address of this machine, without http:// and without a port"
-    ),
-]
-HeaderText = Annotated[str, _matching(r"[ !#-~]*", "must be plain ASCII without quotes")]
+# Matched from the first to the last character; see `_PATTERNS`.
+UiHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
+HeaderText = Annotated[str, Field(pattern="^[ !#-~]*$")]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
@@ -168,7 +162,7 @@ class Settings(BaseModel):
         given = {
             name: value if name in _SECRETS else value.strip()
             for name, value in environment.items()
-            if name in _names() and value.strip()
+            if name in _NAMES and value.strip()
         }
         try:
             return cls.model_validate(given)
@@ -179,9 +173,9 @@ class Settings(BaseModel):
             problem = words.removeprefix("Value error, ")
             if not first["loc"]:
                 raise SettingsError(f"{problem}.") from None
-            raise SettingsError(
-                f"{first['loc'][0]} {problem}: correct it in .env or in the environment."
-            ) from None
+            name = str(first["loc"][0])
+            problem = _PATTERNS[name] if first["type"] == "string_pattern_mismatch" else problem
+            raise SettingsError(f"{name} {problem}: correct it in .env or in the environment.") from None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -271,7 +265,7 @@ class Settings(BaseModel):
 
     @property
     def device_verify(self) -> bool | str:
-        """How the device's certificate is verified: with a CA file, True, or False."""
+        """The verification of the device's certificate: a CA file, True, or False."""
         return _verify(self.aiseg2_tls_verify, self.aiseg2_ca_file)
 
     @property
@@ -287,6 +281,9 @@ class Settings(BaseModel):
             bucket=self.influxdb_bucket,
             verify=_verify(self.influxdb_tls_verify, self.influxdb_ca_file),
         )
+
+
+_NAMES = {field.alias for field in Settings.model_fields.values()}
 
 
 def _verify(verify: bool, ca_file: Path | None) -> bool | str:  # noqa: FBT001 - a setting, not a switch of behaviour
@@ -316,8 +313,4 @@ def load_settings() -> Settings:
 
 def unknown_settings(given: Mapping[str, Any]) -> list[str]:
     """Return the names with our prefixes that are not settings: probably misspelt ones."""
-    return sorted(name for name in given if name.startswith(("AISEG2_", "INFLUXDB_")) and name not in _names())
-
-
-def _names() -> set[str | None]:
-    return {field.alias for field in Settings.model_fields.values()}
+    return sorted(name for name in given if name.startswith(("AISEG2_", "INFLUXDB_")) and name not in _NAMES)

@@ -1,10 +1,11 @@
 """Fixtures that several test modules share."""
 
 import itertools
+import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,15 +13,25 @@ from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer, influxd
 from aiseg2_pipeline_tests.support.missing import missing
 from aiseg2_pipeline_tests.support.postgres import postgres, postgres_programs
 
-if TYPE_CHECKING:
-    from aiseg2_pipeline_tests.support.guarded_pipeline import Evidence
-
 _bucket_numbers = itertools.count(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return a process more than there are cores: some tests wait for a minute, or for other processes."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print each reason for which tests were skipped on one line."""
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.stats.get("skipped", ()))
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
 
 
 @pytest.fixture(scope="session")
 def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxServer]:
-    """The one real server of all tests; most use `influx`, an empty bucket on it."""
+    """The real server of this process's tests; most use `influx`, an empty bucket on it."""
     try:
         influxd_path()
     except FileNotFoundError as error:
@@ -31,7 +42,7 @@ def influx_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxSe
 
 @pytest.fixture(scope="session")
 def postgres_port() -> Iterator[int]:
-    """The port of the one real PostgreSQL of all tests."""
+    """The port of the real PostgreSQL of this process's tests."""
     if postgres_programs() is None:
         missing("PostgreSQL is not installed: run .ci/install-servers")
     # Not in pytest's folder, which only its owner may enter.
@@ -47,30 +58,3 @@ def influx(influx_server: InfluxServer) -> Iterator[Influx]:
     """An empty bucket of the test's own on the running server, behind a pass-through."""
     with Influx(influx_server, f"bucket-{next(_bucket_numbers)}") as influx:
         yield influx
-
-
-@pytest.fixture(scope="session")
-def recordings(
-    tmp_path_factory: pytest.TempPathFactory,
-    influx_server: InfluxServer,  # noqa: ARG001 - skips where no InfluxDB is installed
-    postgres_port: int,
-) -> "tuple[Evidence, Evidence]":
-    """What two pipelines printed and left behind; the second has its history in PostgreSQL."""
-    from aiseg2_pipeline_tests.support.guarded_pipeline import run_all, run_on_postgres  # noqa: PLC0415 - slow to import, for a few tests
-
-    others: list[Evidence] = []
-    evidence = run_all(
-        tmp_path_factory.mktemp("evidence"),
-        lambda: others.append(run_on_postgres(tmp_path_factory.mktemp("postgres"), postgres_port)),
-    )
-    return evidence, others[0]
-
-
-@pytest.fixture(scope="session")
-def evidence(recordings: "tuple[Evidence, Evidence]") -> "Evidence":
-    return recordings[0]
-
-
-@pytest.fixture(scope="session")
-def evidence_on_postgres(recordings: "tuple[Evidence, Evidence]") -> "Evidence":
-    return recordings[1]

@@ -5,8 +5,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 PACKAGE = "aiseg2_pipeline"
 FOLDER = Path(__file__).parents[1] / PACKAGE
 MOST_LINES, MOST_LINES_OF_A_FUNCTION = 350, 60
@@ -102,23 +100,3 @@ def test_the_package_keeps_to_its_layout() -> None:
         assert module.partition(".")[0] in {*ROOMS, "__init__"}, f"{path} is in no room of the layout"
         found += violations(module, path.read_text(encoding="utf-8"))
     assert not found, "\n".join(found)
-
-
-@pytest.mark.parametrize(
-    ("module", "source"),
-    [
-        ("simulator.server", "import aiseg2_pipeline.aiseg2.pages"),
-        ("store.readings", "from aiseg2_pipeline import gaps"),
-        ("store.queries", "from aiseg2_pipeline.store import Store"),
-        ("ingest.power", "def take():\n    from aiseg2_pipeline.gaps.fill import fill_hours"),
-        ("web.app", "from aiseg2_pipeline.store.readings import Store"),
-        ("gaps.fill", "from .find import find_gaps"),
-        ("logs", "import dagster"),
-        ("orchestration.jobs", "from dagster._core import storage"),
-        ("runtime.services", "daemon = 'dagster._daemon'"),
-        ("store.readings", "pass\n" * (MOST_LINES + 1)),
-        ("store.readings", "def much():\n" + "    pass\n" * MOST_LINES_OF_A_FUNCTION),
-    ],
-)
-def test_a_violation_is_found(module: str, source: str) -> None:
-    assert list(violations(module, source))

@@ -1,9 +1,9 @@
-"""The record under fault, for many simulated days: nothing lost, nothing false, nothing twice.
+"""Inject faults for many simulated days, and check that no reading is lost, false or written twice.
 
-Each scenario is a seed: a simulated home, the pipeline's own code in processes that are killed, a simulated unit and a
-real InfluxDB with drawn faults, and an oracle that knows every true value (see `aiseg2_pipeline_tests/endurance/chaos.py`). It goes
-on until there were so many simulated days and so many faults. Where anything is wrong it says so, with the command that
-runs that seed again, and ends with 1.
+Each scenario is a seed: a simulated home, the pipeline's own code in processes that are killed, a simulated device and a
+real InfluxDB with randomly injected faults, and an oracle with every true value (`aiseg2_pipeline_tests/endurance/chaos.py`).
+Scenarios run until the given numbers of days and faults are reached. A wrong one is printed with the command that
+repeats its seed, and the exit code is 1.
 
     python -m benchmarks.chaos [--days 60] [--faults 10000] [--seed 1] [--jobs 2]
     python -m benchmarks.chaos --seed 17 --only
@@ -23,10 +23,10 @@ WRONGS = ("lost", "false", "duplicated", "unreported")
 
 
 class Sum:
-    """What all scenarios together went through."""
+    """The sums of all scenarios."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Start with zero."""
         self.days = 0.0
         self.faults: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
@@ -34,7 +34,7 @@ class Sum:
         self.left_to_fill = 0
 
     def add(self, outcome: Outcome) -> None:
-        """Take up one of them."""
+        """Add the outcome of a scenario."""
         if outcome.wrong:
             self.wrong.append(outcome)
         if (report := outcome.report) is not None:
@@ -45,7 +45,7 @@ class Sum:
             self.left_to_fill += report.left_to_fill
 
     def table(self, wall_s: float) -> str:
-        """Return everything as a table."""
+        """Return the sums as a table."""
         rows = [("simulated days", f"{self.days:.1f}"), ("wall time", f"{wall_s / 60:.0f} min")]
         rows += [(name, f"{count:,}") for name, count in sorted(self.counts.items()) if name not in WRONGS]
         rows += [("hours that could still be filled", f"{self.left_to_fill:,}")]
@@ -56,7 +56,7 @@ class Sum:
 
 
 def _scenarios(options: argparse.Namespace, total: Sum) -> Iterator[Outcome]:
-    """Yield scenarios until there is enough of everything."""
+    """Yield outcomes until there are enough days and faults."""
     seed = options.seed
     while True:
         seeds = [seed] if options.only else range(seed, seed + 4 * options.jobs)
@@ -67,14 +67,14 @@ def _scenarios(options: argparse.Namespace, total: Sum) -> Iterator[Outcome]:
 
 
 def main() -> None:
-    """Run scenarios, say how far it is, and print the table."""
+    """Run scenarios, print the progress, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=float, default=60, help="simulated days at the least")
     parser.add_argument("--faults", type=int, default=10_000, help="faults at the least")
     parser.add_argument("--hours", type=int, default=24, help="simulated hours of a scenario")
     parser.add_argument("--rough", type=float, default=0.3, help="the share of hours with many faults")
     parser.add_argument("--seed", type=int, default=1, help="the first seed")
-    parser.add_argument("--only", action="store_true", help="this seed alone")
+    parser.add_argument("--only", action="store_true", help="only this seed")
     parser.add_argument("--jobs", type=int, default=2)
     options = parser.parse_args()
     began = time.monotonic()
@@ -86,14 +86,14 @@ def main() -> None:
             f"{total.faults.total()} of {options.faults} faults, {len(total.wrong)} scenarios wrong"
         )
         if outcome.wrong:
-            say(f"{outcome.wrong}\nagain: {replay(outcome.seed, options.hours, options.rough)}")
+            say(f"{outcome.wrong}\nrepeat with: {replay(outcome.seed, options.hours, options.rough)}")
     print(total.table(time.monotonic() - began))
     if total.wrong:
         sys.exit(1)
 
 
 def replay(seed: int, hours: int, rough: float) -> str:
-    """Return the command that runs a seed again."""
+    """Return the command that repeats a seed."""
     return f"python -m benchmarks.chaos --seed {seed} --hours {hours} --rough {rough:g} --only"
 
 

@@ -1,12 +1,12 @@
-"""Healing an outage of an hour, a day and 30 days from the device's memory: requests, wall time, CPU and memory.
+"""Fill an outage of an hour, a day and 30 days from the device's energy: requests, wall time, CPU and memory.
 
-Healing has a process of its own; the simulated device is in this one. An hour's energy is on the pages of its day, and
-what the device said is kept: so the baseline asks for each missing hour by itself and keeps nothing, one request at a time like
-ours. It is measured for one hour; more hours are so many times that (≈). The same heal again must ask for nothing.
+The fill runs in a process of its own; the simulated device is in this one. An hour's energy is on the pages of its day,
+and the pipeline stores them. The baseline requests each missing hour separately and stores nothing. It is measured for
+one hour and multiplied for more (≈). A repeated fill must make no request.
 
     python -m benchmarks.healing [--latency-ms 200] [--quick]
 
-`--quick` leaves out the 30 days without an SD card, which are minutes of waiting for answers.
+`--quick` omits the 30 days without an SD card, which take minutes.
 """
 
 import argparse
@@ -49,7 +49,7 @@ HEAD = (
 
 @dataclass
 class Clock:
-    """The time that the device shows; it stands still until it is set."""
+    """The device's time, which changes only when it is set."""
 
     now: datetime
 
@@ -59,8 +59,8 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a piece of work asked of the device, and what it took."""
+class Measured:
+    """The requests to the device, and the cost, of a function."""
 
     requests: int
     cost: Cost
@@ -68,7 +68,7 @@ class Asked:
 
 @contextmanager
 def device(address: str, folder: Path, now: datetime) -> Iterator[Aiseg2Client]:
-    """Give a client that knows its login as the last one left it in `folder`."""
+    """Yield a client with the state of the last one in `folder`."""
     with Aiseg2Client(
         f"http://{address}", DEFAULT_USER, DEFAULT_PASSWORD, state_dir=folder / "device", clock=lambda: now
     ) as client:
@@ -76,7 +76,7 @@ def device(address: str, folder: Path, now: datetime) -> Iterator[Aiseg2Client]:
 
 
 def read_live(address: str, folder: Path) -> None:
-    """Take the reading before the outage: a fill must know the home."""
+    """Take the reading before the outage: a fill needs the names of the circuits."""
     with Store.open(folder / "readings.sqlite") as store, device(address, folder, START) as client:
         reading = client.live()
         store.upsert(live_frame(reading))
@@ -84,7 +84,7 @@ def read_live(address: str, folder: Path) -> None:
 
 
 def heal(address: str, folder: Path, hours: Sequence[datetime], now: datetime) -> None:
-    """Fill these hours as the healing run does."""
+    """Fill these hours as a background run does."""
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(folder / "readings.sqlite"))
         energy = stack.enter_context(EnergyStore.open(folder / "energy.sqlite"))
@@ -97,8 +97,8 @@ def heal(address: str, folder: Path, hours: Sequence[datetime], now: datetime) -
             pass
 
 
-def ask_hour(address: str, hour: datetime, now: datetime) -> None:
-    """Ask for what an hour needs, knowing and keeping nothing."""
+def request_hour(address: str, hour: datetime, now: datetime) -> None:
+    """Request the energy of an hour without stored energy, and store nothing."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with (
@@ -109,15 +109,15 @@ def ask_hour(address: str, hour: datetime, now: datetime) -> None:
             history.read_day(day_of(hour), circuits=True, source="web")
 
 
-def asked(unit: Running, work: partial[None]) -> Asked:
-    """Do it in a process of its own."""
+def measured(unit: Running, work: partial[None]) -> Measured:
+    """Call a function in a process of its own."""
     unit.tally.requests.clear()
     cost = alone(work)
-    return Asked(unit.tally.requests.total(), cost)
+    return Measured(unit.tally.requests.total(), cost)
 
 
-def outage(n_hours: int, latency_s: float, *, sd_card: bool) -> Asked:
-    """Read once, let the hours pass, heal them, and heal them again."""
+def outage(n_hours: int, latency_s: float, *, sd_card: bool) -> Measured:
+    """Read once, let the hours pass, fill them, and fill them again."""
     clock = Clock(START)
     hours = [START + n * HOUR for n in range(n_hours)]
     with (
@@ -128,19 +128,19 @@ def outage(n_hours: int, latency_s: float, *, sd_card: bool) -> Asked:
         alone(read_live, unit.address, folder)
         clock.now = hours[-1] + HOUR + timedelta(minutes=10)
         healing = partial(heal, unit.address, folder, hours, clock.now)
-        healed, again = asked(unit, healing), asked(unit, healing)
+        healed, again = measured(unit, healing), measured(unit, healing)
         with Store.open(folder / "readings.sqlite") as store:
             missing = sum(hour.missing for hour in hours_between(store, START, hours[-1] + HOUR, clock.now))
     if missing or again.requests:
-        raise SystemExit(f"{missing} minutes are missing, and healing again made {again.requests} requests.")
+        raise SystemExit(f"{missing} minutes are missing, and a repeated fill made {again.requests} requests.")
     return healed
 
 
-def baseline(latency_s: float) -> Asked:
-    """Ask for one hour, keeping nothing."""
+def baseline(latency_s: float) -> Measured:
+    """Measure one hour of the baseline."""
     now = START + HOUR + timedelta(minutes=10)
     with running(Household(1), clock=Clock(now), latency_s=latency_s) as unit:
-        return asked(unit, partial(ask_hour, unit.address, START, now))
+        return measured(unit, partial(request_hour, unit.address, START, now))
 
 
 def main() -> None:
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     latency_s = options.latency_ms / 1000
-    say("One hour, keeping nothing …")
+    say("One hour of the baseline …")
     one = baseline(latency_s)
     rows = []
     for sd_card in (False, True):

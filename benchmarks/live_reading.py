@@ -1,7 +1,7 @@
-"""A live reading, ours and the way of today's forwarder: requests and wall time at several times per answer.
+"""Compare a live reading with that of the earlier forwarder: requests and wall time at several latencies of the device.
 
-The forwarder reads six pages, each asked twice because of a 401, on a new connection each time; it keeps no login. Both
-read the same simulated home on loopback.
+The forwarder reads six pages, each requested twice because of a 401, on a new connection each time; it stores no login.
+Both read the same simulated home on loopback.
 
     python -m benchmarks.live_reading
 """
@@ -69,7 +69,7 @@ def main() -> None:
                 running(Household(1), clock=partial(_same, moment), latency_s=latency_ms / 1000) as unit,
             ):
                 state_dir = Path(folder)
-                # The hour's first reading asks for all pages; the others are as this one left it.
+                # The first reading of an hour requests all pages; the others have its state.
                 ours(unit, state_dir, moment)
                 theirs_n, theirs_s = measured(unit, partial(forwarder, unit))
                 ours_n, ours_s = measured(unit, partial(ours, unit, state_dir, moment))

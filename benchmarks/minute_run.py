@@ -1,14 +1,14 @@
-"""What a minute run costs and how long it takes: stock Dagster, and ours without and with warm runs.
+"""Measure the cost and the latency of a minute run: stock Dagster, and the pipeline without and with warm runs.
 
-CPU-seconds of all processes net of what they take when idle, tick → first request to the device, tick → acknowledged by
-InfluxDB, and memory (PSS), one variant after the other on one machine. Device and InfluxDB are none of its
-processes: they are in no figure. All other schedules and sensors are off meanwhile. Linux only.
+It measures the CPU-seconds of all processes net of those when idle, tick → first request to the device, tick →
+acknowledged by InfluxDB, and memory (PSS), one variant after the other on one machine. The processes of the device and
+of InfluxDB do not count. All other schedules and sensors are off. Linux only.
 
-Stock's daemon starts a new code server about once a minute, whatever runs: that is a part of idle, its mean over all minutes.
+Stock's daemon starts a new code server about once a minute, also when idle; its mean over all minutes counts as idle.
 
 Each variant starts on an empty data directory and runs one minute that is not counted. Idle minutes and counted minutes begin at a fixed
-second and never span a full hour, at which more is asked of the device. Libraries that this process maps too are
-shared with one process more than in use, so memory is some MB too low, alike for all.
+second and never span a full hour, at which the device gets more requests. Libraries that this process maps as well count
+as shared, so that memory is some MB too low, equally for all.
 
     python -m benchmarks.minute_run [--only NAME ...] [--minutes 5] [--idle-minutes 2] [--latency-ms 50]
 """
@@ -35,7 +35,7 @@ from benchmarks.side import say
 
 MINUTE_S = 60
 HOUR_S = 3600
-# What the switch set in motion is over by then.
+# The runs that were active have ended by then.
 SETTLE_S = 15
 # Idle minutes end, the schedule is switched on, and at this second, when every run is over, the count begins and ends.
 COUNT_AT_S = 50
@@ -45,22 +45,22 @@ BASELINE = "stock-in-process"
 
 
 class Arrivals(Counter[str]):
-    """The unit's count of requests, which notes when each came (`at`, in Unix seconds)."""
+    """The device's count of requests, with the time of each (`at`, in Unix seconds)."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with no request."""
         super().__init__()
         self.at: list[float] = []
 
     def __setitem__(self, path: str, count: int) -> None:
-        """Count."""
+        """Count a request and store its time."""
         super().__setitem__(path, count)
         self.at.append(time.time())
 
 
 @dataclass
 class Figures:
-    """What was measured of a variant; CPU and memory by role, latencies in seconds after the tick, one a minute."""
+    """The measurements of a variant; CPU and memory by role, latencies in seconds after the tick, one a minute."""
 
     title: str
     minutes: int
@@ -94,18 +94,16 @@ def measure(
             first_tick = idle_and_count(pipeline, figures, idle_minutes, minutes)
             note_latencies(figures, first_tick, arrivals, influx)
             if missed := minutes - len(figures.to_acknowledged_s):
-                say(
-                    f"{missed} of {minutes} minutes were not written: these figures are of no use. {pipeline.last_words()}"
-                )
+                say(f"{missed} of {minutes} minutes were not written: discard these figures. {pipeline.log_end()}")
     return figures
 
 
 def wait_for_first_run(pipeline: Pipeline, influx: Influx) -> None:
-    """Return when a run has written something; it found caches empty, and is not counted."""
+    """Wait until a run has written points; that run, with empty caches, does not count."""
     end = time.monotonic() + FIRST_RUN_S
     while not acknowledged(influx):
         if time.monotonic() > end:
-            raise SystemExit(f"No run has written anything to InfluxDB. {pipeline.last_words()}")
+            raise SystemExit(f"No run has written points to InfluxDB. {pipeline.log_end()}")
         time.sleep(0.5)
 
 
@@ -119,7 +117,7 @@ def acknowledged(influx: Influx) -> list[tuple[float, float]]:
 
 
 def idle_and_count(pipeline: Pipeline, figures: Figures, idle_minutes: int, minutes: int) -> float:
-    """Measure what it costs to be there, then what the runs add; return the first counted tick."""
+    """Measure the idle cost, then the cost of the runs; return the first counted tick."""
     tree = pipeline.tree
     idle_at = idle_from(time.time() + SETTLE_S, (idle_minutes + 1 + minutes) * MINUTE_S)
     idle_end = idle_at + idle_minutes * MINUTE_S
@@ -137,7 +135,7 @@ def idle_and_count(pipeline: Pipeline, figures: Figures, idle_minutes: int, minu
         sleep_until(count_at + minutes * MINUTE_S)
         after = tree.cpu_s()
     counted = per(minutes, after, before)
-    # How many of these starts a few minutes happen to hold must not look like the price of a run.
+    # The number of these starts in a few minutes is random and must not count as the cost of a run.
     starts = (idle[STARTS] * idle_minutes + counted[STARTS] * minutes) / (idle_minutes + minutes)
     figures.idle_cpu_s_a_minute = {**idle, STARTS: starts}
     figures.net_cpu_s_a_run = per(1, {**counted, STARTS: starts}, figures.idle_cpu_s_a_minute)
@@ -148,7 +146,7 @@ def idle_and_count(pipeline: Pipeline, figures: Figures, idle_minutes: int, minu
 
 
 def idle_from(earliest: float, length: float) -> float:
-    """Return when to begin, so that no full hour lies within: at one, more is asked of the device."""
+    """Return a start with no full hour within `length`, because the device gets more requests then."""
     starts = next_at(IDLE_AT_S, earliest)
     if starts // HOUR_S != (starts + length) // HOUR_S and length < HOUR_S:
         starts = next_at(IDLE_AT_S, (starts + length) // HOUR_S * HOUR_S)
@@ -158,10 +156,10 @@ def idle_from(earliest: float, length: float) -> float:
 def note_latencies(figures: Figures, first_tick: float, arrivals: Arrivals, influx: Influx) -> None:
     """Find each counted minute's first request, and the first acknowledged write with a point of that minute."""
     for tick in (first_tick + n * MINUTE_S for n in range(figures.minutes)):
-        asked = [at - tick for at in arrivals.at if tick <= at < tick + MINUTE_S]
+        requested = [at - tick for at in arrivals.at if tick <= at < tick + MINUTE_S]
         written = [at - tick for at, newest in acknowledged(influx) if tick <= newest < tick + MINUTE_S]
-        figures.requests.append(len(asked))
-        figures.to_request_s += asked[:1]
+        figures.requests.append(len(requested))
+        figures.to_request_s += requested[:1]
         figures.to_acknowledged_s += written[:1]
 
 
@@ -191,7 +189,7 @@ def tables(measured: Mapping[str, Figures]) -> Iterator[str]:
 
 
 def median_and_worst(seconds: Sequence[float]) -> str:
-    """Return both, for a cell of the table."""
+    """Return the median and the maximum as a cell of the table."""
     return f"{statistics.median(seconds):.1f} / {max(seconds):.1f}" if seconds else "–"
 
 
@@ -220,12 +218,12 @@ def sleep_until(moment: float) -> None:
 
 
 def clock(moment: float) -> str:
-    """Return a Unix time for a line of progress."""
+    """Return a Unix time as text for a progress line."""
     return f"{datetime.fromtimestamp(moment, UTC):%H:%M:%S} UTC"
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
@@ -263,7 +261,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as root:
             measure_all(options, Path(root), measured)
     finally:
-        # What was measured before something failed took its minutes, too.
+        # After a failure, the variants measured so far are printed.
         print("\n".join(tables(measured)))
 
 

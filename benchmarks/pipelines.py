@@ -1,6 +1,6 @@
-"""How each variant of the pipeline is started, switched and stopped: from outside, as a person would.
+"""Start, control and stop each variant of the pipeline by its commands and its GraphQL API.
 
-What is measured of it belongs in `minute_run`, what its processes cost in `processes`.
+The measurements belong in `minute_run`, the cost of processes in `processes`.
 """
 
 import shutil
@@ -50,7 +50,7 @@ class Pipeline:
     """
 
     def __init__(self, variant: Variant, folder: Path, port: int, settings: Mapping[str, str]) -> None:
-        """Prepare it in an empty folder; nothing runs yet."""
+        """Prepare the environment in an empty folder; nothing is started."""
         self.folder = folder
         self.port = port
         self.environment = environment(
@@ -58,7 +58,7 @@ class Pipeline:
                 **settings,
                 "AISEG2_DATA_DIR": str(folder / "data"),
                 "AISEG2_UI_PORT": str(port),
-                # The workspace of the stock variants names modules of this folder.
+                # The stock variants import modules of this folder.
                 "PYTHONPATH": str(PROJECT),
             }
         )
@@ -69,7 +69,7 @@ class Pipeline:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        """Start it, and return when its webserver knows the schedules."""
+        """Start the variant; return when its webserver lists the schedules."""
         with ExitStack() as stack:
             self.tree = stack.enter_context(Tree())
             stack.callback(self._stop)
@@ -107,13 +107,13 @@ class Pipeline:
         self._started.append(process)
 
     def switch_all_off(self) -> None:
-        """Stop all schedules and sensors, and return when no run is left."""
+        """Stop all schedules and sensors; return when no run is active."""
         for repository in self._repositories():
             for schedule in repository["schedules"]:
-                self._ask(_STOP_SCHEDULE, id=schedule["scheduleState"]["id"])
+                self._query(_STOP_SCHEDULE, id=schedule["scheduleState"]["id"])
             for sensor in repository["sensors"]:
-                self._ask(_STOP_SENSOR, id=sensor["sensorState"]["id"])
-        self._wait(lambda: not self._ask(_UNFINISHED)["runsOrError"]["results"], START_S)
+                self._query(_STOP_SENSOR, id=sensor["sensorState"]["id"])
+        self._wait(lambda: not self._query(_UNFINISHED)["runsOrError"]["results"], START_S)
         left_on = self._running()
         if left_on:
             raise SystemExit(f"These could not be switched off: {', '.join(left_on)}.")
@@ -126,13 +126,13 @@ class Pipeline:
             "repositoryLocationName": repository["location"]["name"],
             "scheduleName": MINUTE,
         }
-        self._ask(_START_SCHEDULE, schedule=selector)
+        self._query(_START_SCHEDULE, schedule=selector)
         if self._running() != [MINUTE]:
             raise SystemExit(f"The schedule {MINUTE} could not be switched on.")
 
-    def last_words(self) -> str:
-        """Return the end of what its processes have printed."""
-        return f"The end of what it said:\n{self._log.read_text(encoding='utf-8', errors='replace')[-2000:]}"
+    def log_end(self) -> str:
+        """Return the end of the log of its processes."""
+        return f"The end of its log:\n{self._log.read_text(encoding='utf-8', errors='replace')[-2000:]}"
 
     def _running(self) -> list[str]:
         return [
@@ -144,29 +144,29 @@ class Pipeline:
         ]
 
     def _repositories(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._ask(_SWITCHES)["repositoriesOrError"].get("nodes", [])
+        found: list[dict[str, Any]] = self._query(_SWITCHES)["repositoriesOrError"].get("nodes", [])
         return found
 
-    def _ask(self, query: str, **variables: Any) -> dict[str, Any]:
+    def _query(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = self._session.post(
             f"http://127.0.0.1:{self.port}/graphql", json={"query": query, "variables": variables}, timeout=30
         ).json()
         if "errors" in answer:
-            raise SystemExit(f"Dagster's webserver refused a question: {answer['errors'][0]['message']}")
+            raise SystemExit(f"Dagster's webserver rejected a query: {answer['errors'][0]['message']}")
         data: dict[str, Any] = answer["data"]
         return data
 
-    def _wait(self, is_so: Callable[[], bool], seconds: float) -> None:
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end and all(process.poll() is None for process in self._started):
             try:
-                if is_so():
+                if condition():
                     return
             except requests.ConnectionError:
                 # The webserver does not listen yet.
                 pass
             time.sleep(1)
-        raise SystemExit(f"The variant {self._variant.name} did not come up. {self.last_words()}")
+        raise SystemExit(f"The variant {self._variant.name} did not start. {self.log_end()}")
 
     def _stop(self) -> None:
         self._session.close()
@@ -187,7 +187,7 @@ def _stock(pipeline: Pipeline, module: str) -> None:
     home.mkdir()
     shutil.copyfile(STOCK / "dagster.yaml", home / "dagster.yaml")
     pipeline.environment["DAGSTER_HOME"] = str(home)
-    # Webserver and daemon would both make the storage, and one of them fail.
+    # Otherwise webserver and daemon would both create the storage, and one of them would fail.
     pipeline.run("dagster", "instance", "migrate")
     pipeline.spawn("dagster_webserver", "-m", module, "-h", "127.0.0.1", "-p", str(pipeline.port))
     pipeline.spawn("dagster._daemon", "run", "-m", module)

@@ -1,6 +1,6 @@
-"""What a tree of processes costs: CPU-seconds and memory, by role. From Linux's /proc, and so for Linux only.
+"""Measure the CPU-seconds and the memory of a process tree by role, from Linux's /proc.
 
-How a variant is started belongs in `pipelines`, what is measured when in `minute_run`.
+Starting a variant belongs in `pipelines`, the times of measurements in `minute_run`.
 """
 
 import ctypes
@@ -18,13 +18,13 @@ from typing import Self
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 _PR_SET_CHILD_SUBREAPER = 36
 CODE_SERVER = "code server"
-UNSEEN = "ended between two looks"
-# The daemon puts a new code server of its own in the old one's place about once a minute, whatever runs.
+UNSEEN = "ended between two samples"
+# The daemon replaces its code server about once a minute, also when idle.
 STARTS = "code servers that start"
 _START_S = 15
-# What a command line must hold for a role, the first that fits; our own names as well as Dagster's.
+# The first text that is part of a command line gives the role.
 _ROLES = (
-    # It holds the command of the service that it waits for.
+    # Its command line contains that of the service that it waits for.
     ("/bin/sh\0-c", "supervisor"),
     ("multiprocessing.forkserver", "forkserver"),
     ("multiprocessing.resource_tracker", "resource tracker"),
@@ -58,22 +58,22 @@ class Process:
 
     @property
     def key(self) -> tuple[int, float]:
-        """What tells it from another process that gets its number later."""
+        """Identify the process, whose id can be reused later."""
         return self.pid, self.started_at
 
 
 class Tree:
-    """All descendants of this process that come after `Tree()`; use it as a context manager, at its end none is left.
+    """All descendants of this process that start after `Tree()`; use it as a context manager, which ends all of them.
 
-    A process whose parent has died becomes this process's child, so that nothing leaves the tree unseen. An ended
-    process is in the sum either by itself, as a zombie, or through the parent that waited for it, never twice; its role is
-    known from the last look while it ran, so its last moments, and what was never seen, are under UNSEEN.
+    A process whose parent has died becomes a child of this process, so that none leaves the tree. An ended process
+    counts once: as a zombie, or through the parent that waited for it. Its role is that of the last sample while it ran;
+    the time after that sample, and processes that no sample met, are under UNSEEN.
     """
 
     def __init__(self) -> None:
-        """Begin: what runs already is no part of it."""
+        """Start with an empty tree; processes that already run do not belong to it."""
         if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-            raise OSError("this system lets no process adopt the orphans of its tree: measure on Linux")
+            raise OSError("orphans of the tree cannot be adopted on this system: measure on Linux")
         self._before = {process.pid for process in _processes().values() if process.parent == os.getpid()}
         self._own: dict[tuple[int, float], tuple[str, float]] = {}
         self._starts_s: dict[tuple[int, float], float] = {}
@@ -97,7 +97,7 @@ class Tree:
     def cpu_s(self) -> dict[str, float]:
         """Return the CPU-seconds spent so far, by role. What code servers took to start is under STARTS."""
         with self._lock:
-            tree = self._look()
+            tree = self._sample()
             seconds: dict[str, float] = defaultdict(float)
             for role, own_s in self._own.values():
                 seconds[role] += own_s
@@ -109,23 +109,23 @@ class Tree:
 
     @contextmanager
     def watch(self, every_s: float = 0.2) -> Iterator[None]:
-        """Look at the tree again and again while the `with` block runs, and append its memory to `memory`.
+        """Sample the tree while the `with` block runs, and append its memory to `memory`.
 
-        That is the Unix time and MB (PSS) by role: pages shared by several processes count once, in equal parts.
+        A sample is the Unix time and MB (PSS) by role: pages shared by several processes are divided among them.
         """
         over = threading.Event()
 
-        def look() -> None:
+        def sample_memory() -> None:
             while not over.wait(every_s):
                 with self._lock:
-                    tree = self._look()
+                    tree = self._sample()
                 megabytes: dict[str, float] = defaultdict(float)
                 for process in tree:
                     if process.key in self._own:
                         megabytes[self._own[process.key][0]] += _pss_mb(process.pid)
                 self.memory.append((time.time(), megabytes))
 
-        thread = threading.Thread(target=look)
+        thread = threading.Thread(target=sample_memory)
         thread.start()
         try:
             yield
@@ -133,8 +133,8 @@ class Tree:
             over.set()
             thread.join()
 
-    def _look(self) -> list[Process]:
-        """Note what each process has taken; return them."""
+    def _sample(self) -> list[Process]:
+        """Store the CPU time of each process; return the processes."""
         tree = self._now()
         uptime_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         for process in tree.values():
@@ -148,12 +148,12 @@ class Tree:
         return list(tree.values())
 
     def roles(self) -> list[tuple[int, str]]:
-        """Return the process id and the role of each that runs now."""
+        """Return the id and the role of each running process."""
         tree = self._now()
         return [(pid, role) for pid, process in tree.items() if (role := _role(process, tree))]
 
     def ended(self) -> bool:
-        """Return whether nothing of it runs any more."""
+        """Return whether all processes of the tree have ended."""
         return all(process.is_zombie for process in self._now().values())
 
     def _now(self) -> dict[int, Process]:
@@ -174,7 +174,7 @@ def _processes() -> dict[int, Process]:
     table = {}
     for entry in os.scandir("/proc"):
         if entry.name.isdecimal() and (stat := _read(f"/proc/{entry.name}/stat")):
-            # The name, in brackets, may hold anything; the numbers come after it.
+            # The name, in brackets, can contain any character; the numbers follow it.
             state, parent, *numbers = stat.rpartition(")")[2].split()
             user, system, user_ended, system_ended = (int(ticks) / _TICKS_A_SECOND for ticks in numbers[9:13])
             pid, started_at = int(entry.name), int(numbers[17]) / _TICKS_A_SECOND
@@ -185,7 +185,7 @@ def _processes() -> dict[int, Process]:
 
 
 def _role(process: Process, tree: Mapping[int, Process]) -> str:
-    """Return a process's role; nothing for one that is just ending, whose command line is gone."""
+    """Return a process's role; empty for an ending process, whose command line is gone."""
     command = _command(process.pid)
     if not command:
         return ""
@@ -207,7 +207,7 @@ def _pss_mb(pid: int) -> float:
 
 
 def _read(path: str) -> str:
-    """Return a file's text; nothing when the process has just gone."""
+    """Return a file's text; empty if the process has just ended."""
     try:
         return Path(path).read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):

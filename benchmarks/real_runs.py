@@ -1,7 +1,7 @@
-"""A few real runs of the pipeline in its own services, each on a Dagster home that can be looked at afterwards.
+"""Run the pipeline's own services for some minutes, and keep each Dagster home.
 
-Ours; the same on Dagster's default storage; and ours with a device that does not answer. What is done with their rows
-belongs in `run_history`.
+There are three: the pipeline's own, one on Dagster's default storage, and one whose device does not answer. `run_history`
+copies their rows.
 """
 
 import json
@@ -27,7 +27,7 @@ from aiseg2_pipeline_tests.support.running_pipeline import environment
 PROJECT = Path(__file__).parents[1]
 MINUTES = 3
 WAIT_S = 600
-NOBODY = "127.0.0.1:9"
+NOTHING_LISTENS = "127.0.0.1:9"
 TOKEN = "benchmark"  # noqa: S105 - of a server that ends with this
 
 
@@ -41,7 +41,7 @@ class Homes:
 
 
 def real_runs(folder: Path) -> Homes:
-    """Run the services until each has some minutes; takes about five. The runs of an hour and a day are among ours."""
+    """Run the services until each has some runs of the minute, about five minutes; ours also fills an hour and reads a day."""
     with ExitStack() as stack:
         unit = stack.enter_context(running(Household(1), clock=lambda: datetime.now(UTC), latency_s=0.05))
         server = stack.enter_context(InfluxServer(folder / "influxdb", token=TOKEN))
@@ -56,7 +56,7 @@ def real_runs(folder: Path) -> Homes:
         }
         ours = stack.enter_context(_services(folder / "ours", settings))
         default = stack.enter_context(_services(folder / "default", settings, default_storage=True))
-        failing = stack.enter_context(_services(folder / "failing", settings | {"AISEG2_HOST": NOBODY}))
+        failing = stack.enter_context(_services(folder / "failing", settings | {"AISEG2_HOST": NOTHING_LISTENS}))
         _wait(ours, "power_minute", "SUCCESS", 1)
         yesterday = datetime.now(UTC) - timedelta(days=1)
         _launch(folder / "ours", settings, "power_fill", hour_key(yesterday))
@@ -72,7 +72,7 @@ def real_runs(folder: Path) -> Homes:
 
 
 def file_of_a_run(home: Path) -> float:
-    """Return the bytes of a successful minute's own file, the mean, on Dagster's default storage."""
+    """Return the mean size in bytes of the file of a successful minute run on Dagster's default storage."""
     with sqlite3.connect(home / "history" / "runs.db") as runs:
         ids = runs.execute(
             "SELECT run_id FROM runs WHERE pipeline_name = 'power_minute' AND status = 'SUCCESS'"
@@ -139,11 +139,11 @@ def _wait(home: Path, job: str, status: str, runs: int) -> None:
                     "SELECT count(*) FROM runs WHERE pipeline_name = ? AND status = ?", (job, status)
                 ).fetchone()
         except sqlite3.OperationalError:
-            # Not made yet.
+            # The file does not exist yet.
             found = 0
         if found >= runs:
             return
         time.sleep(1)
     raise SystemExit(
-        f"{home}: {runs} runs of {job} with {status} did not come in {WAIT_S} s; see the log beside it."
+        f"{home}: {runs} runs of {job} with {status} were not recorded within {WAIT_S} s: see its log."
     )

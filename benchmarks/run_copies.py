@@ -1,6 +1,6 @@
-"""Copies of runs: the rows of a real one, put into a Dagster home again and again with other ids, partitions and times.
+"""Copy the rows of a real run into a Dagster home many times, with other ids, partitions and times.
 
-SQLite alone, as fast as it goes: what is written here is thrown away.
+SQLite does not sync here, because the files are temporary.
 """
 
 import sqlite3
@@ -28,7 +28,7 @@ class Template:
 
     @classmethod
     def of(cls, home: Path, job: str, status: str) -> Self:
-        """Read the last such run of a Dagster home."""
+        """Read the last run of this job and status from a Dagster home."""
         with connected(home / RUNS) as runs, connected(home / EVENTS) as events:
             (run,) = selected(
                 runs, "runs WHERE pipeline_name = ? AND status = ? ORDER BY id DESC LIMIT 1", job, status
@@ -49,14 +49,14 @@ class Template:
         return cls(run["run_id"], run["partition"] or "", of_run)
 
     def of_job(self, job: str) -> Self:
-        """Return the same as a run of another job."""
+        """Return a template with the name of another job."""
         (run,) = self.rows["runs"]
         return type(self)(self.run_id, self.partition, self.rows | {"runs": [run | {"pipeline_name": job}]})
 
 
 @dataclass
 class Copies:
-    """Puts copies of runs into a Dagster home, many in one transaction."""
+    """Insert copies of runs into a Dagster home, many in one transaction."""
 
     home: Path
     stack: ExitStack = field(default_factory=ExitStack)
@@ -74,7 +74,7 @@ class Copies:
         self.stack.close()
 
     def add(self, template: Template, at: datetime, partition: str) -> None:
-        """Add a copy that began at `at`."""
+        """Add a copy of a run that started at `at`."""
         run_id = str(uuid.uuid4())
         stamp = at.strftime("%Y-%m-%d %H:%M:%S")
         ids: dict[int, int] = {}
@@ -111,7 +111,7 @@ class Copies:
 
 @contextmanager
 def connected(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a file of Dagster's, and commit at the end."""
+    """Open one of Dagster's files; commit at the end."""
     connection = sqlite3.connect(path)
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA synchronous = OFF")
@@ -121,8 +121,8 @@ def connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def selected(connection: sqlite3.Connection, what: str, *parameters: str) -> Rows:
-    """Return the rows of `what`: a table, and which of them."""
-    return [dict(row) for row in connection.execute(f"SELECT * FROM {what}", parameters)]  # noqa: S608 - our own words
+    """Return the rows of `what`, a table with a condition."""
+    return [dict(row) for row in connection.execute(f"SELECT * FROM {what}", parameters)]  # noqa: S608 - our own text
 
 
 def _insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
-"""Dagster's own storage over years: its size with closing and pruning, what stays green, and what its pages' status costs.
+"""Simulate Dagster's storage over years: its size with closing and pruning, its green hours, and the time of a status query.
 
-A few runs are real (`real_runs`). Years of them are copies of their rows, with ids, partitions and times of their own;
-closing and pruning are the pipeline's, on every simulated day. Deleting half a million runs takes hours, so on most days
-there is one run of the minute in each hour instead of sixty. Every minute has its run in the two weeks in which all of
-them fail, in the days after, and in the last days, twice as long as runs are kept: what is there at the end, and the most
-that was ever there, is the same. `--every-minute` leaves nothing out.
+A few runs are real (`real_runs`). The others are copies of their rows, with ids, partitions and times of their own;
+closing and pruning are the pipeline's, on every simulated day. Deleting half a million runs takes hours, so most days
+have one run of the minute in each hour instead of sixty. Every minute has a run in the two weeks in which all of
+them fail, in the days after, and in the last days, twice as long as runs are kept: the size at the end and the largest
+size are the same. `--every-minute` gives every minute a run.
 
     python -m benchmarks.run_history --years 1 3
 """
@@ -36,9 +36,9 @@ from benchmarks.run_copies import RUNS, SCHEDULES, Copies, Rows, Template, conne
 HOUR, DAY, MINUTE = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)
 HOURS_A_DAY, DAYS_A_YEAR = 24, 365
 BURST_DAYS = 14
-# In which every minute has its run: the last days, and those after the burst.
+# Every minute has a run in the last days, and in those after the burst.
 FULL_DAYS = 6
-# Every so many hours one has no rows.
+# One hour of so many has no rows.
 GAP_EVERY_HOURS, GAP_AT = 171, 100
 SENSOR_TICKS_AN_HOUR = 12
 PRUNES_A_DAY = 4
@@ -46,10 +46,10 @@ NOTHING_LISTENS = "127.0.0.1:9"
 
 
 class History:
-    """A pipeline's data directory over the years; its clock is set."""
+    """A pipeline's data directory over the years, with a simulated clock."""
 
     def __init__(self, folder: Path, first: datetime, kinds: dict[str, Template], ticks: Rows) -> None:
-        """Begin with nothing at `first`."""
+        """Start with an empty data directory at `first`."""
         environment = {
             "AISEG2_HOST": NOTHING_LISTENS,
             "AISEG2_PASSWORD": "none",
@@ -75,7 +75,7 @@ class History:
         self._close_the_day = definitions.resolve_job_def("close_the_day")
 
     def day(self, start: datetime, *, full: bool, failing: bool) -> None:
-        """Let a day pass, and the night after it: `full` has a run each minute, `failing` no rows."""
+        """Simulate a day and the night after it: a `full` day has a run each minute, a `failing` one no rows."""
         hours = self._store(start, failing=failing)
         prunes = PRUNES_A_DAY if full else 1
         for n in range(prunes):
@@ -110,7 +110,7 @@ class History:
             runs.execute("UPDATE runs SET create_timestamp = ? WHERE run_id = ?", (stamp, run.run_id))
 
     def _store(self, start: datetime, *, failing: bool) -> set[datetime]:
-        """Keep a day's rows, all of them acknowledged; return the hours that have some."""
+        """Store and acknowledge a day's rows; return the hours with rows."""
         number = int((start - self.first) / HOUR)
         hours = [
             start + n * HOUR
@@ -136,11 +136,11 @@ class History:
                 one.acknowledge(to, batch, len(batch.frame))
         return set(hours)
 
-    def report(self, words: str) -> None:
+    def report(self, title: str) -> None:
         """Print sizes, green hours and query times."""
         sizes = {name: _size(self.home / name) for name in FILES}
         print(
-            f"\n{words}: {sum(sizes.values()) / 1e6:.0f} MB "
+            f"\n{title}: {sum(sizes.values()) / 1e6:.0f} MB "
             + str({k: f"{v / 1e6:.1f} MB" for k, v in sizes.items()})
         )
         with connected(self.home / RUNS) as runs:
@@ -156,7 +156,7 @@ class History:
 
 
 def simulate(folder: Path, years: list[float], *, every_minute: bool) -> None:
-    """Print the storage after each of these times."""
+    """Print the size of the storage after each of these years."""
     real = folder / "real"
     real.mkdir()
     homes = real_runs(real)
@@ -205,13 +205,13 @@ def _size(path: Path) -> int:
 
 
 def main() -> None:
-    """Simulate, or ask."""
+    """Simulate and print the sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--years", type=float, nargs="+", default=[1 / 12, 1])
     parser.add_argument("--every-minute", action="store_true")
     options = parser.parse_args()
-    # In memory, where there is room: years of writing would wear a disk out for nothing.
-    memory = Path("/dev/shm")  # noqa: S108 - nobody else's name is used in it
+    # In memory if possible: writing years of runs would wear out a disk.
+    memory = Path("/dev/shm")  # noqa: S108 - the name in it is random
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
         simulate(Path(folder), options.years, every_minute=options.every_minute)
 

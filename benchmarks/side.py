@@ -1,6 +1,6 @@
-"""What the benchmarks have in common: a side measured in a process of its own, medians, progress, a table in Markdown.
+"""Measure a function in a process of its own; print medians, progress and Markdown tables.
 
-What is measured belongs in the benchmarks themselves. Memory is from Linux's /proc, and so for Linux only.
+Memory is read from Linux's /proc.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ P = ParamSpec("P")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work took, and the most memory that its process had, before the work and in all."""
+    """The time of a function, and the peak memory of its process after the imports and in all."""
 
     wall_s: float
     cpu_s: float
@@ -28,13 +28,13 @@ class Cost:
 
 
 def alone(work: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Cost:
-    """Do it in a new process and return what it took; imports count as memory, not as time."""
+    """Call a function in a new process; return its cost. Imports count as memory, not as time."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
         return process.submit(_cost, work, args, kwargs).result()
 
 
 def median_s(work: Callable[[], object], repeats: int) -> float:
-    """Do it so often and return the median of its seconds."""
+    """Call a function several times; return the median of the seconds."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()
@@ -44,13 +44,13 @@ def median_s(work: Callable[[], object], repeats: int) -> float:
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table whose numbers stand to the right."""
+    """Return a table with its numbers aligned to the right."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
 
 
 def say(what: str) -> None:
-    """Tell how far it is; tables alone go to stdout."""
+    """Print progress on stderr; stdout is for the tables."""
     print(what, file=sys.stderr, flush=True)
 
 

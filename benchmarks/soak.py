@@ -1,13 +1,13 @@
-"""An hour of the real thing under faults: memory, files, sockets and disk are flat, and every minute is accounted for.
+"""Run the pipeline for an hour under faults: memory, files, sockets and disk must not grow, and no minute may be lost.
 
-`aiseg2-pipeline run` as `make run` starts it, a simulated unit and the real InfluxDB, each a process of its own, the
-last two with drawn faults. Every few minutes something worse happens (`soak_parts`): InfluxDB or the unit is gone
-for a while or hangs, a run is killed with `kill -9`, in the first 40 % each service and the main process as well, and somebody
-launches a fill from the pages. This process is the supervisor that starts the pipeline again when it has ended. At
-the end all stops, and the store and InfluxDB are compared with the household (`soak_record`).
+`aiseg2-pipeline run`, a simulated device and the real InfluxDB are processes of their own, the last two with randomly
+injected faults. Every few minutes there is an outage (`soak_parts`): InfluxDB or the device stops or hangs for a while, a
+run is killed with `kill -9`, in the first 40 % each service and the main process as well, or a fill is launched from the
+pages. This process restarts the pipeline when it has ended. In the end all processes are stopped, and the store and
+InfluxDB are compared with the household (`soak_record`).
 
-Growth is judged from five minutes after the last start on, where that leaves at least a quarter of an hour. Exits with 1
-where something is off. Linux only.
+Growth is checked from five minutes after the last start on, if at least a quarter of an hour is left. The exit code is 1
+for any problem. Linux only.
 
     python -m benchmarks.soak [--minutes 60] [--seed N] [--fault-rate 0.05] [--out DIR]
 """
@@ -43,19 +43,19 @@ SAMPLE_S = 10
 SAID_S = 300
 FIRST_READING_S = 180
 SETTLE_S = 900
-ASKED_AGAIN_S = 120
+LAUNCH_AGAIN_S = 120
 WARM_S = 300
 JUDGED_S = 900
 HOUSEHOLD = 1
 ORG, BUCKET = "home", "soak"
 SERVICES = ("supervisor", "daemon", "code server", "webserver", "forkserver", "resource tracker")
-# What is around the pipeline, and no part of it.
+# Processes that do not belong to the pipeline.
 STAGE = ("simulator", "InfluxDB")
-# What may be more after an hour than before it. Dagster's home and the readings grow by what a minute's run and row take.
+# The most growth in an hour. Dagster's home grows by each run, and the readings by each minute.
 MOST_AN_HOUR = {"own MB": 6.0, "files": 3.0, "sockets": 3.0, "threads": 2.0}
 HOME_KB_A_RUN = 110.0
 DATA_KB_A_MINUTE = 12.0
-# A fill may bring days at once, at any time of the hour.
+# A fill can store days at once, at any time of the hour.
 DATA_KB_A_FILLED_ROW = 0.04
 MOST_WAL_MB = 30.0
 HANGING_S = 300
@@ -65,7 +65,7 @@ _COUNT = "{ runsOrError { ... on Runs { count } } }"
 
 
 def main() -> None:
-    """Soak, print the tables and the verdict, exit with 1 where something is off."""
+    """Run the soak, print the tables and the problems, and exit with 1 if there is any."""
     if sys.platform != "linux":
         raise SystemExit("This benchmark reads processes from Linux's /proc: run it on Linux.")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,15 +74,15 @@ def main() -> None:
         "--seed", type=int, default=secrets.randbelow(10**6), help="the same seed, the same faults"
     )
     parser.add_argument(
-        "--fault-rate", type=float, default=0.05, help="of each request to the unit and to InfluxDB"
+        "--fault-rate", type=float, default=0.05, help="of each request to the device and to InfluxDB"
     )
-    parser.add_argument("--every-s", type=float, default=150, help="how often something worse happens")
+    parser.add_argument("--every-s", type=float, default=150, help="the mean time between two outages")
     parser.add_argument(
         "--out", type=Path, help="a folder for logs, samples and a picture (default: none are kept)"
     )
     options = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # All that was started is stopped on the way out.
+        # All processes are stopped at exit.
         signal.signal(number, signal.default_int_handler)
     with ExitStack() as stack:
         folder = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -92,9 +92,9 @@ def main() -> None:
 
 
 def soak(options: argparse.Namespace, folder: Path) -> list[str]:
-    """Soak in an empty folder; return a sentence for each thing that is off."""
+    """Run the soak in an empty folder; return a sentence for each problem."""
     say(f"seed {options.seed}, {options.minutes:g} minutes, faults at {options.fault_rate:g} of all requests")
-    chance = random.Random(options.seed)  # noqa: S311 - dice to be thrown again
+    chance = random.Random(options.seed)  # noqa: S311 - a seed repeats it
     data, token = folder / "data", secrets.token_hex()
     samples: list[vitals.Sample] = []
     with Tree() as tree:
@@ -111,7 +111,7 @@ def soak(options: argparse.Namespace, folder: Path) -> list[str]:
         finally:
             codes = {part.name: part.stop() for part in (parts.pipeline, parts.unit, parts.influx)}
         ended = datetime.now(UTC).replace(second=0, microsecond=0)
-        say("everything has stopped; comparing with the household")
+        say("all processes have stopped; comparing with the household")
         destination = Destination(parts.influx_host, ORG, BUCKET)
         log = parts.pipeline.log.read_text(encoding="utf-8", errors="replace")
         with InfluxServer(folder / "influxdb", org=ORG, token=token) as server:
@@ -124,7 +124,7 @@ def soak(options: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def prepared(options: argparse.Namespace, folder: Path, token: str, tree: Tree, chance: random.Random) -> Parts:
-    """Return the three parts, not started."""
+    """Return the three parts without starting them."""
     unit_port, influx_port, ui_port = free_port(), free_port(), free_port()
     faults = (
         ["--fault-rate", str(options.fault_rate), "--fault-seed", str(options.seed)] if options.fault_rate else []
@@ -143,7 +143,7 @@ def prepared(options: argparse.Namespace, folder: Path, token: str, tree: Tree, 
         *("aiseg2_pipeline_tests.support.influxdb", "--port", str(influx_port), "--org", ORG, "--bucket", BUCKET),
         *("--token", token, "--data", str(folder / "influxdb"), *faults),
     )
-    # A past to fill, so that there is something to do beside the minute.
+    # Past hours to fill, so that there are background runs.
     yesterday = (datetime.now(UTC) - timedelta(days=1)).date()
     settings = {
         "AISEG2_HOST": f"127.0.0.1:{unit_port}",
@@ -164,7 +164,7 @@ def prepared(options: argparse.Namespace, folder: Path, token: str, tree: Tree, 
 
 
 def first_reading(data: Path) -> datetime:
-    """Return the minute after that of the first reading, with which the record begins, when it has begun."""
+    """Wait for the first reading; return the minute after it, where the record begins."""
     end = time.monotonic() + FIRST_READING_S
     while not (data / "readings.sqlite").exists() or not readings_in(data):
         if time.monotonic() > end:
@@ -185,13 +185,13 @@ def readings_in(data: Path) -> bool:
 def hour(
     parts: Parts, planned: list[tuple[float, str]], length_s: float, data: Path, samples: list[vitals.Sample]
 ) -> None:
-    """Let happen what was planned, and look every ten seconds."""
+    """Start the planned outages, and take a sample every ten seconds."""
     said_s = 0.0
     while (at_s := parts.at_s) < length_s:
         while planned and planned[0][0] <= at_s:
-            parts.befall(planned.pop(0)[1])
+            parts.start_event(planned.pop(0)[1])
         if not samples or at_s >= samples[-1].at_s + SAMPLE_S:
-            samples.append(vitals.look(parts.tree, data, at_s))
+            samples.append(vitals.sample(parts.tree, data, at_s))
         if at_s >= said_s:
             said_s += SAID_S
             total = sum(one.pss_mb for role, one in samples[-1].by_role.items() if role in SERVICES)
@@ -201,30 +201,30 @@ def hour(
 
 
 def settle(parts: Parts, data: Path, samples: list[vitals.Sample]) -> None:
-    """End what lasts, and return when nothing is owed to InfluxDB; what does not come to that is seen later."""
-    parts.calm()
+    """End the outages, and wait until no row is pending for InfluxDB; the record names rows that stay pending."""
+    parts.end_events()
     end = time.monotonic() + SETTLE_S
     destination = Destination(parts.influx_host, ORG, BUCKET)
-    say("waiting until nothing is owed to InfluxDB")
-    asked_s = -float(ASKED_AGAIN_S)
+    say("waiting until no row is pending for InfluxDB")
+    launched_s = -float(LAUNCH_AGAIN_S)
     while time.monotonic() < end:
         parts.tend()
         if not samples or parts.at_s >= samples[-1].at_s + SAMPLE_S:
-            samples.append(vitals.look(parts.tree, data, parts.at_s))
+            samples.append(vitals.sample(parts.tree, data, parts.at_s))
         with Store.open(data / "readings.sqlite") as store, EnergyStore.open(data / "energy.sqlite") as energy:
-            owed, owed_energy = store.pending_count(destination), energy.pending_count(destination)
-        if owed_energy and parts.at_s >= asked_s + ASKED_AGAIN_S:
-            # Else it goes out with the next hour's run.
-            asked_s = parts.at_s
+            pending, pending_energy = store.pending_count(destination), energy.pending_count(destination)
+        if pending_energy and parts.at_s >= launched_s + LAUNCH_AGAIN_S:
+            # Otherwise the run of the next hour writes it.
+            launched_s = parts.at_s
             parts.launch("energy_day", day_key(datetime.now(UTC)))
         # Between two minutes' runs, so that the last one is not cut off.
-        if not owed and not owed_energy and 30 < time.time() % 60 < 55:  # noqa: PLR2004 - seconds of a minute
+        if not pending and not pending_energy and 30 < time.time() % 60 < 55:  # noqa: PLR2004 - seconds of a minute
             return
         time.sleep(1)
 
 
 def unfinished(pages: Pages) -> list[str]:
-    """Return a sentence for each run that goes on for longer than any should."""
+    """Return a sentence for each run that takes too long."""
     now = time.time()
     return [
         f"a run of {run['jobName']} is {run['status']} since {(now - run['creationTime']) / 60:.0f} minutes"
@@ -234,32 +234,32 @@ def unfinished(pages: Pages) -> list[str]:
 
 
 def left_over(codes: dict[str, int], log: str) -> Iterator[str]:
-    """Yield a sentence where a part did not end well when it was asked to, or said what nobody should have to read."""
+    """Yield a sentence for each part that failed at its end, and for each traceback in the output."""
     for name, code in codes.items():
         if code:
-            yield f"{name} ended with {code} when it was asked to"
+            yield f"{name} ended with exit code {code}"
     for line in set(re.findall(r"Traceback.*", log)):
         yield f"the pipeline's output has a traceback: {line}"
 
 
 def growth(samples: Sequence[vitals.Sample], last_start_s: float, runs: int, record: Account) -> Iterator[str]:
-    """Yield a sentence for each thing that grows more than it may."""
+    """Yield a sentence for each measure that grows too much."""
     since_s, end_s = last_start_s + WARM_S, samples[-1].at_s
     hours = end_s / vitals.HOUR_S
-    filled_kb = DATA_KB_A_FILLED_ROW * record.judged.get("filled rows", 0)
+    filled_kb = DATA_KB_A_FILLED_ROW * record.compared.get("filled rows", 0)
     most = {
         "data directory": (DATA_KB_A_MINUTE * vitals.MINUTE_S + filled_kb / hours) / 1000,
         "Dagster's home": HOME_KB_A_RUN * runs / hours / 1000,
     }
     for line in vitals.lines(samples):
         if line.name == "write-ahead logs" and line.peak > MOST_WAL_MB:
-            yield f"the write-ahead logs reach {line.peak:.0f} MB, and may have {MOST_WAL_MB:.0f}"
+            yield f"the write-ahead logs reach {line.peak:.0f} MB: the limit is {MOST_WAL_MB:.0f}"
         if end_s - since_s < JUDGED_S:
             continue
         may = most.get(line.name, MOST_AN_HOUR.get(line.measure) if line.name in SERVICES else None)
         grows = line.growth_an_hour(since_s)
         if may is not None and grows is not None and grows > may:
-            yield f"{line.name}: {line.measure} grow by {grows:.2f} an hour, and may by {may:g}"
+            yield f"{line.name}: {line.measure} grow by {grows:.2f} an hour: the limit is {may:g}"
 
 
 def report(
@@ -270,7 +270,7 @@ def report(
     options: argparse.Namespace,
     wrong: Sequence[str],
 ) -> Iterator[str]:
-    """Yield the lines of the tables and of the verdict, in Markdown."""
+    """Yield the lines of the tables and of the problems, in Markdown."""
     length_s = options.minutes * vitals.MINUTE_S
     marks = [vitals.AROUND_S, *(share * length_s / 4 for share in (1, 2, 3, 4))]
     since_s = parts.starts_s[-1] + WARM_S
@@ -279,17 +279,17 @@ def report(
     yield vitals.table([line for line in vitals.lines(samples) if line.name not in STAGE], marks, since_s)
     yield ""
     yield markdown(
-        ["minutes", "live", "filled", "told missing", "of the hour that runs, missing"],
+        ["minutes", "live", "filled", "reported missing", "of the running hour, missing"],
         [["", *map(str, (record.live, record.filled, record.missing, record.running_hour))]],
     )
     yield ""
-    yield f"{record.reported} readings were reported as taken, and looked up."
-    yield f"Held against the household: {', '.join(f'{count} {what}' for what, count in record.judged.items())}."
+    yield f"{record.reported} readings were reported as taken, and compared with the store."
+    yield f"Compared with the household: {', '.join(f'{count} {what}' for what, count in record.compared.items())}."
     yield ""
     yield f"{runs} runs, {len(parts.starts_s)} starts. What happened:"
     yield from (f"- {at_s / 60:.1f} min: {what}" for at_s, what in parts.events)
     yield ""
-    yield "Nothing is off." if not wrong else "Off:"
+    yield "No problem was found." if not wrong else "Problems:"
     yield from (f"- {sentence}" for sentence in wrong)
 
 

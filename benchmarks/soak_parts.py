@@ -1,6 +1,6 @@
-"""What a soak is made of: the unit, InfluxDB and the pipeline as processes that can be gone for a while, and what befalls them.
+"""Run the device, InfluxDB and the pipeline as processes of a soak, and stop, hang or kill them at random times of a seed.
 
-Which of it happens when is drawn by a seed. What is looked at meanwhile belongs in `vitals`, the verdict in `soak`.
+Samples belong in `vitals`, the checks in `soak`.
 """
 
 import os
@@ -23,11 +23,11 @@ from benchmarks.processes import Tree
 from benchmarks.side import say
 
 STOP_S = 60
-# What a service manager waits before it starts again what has ended.
+# As a service manager, wait before a restart.
 RESTART_S = 5.0
 # By the role of the process that is killed; the supervisor among them is the pipeline's own main process.
 KILLED_ONCE = ("daemon", "code server", "webserver", "supervisor")
-# How long each lasts, in seconds; what lasts no time is done at once.
+# The duration of each outage in seconds; 0 for a single action.
 LASTING_S = {
     "InfluxDB stopped": (30, 180),
     "InfluxDB hangs": (15, 60),
@@ -42,10 +42,10 @@ KILLED = " killed"
 
 
 class Part:
-    """A process that is started again and again, its output in one file."""
+    """A process that can be restarted, with its output in one file."""
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, str], *command: str) -> None:
-        """Prepare it; `command` is a module and its arguments."""
+        """Set the command: a module and its arguments."""
         self.name = name
         self.log = folder / f"{name}.log"
         self._folder = folder
@@ -54,7 +54,7 @@ class Part:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; nothing where it runs."""
+        """Start the process if it does not run."""
         if self.process is None:
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -62,7 +62,7 @@ class Part:
                 )
 
     def stop(self) -> int:
-        """Ask it to end; return its exit code, 0 where it does not run."""
+        """Stop the process; return its exit code, 0 if it does not run."""
         if self.process is None:
             return 0
         self.process.send_signal(signal.SIGCONT)
@@ -72,21 +72,21 @@ class Part:
         return code
 
     def ended(self) -> int | None:
-        """Return its exit code where it has ended by itself; it can be started again then."""
+        """Return the exit code if the process has ended by itself; it can be started again then."""
         code = None if self.process is None else self.process.poll()
         if code is not None:
             self.process = None
         return code
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it runs."""
+        """Send a signal to the process if it runs."""
         if self.process is not None:
             self.process.send_signal(number)
 
 
 @dataclass
 class Parts:
-    """The three, and the supervisor that starts the pipeline again; `events` are the times (s) and names of what happened."""
+    """The three processes, and the supervisor that restarts the pipeline; `events` are times (s) and names."""
 
     unit: Part
     influx: Part
@@ -103,17 +103,17 @@ class Parts:
 
     @property
     def at_s(self) -> float:
-        """The seconds since the beginning."""
+        """The seconds since the start."""
         return time.monotonic() - self.began
 
     def start(self) -> None:
-        """Start all three."""
+        """Start all three processes."""
         self.influx.start()
         self.unit.start()
         self._start_pipeline()
 
     def tend(self) -> None:
-        """Do what is due: end what lasts, kill the run that was to be killed, start again what has ended."""
+        """End outages that are over, kill a run if that is due, and restart the pipeline if it has ended."""
         for due in [due for due in self._due if due[0] <= self.at_s]:
             self._due.remove(due)
             due[1]()
@@ -123,8 +123,8 @@ class Parts:
             self.note(f"pipeline ended ({code})")
             self._due.append((self.at_s + RESTART_S, self._start_pipeline))
 
-    def befall(self, what: str) -> None:
-        """Let it happen; what lasts is ended by `tend`."""
+    def start_event(self, what: str) -> None:
+        """Start an outage, which `tend` ends, or do a single action."""
         lasts_s = self.chance.uniform(*LASTING_S.get(what, (0, 0)))
         if not what.endswith(KILLED):
             self.note(f"{what} for {lasts_s:.0f} s" if lasts_s else what)
@@ -146,25 +146,25 @@ class Parts:
                 pids = [pid for pid, of_role in self.tree.roles() if of_role == role]
                 if role == "supervisor" and self.pipeline.process is not None:
                     pids = [self.pipeline.process.pid]
-                self._kill(pids[0], role) if pids else self.note(f"no {role} there")
+                self._kill(pids[0], role) if pids else self.note(f"no {role} runs")
 
     def launch(self, job: str, partition: str) -> None:
-        """Launch a run from the pages, as a person does; note where that cannot be."""
+        """Launch a run from the pages, as a person does; note a failure."""
         try:
             self.pages.launch(job, partition)
         except (requests.RequestException, ValueError, AssertionError) as error:
-            # The webserver is one of those that are killed.
+            # The webserver may have been killed.
             self.note(f"no {job} was launched ({type(error).__name__})")
 
-    def calm(self) -> None:
-        """End at once whatever lasts."""
+    def end_events(self) -> None:
+        """End all outages now."""
         self._kills_due.clear()
         due, self._due = self._due, []
         for _, end in due:
             end()
 
     def note(self, what: str) -> None:
-        """Note what happens, and say it."""
+        """Store an event and print it."""
         self.events.append((self.at_s, what))
         say(f"{self.at_s / 60:5.1f} min  {what}")
 
@@ -199,9 +199,9 @@ class Parts:
 
 
 def plan(chance: random.Random, minutes: float, every_s: float) -> list[tuple[float, str]]:
-    """Return the times (s) and names of what happens; nothing in the last tenth.
+    """Return the times (s) and names of the events; none in the last tenth.
 
-    Services are killed in the first 40 % only, so that one life of each is long enough to show what it collects.
+    Services are killed in the first 40 % only, so that the last process of each runs long enough to show a leak.
     """
     total_s = minutes * 60
     kills = chance.sample(KILLED_ONCE, len(KILLED_ONCE))
@@ -210,7 +210,7 @@ def plan(chance: random.Random, minutes: float, every_s: float) -> list[tuple[fl
     deck: list[str] = []
     at_s = chance.uniform(0.5, 1) * every_s
     while at_s < 0.9 * total_s:
-        # Shuffled, not drawn one by one: each comes before any comes again.
+        # Shuffled: each happens before any of them is repeated.
         deck = deck or chance.sample(list(LASTING_S), len(LASTING_S))
         planned.append((at_s, deck.pop()))
         at_s += chance.uniform(0.5, 1.5) * every_s

@@ -1,8 +1,8 @@
-"""What the status of an asset's partitions costs Dagster's pages: the same question, in a process that has just begun, and again.
+"""Measure how long Dagster's pages take for the status of an asset's partitions, without and with a cache.
 
     python -m benchmarks.status_query DAGSTER_HOME
 
-The environment is that of the pipeline. What is asked without a cache ("cold") is asked with one then ("warm").
+Run it with the environment of the pipeline. Each query runs without a cache ("cold"), then with one ("warm").
 """
 
 import argparse
@@ -18,15 +18,15 @@ from dagster_graphql.schema import create_schema
 
 PROJECT = Path(__file__).parents[1]
 ASSETS = ("power_readings", "influxdb_power", "energy_history", "influxdb_energy")
-# As the page of an asset asks it; what it asks of partitions that are no times is left out.
+# The query of an asset's page, without its parts for partitions that are no times.
 QUERY = """query PartitionHealthQuery($assetKey: AssetKeyInput!) { assetNodeOrError(assetKey: $assetKey) { ... on AssetNode {
     id partitionKeysByDimension { name type partitionKeys }
     assetPartitionStatuses { ... on TimePartitionStatuses { ranges { status startTime endTime startKey endKey } } } } } }"""
 HOUR_S = 3600
 
 
-def ask(schema: Any, context: WorkspaceProcessContext, asset: str) -> tuple[float, dict[str, Any]]:
-    """Return the seconds of one answer, and the answer."""
+def query_status(schema: Any, context: WorkspaceProcessContext, asset: str) -> tuple[float, dict[str, Any]]:
+    """Return the seconds that the query took, and its result."""
     variables = {"assetKey": {"path": [asset]}}
     request = context.create_request_context()
     began = time.perf_counter()
@@ -51,8 +51,8 @@ def main() -> None:
     ):
         for asset in ASSETS:
             instance.wipe_asset_cached_status([AssetKey(asset)])
-            cold_s, node = ask(schema, context, asset)
-            warm_s, node = ask(schema, context, asset)
+            cold_s, node = query_status(schema, context, asset)
+            warm_s, node = query_status(schema, context, asset)
             ranges = node["assetPartitionStatuses"]["ranges"]
             green_s = sum(one["endTime"] - one["startTime"] for one in ranges if one["status"] == "MATERIALIZED")
             partitions = len(node["partitionKeysByDimension"][0]["partitionKeys"])

@@ -1,7 +1,6 @@
-"""What a pipeline takes of its machine over an hour: memory, files, sockets and threads by process, and the disk.
+"""Sample the memory, files, sockets and threads of each process, and the disk, from Linux's /proc.
 
-From Linux's /proc, every few seconds; and as a table, whose last column says how much it grows in an hour. What may
-grow how much belongs in `soak`.
+The table's last column is the growth in an hour. The limits of growth belong in `soak`.
 """
 
 import csv
@@ -23,7 +22,7 @@ from benchmarks.side import markdown
 MINUTE_S = 60
 HOUR_S = 3600
 MB = 1e6
-# The samples around a moment that stand for it: a run that happens to go is not what is asked for.
+# The value at a moment is the median of the samples around it: a run that happens to be active must not count.
 AROUND_S = 60
 _STATUS = re.compile(r"^(VmRSS|Threads):\s*(\d+)", re.MULTILINE)
 _MEMORY = re.compile(r"^(Pss|Anonymous):\s*(\d+)", re.MULTILINE)
@@ -31,10 +30,10 @@ _MEMORY = re.compile(r"^(Pss|Anonymous):\s*(\d+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Vitals:
-    """What the processes of one role take together.
+    """The resources that the processes of one role use together.
 
-    RSS counts pages that several processes map in each of them, PSS in equal parts; `anonymous_mb` is what they
-    asked for themselves, whoever else runs: there a leak shows.
+    RSS counts shared pages in each process, PSS divides them; `anonymous_mb` is the memory that the processes allocated
+    themselves, where a leak shows.
     """
 
     processes: int = 0
@@ -46,13 +45,13 @@ class Vitals:
     threads: int = 0
 
     def __add__(self, other: Self) -> "Vitals":
-        """Return the two together."""
+        """Return the sums of two roles."""
         return Vitals(*(mine + its for mine, its in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look: seconds since the start, the vitals by role, and MB on disk by what it is."""
+    """A sample: seconds since the start, the vitals by role, and MB on disk by kind."""
 
     at_s: float
     by_role: dict[str, Vitals]
@@ -68,12 +67,12 @@ MEASURES = {
 }
 
 
-def look(tree: Tree, data: Path, at_s: float) -> Sample:
-    """Look at the tree's processes and at the data directory now."""
+def sample(tree: Tree, data: Path, at_s: float) -> Sample:
+    """Sample the processes of the tree and the data directory."""
     by_role: dict[str, Vitals] = defaultdict(Vitals)
     for pid, role in tree.roles():
         with suppress(FileNotFoundError, ProcessLookupError):
-            # It may end while it is looked at.
+            # It may end meanwhile.
             by_role[role] += _vitals(Path("/proc") / str(pid))
     return Sample(at_s, dict(by_role), _disk_mb(data))
 
@@ -103,7 +102,7 @@ def _disk_mb(data: Path) -> dict[str, float]:
         home = "Dagster's home" if "dagster" in Path(folder).relative_to(data).parts else "data directory"
         for name in names:
             with suppress(FileNotFoundError):
-                # A write-ahead log is as large as it ever was until the last one closes it.
+                # A write-ahead log does not shrink until its last connection is closed.
                 kind = "write-ahead logs" if name.endswith("-wal") else home
                 sizes[kind] += (Path(folder) / name).stat().st_size / MB
     return sizes
@@ -118,7 +117,7 @@ class Line:
     points: Sequence[tuple[float, float]]
 
     def at(self, second: float) -> float | None:
-        """Return the median around a moment, None where there was nothing."""
+        """Return the median around a moment; None without a sample."""
         near = [value for at_s, value in self.points if abs(at_s - second) <= AROUND_S]
         return median(near) if near else None
 
@@ -128,15 +127,15 @@ class Line:
         return max(value for _, value in self.points)
 
     def growth_an_hour(self, since_s: float) -> float | None:
-        """Return by how much it grows in an hour, from a line through the medians of the minutes since then.
+        """Return the growth in an hour, from a line through the medians of the minutes since then.
 
-        None where there are fewer than five of them, and for runs, which are met at any moment of their short lives.
+        None for fewer than five minutes, and for runs, which are sampled at any moment of their short lives.
         """
         minutes: dict[int, list[float]] = defaultdict(list)
         for at_s, value in self.points:
             if at_s >= since_s:
                 minutes[int(at_s // MINUTE_S)].append(value)
-        if len(minutes) < 5 or self.name == "run":  # noqa: PLR2004 - as said above
+        if len(minutes) < 5 or self.name == "run":  # noqa: PLR2004 - see above
             return None
         hours = [minute * MINUTE_S / HOUR_S for minute in minutes]
         return float(np.polyfit(hours, [median(values) for values in minutes.values()], 1)[0])
@@ -162,16 +161,16 @@ def lines(samples: Sequence[Sample]) -> list[Line]:
     return found + [Line(kind, "MB on disk", [(one.at_s, one.disk_mb[kind]) for one in samples]) for kind in disk]
 
 
-def table(found: Sequence[Line], marks_s: Sequence[float], calm_since_s: float) -> str:
-    """Return the lines at some moments, at their peak, and by how much they grow an hour since it is calm."""
+def table(found: Sequence[Line], marks_s: Sequence[float], since_s: float) -> str:
+    """Return the lines as a table: at some moments, at their peak, and their growth in an hour after `since_s`."""
     head = ["", "measure", *(f"{mark / MINUTE_S:.0f} min" for mark in marks_s), "peak", "an hour"]
-    return markdown(head, (_row(line, marks_s, calm_since_s) for line in found))
+    return markdown(head, (_row(line, marks_s, since_s) for line in found))
 
 
-def _row(line: Line, marks_s: Sequence[float], calm_since_s: float) -> list[str]:
+def _row(line: Line, marks_s: Sequence[float], since_s: float) -> list[str]:
     digits = {"MB on disk": 2, "PSS MB": 1, "own MB": 1}.get(line.measure, 0)
     numbers = [*map(line.at, marks_s), line.peak]
-    growth = line.growth_an_hour(calm_since_s)
+    growth = line.growth_an_hour(since_s)
     return [
         line.name,
         line.measure,
@@ -181,7 +180,7 @@ def _row(line: Line, marks_s: Sequence[float], calm_since_s: float) -> list[str]
 
 
 def save(samples: Sequence[Sample], path: Path) -> None:
-    """Write all samples as CSV, a line a role and look."""
+    """Write all samples as CSV, a line for each role and sample."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["at_s", "role", *(field.name for field in fields(Vitals))])
@@ -194,7 +193,7 @@ def save(samples: Sequence[Sample], path: Path) -> None:
 
 def draw(samples: Sequence[Sample], events: Sequence[tuple[float, str]], path: Path) -> None:
     """Draw the memory of each role over the time, with a mark at each event."""
-    import matplotlib as mpl  # noqa: PLC0415 - half a second, for the one who wants a picture
+    import matplotlib as mpl  # noqa: PLC0415 - slow to import, and needed once
 
     mpl.use("agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 - as above

@@ -1,8 +1,8 @@
-"""Writing out what InfluxDB is owed, against influxdb-client's own writer of DataFrames: points a second, memory.
+"""Compare the delivery of pending rows with influxdb-client's own writer of DataFrames: points per second and memory.
 
-Both read the same rows from a store and write them to the real server, each side from a process of its own. The
-client's writer gets frames of as many rows as our requests have, and notes nothing. Both buckets must hold all
-points afterwards.
+Both read the same rows from a store and write them to the real server, each from a process of its own. The
+client's writer gets frames of as many rows as our requests have, and stores no acknowledgement. Afterwards both buckets
+must have all points.
 
     python -m benchmarks.write_out [--days 1 30]
 """
@@ -34,7 +34,7 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Outlet:
-    """Where to write to."""
+    """A bucket, and a token for it."""
 
     url: str
     org: str
@@ -43,7 +43,7 @@ class Outlet:
 
 
 def ours(path: Path, outlet: Outlet, days: int) -> None:
-    """Deliver all that is pending, as a run does."""
+    """Deliver all pending rows, as a run does."""
     destination = Destination(outlet.url, outlet.org, outlet.bucket)
     now = START + days * DAY
     with (
@@ -62,7 +62,7 @@ def ours(path: Path, outlet: Outlet, days: int) -> None:
 
 
 def client(path: Path, outlet: Outlet, days: int) -> None:
-    """Write the same points, day by day, with what influxdb-client has for frames."""
+    """Write the same points, day by day, with influxdb-client's writer of frames."""
     with (
         Store.open(path) as store,
         InfluxDBClient(
@@ -113,7 +113,7 @@ def measured(server: InfluxServer, path: Path, days: int) -> Iterator[Sequence[s
         counts[name] = count_of_points(server, outlet.bucket)
         server.drop_bucket(outlet.bucket)
     if len(set(counts.values())) > 1:
-        raise SystemExit(f"The buckets do not hold the same number of points: {counts}.")
+        raise SystemExit(f"The buckets do not have the same number of points: {counts}.")
     points = counts["the outbox"]
     for name, cost in costs.items():
         yield (

@@ -1,4 +1,4 @@
-"""Decides when a message to the household is due, and what it says. Pure rules: nothing is read or sent here.
+"""Decide when a message to the household is due, and write its text. Pure rules: nothing is read or sent here.
 
 A message is due to a service when a condition differs from the last one that was sent to it. So a problem is reported once
 when it starts and once when it ends; an unsent message stays due; the end of a problem that was never reported is not
@@ -47,8 +47,8 @@ class Facts:
     """The pipeline's state at `now`.
 
     `watching_since` is the start of the current watch; `device` and `influxdb` are their incidents; `store_error` is the
-    error of a store that cannot be opened. `given_up` are the hours that stay incomplete, and `complete` says that no hour
-    is incomplete (None if that was not checked). `free_bytes` is the free space on the disk of `folder`, None if unknown.
+    error of a store that cannot be opened. `hours` are the recent hours, None if they were not read. `free_bytes` is the free
+    space on the disk of `folder`, None if unknown.
     `damaged` are the damaged stores that are kept.
     """
 
@@ -60,8 +60,7 @@ class Facts:
     store_error: str | None
     free_bytes: int | None
     folder: str
-    given_up: Sequence[datetime] | None = None
-    complete: bool | None = None
+    hours: Sequence[Hour] | None = None
     damaged: Sequence[DamagedFile] = ()
 
 
@@ -98,11 +97,7 @@ class Due:
 
 def judge(facts: Facts, after: timedelta) -> Verdicts:
     """Return the verdict on each condition; a pause in the readings is a problem `after` that time."""
-    verdicts: Verdicts = {}
-    verdicts |= _readings(facts, after)
-    verdicts |= _influxdb(facts)
-    verdicts |= _disk(facts)
-    verdicts |= _damage(facts)
+    verdicts = _readings(facts, after) | _influxdb(facts) | _disk(facts) | _damage(facts)
     # Nothing is filled while nothing is read.
     if not (verdicts.get(Condition.NO_READING) or verdicts.get(Condition.LOGIN)):
         verdicts |= _hours(facts)
@@ -173,28 +168,28 @@ def _disk(facts: Facts) -> Verdicts:
 def _damage(facts: Facts) -> Verdicts:
     if not facts.damaged:
         return {Condition.DAMAGE: None}
-    waiting = [one for one in facts.damaged if one.salvaged is None]
     newest = max(facts.damaged, key=lambda one: one.path.name.partition("-damaged-")[2])
     name, stamp = newest.path.name, newest.path.name.partition("-damaged-")[2]
-    if waiting:
+    if any(one.salvaged is None for one in facts.damaged):
+        title, mark = "記録ファイルが壊れました", stamp
         body = (
             f"計測は新しいファイルで続いています。壊れたファイル {name} から読み出せる記録は、自動で戻します。"
             f"くり返すときはディスクの故障かもしれないので、ディスクを交換してください。{_detail(newest.reason)}"
         )
-        return {Condition.DAMAGE: Verdict(Message("記録ファイルが壊れました", body), stamp)}
-    body = (
-        f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
-    )
-    title = "壊れた記録ファイルから読み出せる記録を戻しました"
-    return {Condition.DAMAGE: Verdict(Message(title, body), f"{stamp} salvaged")}
+    else:
+        title, mark = "壊れた記録ファイルから読み出せる記録を戻しました", f"{stamp} salvaged"
+        body = f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
+    return {Condition.DAMAGE: Verdict(Message(title, body), mark)}
 
 
 def _hours(facts: Facts) -> Verdicts:
-    if facts.complete:
-        return {Condition.HOURS: None}
-    if not facts.given_up:
+    if facts.hours is None:
         return {}
-    newest_first = sorted(facts.given_up, reverse=True)
+    if not any(hour.missing for hour in facts.hours):
+        return {Condition.HOURS: None}
+    newest_first = sorted(given_up(facts.hours, facts.now), reverse=True)
+    if not newest_first:
+        return {}
     named = "、".join(f"{_at(hour)}" for hour in newest_first[:NAMED_HOURS])
     more = " など" if len(newest_first) > NAMED_HOURS else ""
     body = (

@@ -7,6 +7,10 @@ AISEG2_ALERT_URLS, and apprise's own log, which repeats parts of the addresses, 
 import importlib.util
 import logging
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import apprise
 
 # Apprise's own separators between addresses.
 _ADDRESS = re.compile(r"[a-z0-9]+?://.*?(?=$|[\s,;]{1,32}[a-z0-9]{1,32}?://)", re.IGNORECASE)
@@ -28,31 +32,26 @@ def installed() -> bool:
 
 def service(address: str) -> str | None:
     """Return the name of the service, such as Slack; None if apprise does not accept the address."""
-    import apprise  # noqa: PLC0415 - slow to import, and mostly no message is due
-
-    _silence()
     try:
-        services = apprise.Apprise()
-        services.add(address)
-        return next((str(one.service_name) for one in services), None)
+        return next((str(one.service_name) for one in _services(address)), None)
     except Exception:  # noqa: BLE001 - as in `send`
         return None
 
 
 def send(address: str, title: str, body: str) -> bool:
     """Send plain text; return whether the service accepted it. Errors are not raised."""
-    import apprise  # noqa: PLC0415 - as above
-
-    _silence()
     try:
-        services = apprise.Apprise()
         # As text, so that device names are escaped for a service that shows HTML.
-        return services.add(address) and bool(
-            services.notify(body=body, title=title, body_format=apprise.NotifyFormat.TEXT)
-        )
+        return bool(_services(address).notify(body=body, title=title, body_format="text"))
     except Exception:  # noqa: BLE001 - each of a hundred services has its own errors, which may repeat the address
         return False
 
 
-def _silence() -> None:
+def _services(address: str) -> "apprise.Apprise":
+    """Return the service of an address; none if apprise does not accept it."""
+    import apprise  # noqa: PLC0415 - slow to import, and mostly no message is due
+
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    services = apprise.Apprise()
+    services.add(address)
+    return services

@@ -1,4 +1,4 @@
-"""What every command needs: the settings, the clock, and expected errors as one message on stderr."""
+"""Load the settings for a command, read the clock, and print expected errors as one message on stderr."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,6 +1,6 @@
 """`aiseg2-pipeline doctor`: one line for each check, and what to do where it fails.
 
-The checks of the bucket are here as well. What a check needs to know of a store or a server belongs in its package.
+The checks of the bucket are here as well. Reading a store and requests to a server belong in their packages.
 """
 
 import shlex
@@ -88,14 +88,13 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
     with connect.device(settings, clock) as client:
         try:
             listed = client.circuit_list(Deadline(READING_TIMEOUT_S))
-        except Refused as error:
+        except (Refused, NotServed, Unreadable) as error:
+            refused = isinstance(error, Refused)
             yield OK, "device", f"answers at {settings.device_url}"
-            yield FAILED, "login", str(error)
-            return
-        except (NotServed, Unreadable) as error:
-            # The other pages show whether what answers is an AiSEG2.
-            yield OK, "device", f"answers at {settings.device_url}"
-            yield FAILED, "circuit list", str(error)
+            yield FAILED, "login" if refused else "circuit list", str(error)
+            # The other pages show whether an AiSEG2 answers.
+            if refused:
+                return
         except Aiseg2Error as error:
             hint = " In the demo, start it with `make run` or `aiseg2-pipeline simulate`." if settings.demo else ""
             yield FAILED, "device", f"{error}{hint}"

@@ -1,7 +1,7 @@
 """Acknowledged writes to InfluxDB 2, and the queries of `doctor`.
 
 One call is one request: it returns when the server has acknowledged the points, and raises otherwise. Retries, splitting
-and recording what was sent belong in `delivery`; the points' format in `line_protocol`. No message, log line or repr
+and acknowledgements belong in `delivery`; the points' format in `line_protocol`. No message, log line or repr
 contains the token.
 """
 
@@ -129,10 +129,6 @@ class InfluxWriter:
 
     def __exit__(self, *_: object) -> None:
         """Close its connections."""
-        self.close()
-
-    def close(self) -> None:
-        """Close its connections."""
         self._client.close()
 
     def write(self, lines: Sequence[str], timeout_s: float | None = None) -> None:
@@ -258,7 +254,7 @@ class InfluxWriter:
     def _error_of_setting(self, status: int, message: str) -> Misconfigured:
         if status == HTTPStatus.UNAUTHORIZED:
             return Misconfigured(
-                f"InfluxDB at {self.url} does not know the token: set INFLUXDB_TOKEN to one that may write "
+                f"InfluxDB at {self.url} does not accept the token: set INFLUXDB_TOKEN to one that may write "
                 f"to the bucket {self.bucket}."
             )
         if status == HTTPStatus.FORBIDDEN:

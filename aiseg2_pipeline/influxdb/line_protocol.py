@@ -16,6 +16,7 @@ InfluxDB stores every name as the device shows it, with two exceptions, because 
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 
 import pandas as pd
 from influxdb_client.client.write.point import Point
@@ -25,7 +26,6 @@ from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 
 MEASUREMENTS = ("power", "power_fill", "battery")
 ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost")
-CLIMATE_MEASUREMENTS = ("climate",)
 # Returns a circuit's name at a time, by its id; None if it is unknown.
 NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
@@ -66,37 +66,26 @@ def energy_lines(rows: pd.DataFrame, name_of: NameOf) -> list[tuple[str, ...]]:
 
     Half hours, whose hours are rows as well, and the pipeline's own notes have no points.
     """
-    heads: dict[tuple[str, str, str | None], str | None] = {}
-    points: list[tuple[str, ...]] = []
-    for kind, row_name, time, time_ns, value in zip(
-        rows["kind"],
-        rows["name"],
-        rows["time"].dt.to_pydatetime(),
-        rows["time"].astype("int64"),
-        rows["value"],
-        strict=True,
-    ):
-        circuit_id = _circuit_id(kind, row_name)
-        key = kind, row_name, circuit_id and (name_of(circuit_id, time) or circuit_id)
-        if key not in heads:
-            heads[key] = _energy_head(kind, row_name, circuit_id, key[2])
-        head = heads[key]
-        points.append(() if head is None else (f"{head}{value} {time_ns}",))
-    return points
+    head = cache(_energy_head)
+
+    def head_of(kind: str, name: str, time: datetime) -> str | None:
+        circuit_id = _circuit_id(kind, name)
+        return head(kind, name, circuit_id, circuit_id and (name_of(circuit_id, time) or circuit_id))
+
+    return _points(rows, head_of)
 
 
 def climate_lines(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return for each row of a climate frame, in order, its point as line protocol in nanoseconds."""
-    series = list(zip(rows["kind"].to_numpy(), rows["name"].to_numpy(), strict=True))
-    heads = {
-        (kind, name): _head("climate", {"detail-type": kind, "detail-section": name}, "value")
-        for kind, name in set(series)
-    }
-    times_ns = rows["time"].astype("int64")
-    return [
-        (f"{heads[key]}{value} {time_ns}",)
-        for key, time_ns, value in zip(series, times_ns, rows["value"], strict=True)
-    ]
+    head = cache(lambda kind, name: _head("climate", {"detail-type": kind, "detail-section": name}, "value"))
+    return _points(rows, lambda kind, name, _: head(kind, name))
+
+
+def _points(rows: pd.DataFrame, head_of: Callable[[str, str, datetime], str | None]) -> list[tuple[str, ...]]:
+    times = rows["time"].dt.to_pydatetime()
+    heads = map(head_of, rows["kind"], rows["name"], times)
+    points = zip(heads, rows["value"], rows["time"].astype("int64"), strict=True)
+    return [(f"{head}{value} {time_ns}",) if head else () for head, value, time_ns in points]
 
 
 def _circuit_id(kind: str, name: str) -> str | None:

@@ -96,26 +96,9 @@ def evaluate(
     if len(usage) and len(consumption_kw):
         yield _within_total(usage, float(consumption_kw.iloc[0]))
     if clock_offset_s is not None:
-        agree = abs(clock_offset_s) <= CLOCKS_AGREE_S
-        yield _result(
-            CLOCK.name,
-            passed=agree,
-            description=f"The AiSEG2 is {abs(clock_offset_s):.0f} s {'ahead of' if clock_offset_s > 0 else 'behind'} this machine."
-            # Dagster stores each description six times a minute: no advice while the check passes.
-            + ("" if agree else " Set the device's clock, and NTP on this machine."),
-            metadata={"device_minus_host_s": clock_offset_s},
-        )
+        yield _clock(clock_offset_s)
     if circuits is not None:
-        shown = {circuit_key(name) for name in usage["name"]}
-        missing = sorted({circuit.name for circuit in circuits if circuit_key(circuit.name) not in shown})
-        yield _result(
-            ALL_CIRCUITS.name,
-            passed=not missing,
-            description=f"Without a reading are {', '.join(missing)}: look whether the AiSEG2's own page of circuits shows them."
-            if missing
-            else "All are there.",
-            metadata={"registered": len(circuits), "missing": MetadataValue.json(missing)},
-        )
+        yield _all_circuits(usage, circuits)
     yield _no_future(future)
 
 
@@ -181,9 +164,34 @@ def _within_total(usage: pd.DataFrame, consumption_kw: float) -> AssetCheckResul
         + (
             ""
             if circuits_w <= allowed_w
-            else " Once is a change between the two pages; if it goes on, look whether a generating device is registered as a circuit."
+            else " Once is a change between the two pages; if it repeats, check whether a generating device is registered as a circuit."
         ),
         metadata={"circuits_w": circuits_w, "total_w": total_w, "allowed_w": allowed_w},
+    )
+
+
+def _clock(offset_s: float) -> AssetCheckResult:
+    agree = abs(offset_s) <= CLOCKS_AGREE_S
+    return _result(
+        CLOCK.name,
+        passed=agree,
+        description=f"The AiSEG2 is {abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} this machine."
+        # Dagster stores each description six times a minute: no advice while the check passes.
+        + ("" if agree else " Set the device's clock, and NTP on this machine."),
+        metadata={"device_minus_host_s": offset_s},
+    )
+
+
+def _all_circuits(usage: pd.DataFrame, circuits: Sequence[Circuit]) -> AssetCheckResult:
+    shown = {circuit_key(name) for name in usage["name"]}
+    missing = sorted({circuit.name for circuit in circuits if circuit_key(circuit.name) not in shown})
+    return _result(
+        ALL_CIRCUITS.name,
+        passed=not missing,
+        description=f"Without a reading are {', '.join(missing)}: check whether the AiSEG2's own page of circuits shows them."
+        if missing
+        else "All are there.",
+        metadata={"registered": len(circuits), "missing": MetadataValue.json(missing)},
     )
 
 
@@ -239,11 +247,8 @@ def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
     )
     if any(kind in hourly and hourly[kind].any() for kind in STORAGE):
         return None
-    if not {"bought", "generation", "sold", "consumption"} <= set(hourly.columns):
-        return None
-    difference_wh = (
-        (hourly["bought"] + hourly["generation"] - hourly["sold"] - hourly["consumption"]).dropna().abs()
-    )
+    known = hourly.reindex(columns=["bought", "generation", "sold", "consumption"]).dropna()
+    difference_wh = (known["bought"] + known["generation"] - known["sold"] - known["consumption"]).abs()
     if difference_wh.empty:
         return None
     wrong = difference_wh[difference_wh > BALANCE_WH]
@@ -254,7 +259,7 @@ def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
         BALANCED.name,
         asset=ENERGY_HISTORY,
         passed=wrong.empty,
-        description=f"These hours do not add up: {named}; look whether a device that is not measured feeds the home."
+        description=f"These hours do not add up: {named}; check whether a device that is not measured feeds the home."
         if len(wrong)
         else "All hours add up.",
         metadata={"hours": len(difference_wh), "largest_difference_wh": float(difference_wh.max())},

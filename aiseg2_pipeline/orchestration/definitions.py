@@ -39,10 +39,10 @@ def utc_now() -> datetime:
 def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_now) -> Definitions:
     """Return everything that Dagster runs and shows."""
     with warnings.catch_warnings():
-        # Runs for a range of partitions are beta, and people cannot do anything about what Dagster says of it.
+        # Runs for a range of partitions are beta, and a user can do nothing about Dagster's warning.
         warnings.simplefilter("ignore", BetaWarning)
         definitions = _build(settings, clock)
-        # Dagster keeps what it makes of them; it would warn as well when it makes that.
+        # Dagster caches the repository, and building it later would also warn.
         definitions.get_repository_def()
     return definitions
 
@@ -70,7 +70,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
         schedules=[
             every_minute(minute),
             *background_schedules(energy, fill, first),
-            climate_schedule(climate, sensors),
+            climate_schedule(climate, sensors, first),
             *history_schedules(close, prune),
             report_schedule(report, first),
         ],

@@ -6,14 +6,22 @@ from contextlib import contextmanager
 from dagster import Failure
 
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
+from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.report import ReportError
 from aiseg2_pipeline.store.database import StoreError
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Raise Failure with the error's message; a retry within the same run would not help."""
+def failures(consequence: str = "") -> Iterator[None]:
+    """Raise Failure with the error's message; a retry within the same run would not help.
+
+    `consequence` starts the message where this Dagster lacks a private name that the block needs.
+    """
     try:
         yield
     except (Aiseg2Error, ReportError, StoreError) as error:
         raise Failure(str(error), allow_retries=False) from None
+    except MissingInternalError as error:
+        raise Failure(
+            f"{consequence}, because {error}: install the pipeline's own versions again.", allow_retries=False
+        ) from None

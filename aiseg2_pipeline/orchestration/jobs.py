@@ -57,7 +57,7 @@ def pending_job() -> Job:
 
 def energy_job() -> Job:
     """Return the job of a day's energy: read, store, write to InfluxDB."""
-    description = "Asks the AiSEG2 for the energy of a day, stores it, and writes its pending rows to InfluxDB."
+    description = "Reads the energy of a day from the AiSEG2, stores it, and writes its pending rows to InfluxDB."
     assets = [ENERGY_HISTORY, INFLUXDB_ENERGY]
     return _job(ENERGY_JOB, assets, description, BACKGROUND | {PENDING_TAG: "1"})
 

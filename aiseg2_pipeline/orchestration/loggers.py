@@ -23,7 +23,7 @@ class _ErrorLines(logging.Handler):
         data = event.step_failure_data
         if data.error.cls_name == DagsterExecutionInterruptedError.__name__:
             log_warning(
-                "The run was stopped before its end, by a person or because it took too long: look at it in Dagster's pages.",
+                "The run was stopped before its end, by a person or because it took too long: see the run in Dagster's pages.",
                 run_id=meta.get("run_id"),
                 step=event.step_key,
             )

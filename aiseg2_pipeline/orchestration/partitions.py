@@ -11,12 +11,11 @@ from pathlib import Path
 
 from dagster import DailyPartitionsDefinition, HourlyPartitionsDefinition, TimeWindowPartitionsDefinition
 
-from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO, hour_of
+from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO, day_of, day_start, hour_of
 
 # This program did not exist before: a clock with an earlier time is not set.
 CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
-DAY_FORMAT = "%Y-%m-%d"
 
 
 def hourly(first: datetime) -> HourlyPartitionsDefinition:
@@ -28,17 +27,17 @@ def hourly(first: datetime) -> HourlyPartitionsDefinition:
 
 def daily(first: datetime) -> DailyPartitionsDefinition:
     """Return the days in Japan from that of `first` on; today is one of them."""
-    return DailyPartitionsDefinition(start_date=day_key(first), timezone=str(TOKYO), fmt=DAY_FORMAT, end_offset=1)
+    return DailyPartitionsDefinition(start_date=day_key(first), timezone=str(TOKYO), end_offset=1)
 
 
 def day_key(moment: datetime) -> str:
     """Return the partition key of the day in Japan that `moment` lies in."""
-    return moment.astimezone(TOKYO).strftime(DAY_FORMAT)
+    return day_of(moment).isoformat()
 
 
 def day_from_key(key: str) -> datetime:
     """Return the UTC start of the day of a partition key."""
-    return datetime.strptime(key, DAY_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
+    return day_start(date.fromisoformat(key))
 
 
 def hour_key(moment: datetime) -> str:
@@ -79,7 +78,7 @@ def first_hour(data_dir: Path, now: datetime, start: date | None = None) -> date
     path = data_dir / "first_partition"
     first = hour_of(now)
     if start is not None:
-        first = min(first, datetime(start.year, start.month, start.day, tzinfo=TOKYO).astimezone(UTC))
+        first = min(first, day_start(start))
     try:
         stored = hour_from_key(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):

@@ -7,88 +7,71 @@ to another server. So no secret is in Dagster's storage or in a repr.
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from dagster import (
-    ConfigurableIOManager,
-    ConfigurableResource,
-    InitResourceContext,
-    IOManagerDefinition,
-    ResourceDefinition,
-    mem_io_manager,
-)
-from pydantic import Field, PrivateAttr
+from dagster import IOManagerDefinition, ResourceDefinition, ResourceParam, mem_io_manager
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.logs import log_warning
-from aiseg2_pipeline.orchestration.io_manager import ClimateIOManager, EnergyIOManager, StoreIOManager
-from aiseg2_pipeline.settings import Settings
-from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
+from aiseg2_pipeline.orchestration.io_manager import StoreIOManager
+from aiseg2_pipeline.settings import InfluxSettings, Settings
+from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Outbox, Store
 
 WRITE_OUT_S = 10.0
 
 
-class Aiseg2Device(ConfigurableResource[Aiseg2Client]):
+@dataclass(frozen=True)
+class _Device:
     """The AiSEG2 in the LAN."""
 
-    base_url: str = Field(description="http(s)://host of the device, from AISEG2_HOST and AISEG2_USE_HTTPS.")
-    user: str = Field(description="AISEG2_USER.")
-    password: str = Field(repr=False, description="AISEG2_PASSWORD.")
-    state_dir: str = Field(description="The folder of the login's challenge and the circuit list.")
-    verify: bool = Field(description="AISEG2_TLS_VERIFY: whether an https certificate is verified.")
-    ca_file: str = Field(description="AISEG2_CA_FILE; empty for the system's.")
+    settings: Settings
 
     def client(self, clock: Callable[[], datetime], slot: Slot = "live") -> Aiseg2Client:
         """Return a client; use it as a context manager."""
         return Aiseg2Client(
-            self.base_url,
-            self.user,
-            self.password,
-            state_dir=Path(self.state_dir),
+            self.settings.device_url,
+            self.settings.device_user,
+            self.settings.device_password.get_secret_value(),
+            state_dir=self.settings.device_state_dir,
             clock=clock,
             slot=slot,
-            verify=self.ca_file or self.verify if self.verify else False,
+            verify=self.settings.device_verify,
         )
 
 
-class ReadingsStore(ConfigurableResource[Store]):
-    """The local stores."""
+@dataclass(frozen=True)
+class _Stores:
+    """The local stores. Their warnings are also written to the log of the run, if there is one."""
 
-    path: str = Field(description="The SQLite file of readings, under AISEG2_DATA_DIR.")
-    energy_path: str = Field(description="The SQLite file of the device's energy, beside it.")
-    climate_path: str = Field(description="The SQLite file of the rooms' climate, beside it.")
-
-    _log: logging.Logger | None = PrivateAttr(default=None)
+    settings: Settings
+    log: logging.Logger | None
 
     @property
     def paths(self) -> list[Path]:
         """The files of readings, energy and climate."""
-        return [Path(self.path), Path(self.energy_path), Path(self.climate_path)]
-
-    def log_to(self, log: logging.Logger) -> None:
-        """Write the stores' warnings to a run's log as well."""
-        self._log = log
+        return [self.settings.store_path, self.settings.energy_path, self.settings.climate_path]
 
     def _warn(self, message: str) -> None:
         log_warning(message)
-        if self._log is not None:
-            self._log.warning(message)
+        if self.log is not None:
+            self.log.warning(message)
 
     def open(self) -> Store:
         """Return the open store of readings; use it as a context manager. Raise StoreError."""
-        return Store.open(Path(self.path), self._warn)
+        return Store.open(self.settings.store_path, self._warn)
 
     def open_energy(self) -> EnergyStore:
         """Return the open store of the device's energy, as `open` does."""
-        return EnergyStore.open(Path(self.energy_path), self._warn)
+        return EnergyStore.open(self.settings.energy_path, self._warn)
 
     def open_climate(self) -> ClimateStore:
         """Return the open store of the rooms' climate, as `open` does."""
-        return ClimateStore.open(Path(self.climate_path), self._warn)
+        return ClimateStore.open(self.settings.climate_path, self._warn)
 
     def not_upgraded(self) -> list[str]:
         """Return the names of the files that have rows of an older version. Raise StoreError."""
@@ -96,33 +79,26 @@ class ReadingsStore(ConfigurableResource[Store]):
             return [store.path.stem for store in (readings, energy, climate) if not store.is_upgraded]
 
 
-class InfluxDB(ConfigurableResource[InfluxWriter]):
-    """The InfluxDB 2 that rows are written to; an empty host means that none is configured."""
+@dataclass
+class _InfluxDB:
+    """The InfluxDB 2 that rows are written to; without settings, none is configured."""
 
-    host: str = Field(description="INFLUXDB_HOST, host:port; empty: none configured.")
-    url: str = Field(description="http(s)://host:port.")
-    token: str = Field(repr=False, description="INFLUXDB_TOKEN.")
-    org: str = Field(description="INFLUXDB_ORG.")
-    bucket: str = Field(description="INFLUXDB_BUCKET.")
-    verify: bool = Field(description="INFLUXDB_TLS_VERIFY: whether an https certificate is verified.")
-    ca_file: str = Field(description="INFLUXDB_CA_FILE; empty for the system's.")
-
-    _deadline: float | None = PrivateAttr(default=None)
+    settings: InfluxSettings | None
+    _deadline: float | None = field(default=None, init=False)
 
     @property
     def destination(self) -> Destination | None:
         """The destination that rows are pending for; None if no InfluxDB is configured."""
-        return Destination(self.host, self.org, self.bucket) if self.host else None
+        influx = self.settings
+        return None if influx is None else Destination(influx.host, influx.org, influx.bucket)
 
     def writer(self) -> InfluxWriter:
-        """Return a writer; use it as a context manager."""
+        """Return a writer to the destination; use it as a context manager."""
+        influx = self.settings
+        assert influx is not None  # noqa: S101 - there is a destination
+        token = influx.token.get_secret_value()
         return InfluxWriter(
-            self.url,
-            self.token,
-            self.org,
-            self.bucket,
-            verify=self.ca_file or self.verify if self.verify else False,
-            timeout_s=WRITE_OUT_S,
+            influx.url, token, influx.org, influx.bucket, verify=influx.verify, timeout_s=WRITE_OUT_S
         )
 
     def minute_deadline(self) -> float:
@@ -132,58 +108,53 @@ class InfluxDB(ConfigurableResource[InfluxWriter]):
         return self._deadline
 
 
+# The types by which assets, checks, ops and sensors request them.
+Aiseg2Device = ResourceParam[_Device]
+ReadingsStore = ResourceParam[_Stores]
+InfluxDB = ResourceParam[_InfluxDB]
+
+
 def resources(settings: Settings) -> dict[str, ResourceDefinition]:
     """Return the resources of these settings, by the names that the assets use."""
-    influx, verify = settings.influx, settings.device_verify
+    influx = settings.influx
+    where = (
+        f"The InfluxDB at {influx.url}, bucket {influx.bucket}."
+        if influx
+        else "None is configured (INFLUXDB_HOST)."
+    )
     return {
         "device": _fixed(
-            Aiseg2Device,
+            "Aiseg2Device",
+            lambda _: _Device(settings),
             f"The AiSEG2 at {settings.device_url}, as {settings.device_user}.",
-            base_url=settings.device_url,
-            user=settings.device_user,
-            password=settings.device_password.get_secret_value(),
-            state_dir=str(settings.device_state_dir),
-            verify=verify is not False,
-            ca_file=verify if isinstance(verify, str) else "",
         ),
         "store": _fixed(
-            ReadingsStore,
+            "ReadingsStore",
+            lambda context: _Stores(settings, context.log),
             f"The local stores in {settings.data_dir}.",
-            path=str(settings.store_path),
-            energy_path=str(settings.energy_path),
-            climate_path=str(settings.climate_path),
         ),
-        "readings_io": _fixed(StoreIOManager, "Keeps readings.", path=str(settings.store_path)),
-        "energy_io": _fixed(EnergyIOManager, "Keeps the device's energy.", path=str(settings.energy_path)),
-        "climate_io": _fixed(ClimateIOManager, "Keeps the rooms' climate.", path=str(settings.climate_path)),
+        "readings_io": _io_manager(Store, settings.store_path, "Keeps readings."),
+        "energy_io": _io_manager(EnergyStore, settings.energy_path, "Keeps the device's energy."),
+        "climate_io": _io_manager(ClimateStore, settings.climate_path, "Keeps the rooms' climate."),
         # For assets without a frame; Dagster's default would make a folder for them.
         "io_manager": mem_io_manager,
-        "influxdb": _fixed(
-            InfluxDB,
-            f"The InfluxDB at {influx.url}, bucket {influx.bucket}."
-            if influx
-            else "None is configured (INFLUXDB_HOST).",
-            host=influx.host if influx else "",
-            url=influx.url if influx else "",
-            token=influx.token.get_secret_value() if influx else "",
-            org=influx.org if influx else "",
-            bucket=influx.bucket if influx else "",
-            verify=influx is None or influx.verify is not False,
-            ca_file=influx.verify if influx and isinstance(influx.verify, str) else "",
-        ),
+        "influxdb": _fixed("InfluxDB", lambda _: _InfluxDB(influx), where),
     }
 
 
-def _fixed(kind: type[Any], description: str, **fields: str | bool) -> ResourceDefinition:
-    """Return a resource that is created for each run with these fields, and has no run config."""
+def _io_manager(kind: type[Outbox], path: Path, description: str) -> ResourceDefinition:
+    return _fixed(
+        f"{kind.__name__}IOManager", lambda _: StoreIOManager(kind, path), description, IOManagerDefinition
+    )
 
-    def make(context: InitResourceContext) -> Any:
-        resource = kind(**fields)
-        if isinstance(resource, ReadingsStore) and context.log is not None:
-            resource.log_to(context.log)
-        return resource
 
+def _fixed(
+    name: str,
+    make: Callable[[Any], Any],
+    description: str,
+    definition: type[ResourceDefinition] = ResourceDefinition,
+) -> ResourceDefinition:
+    """Return a resource that is made for each run and has no run config."""
     # Dagster's UI shows the name.
-    make.__name__ = kind.__name__
-    definition = IOManagerDefinition if issubclass(kind, ConfigurableIOManager) else ResourceDefinition
+    make.__name__ = name
     return definition(make, config_schema={}, description=description)

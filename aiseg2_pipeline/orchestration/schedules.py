@@ -21,7 +21,7 @@ from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.tags import MINUTE_TAG
 
 RUNNING: Any = {"execution_timezone": str(TOKYO), "default_status": DefaultScheduleStatus.RUNNING}
-NOT_YET = "That was before this pipeline's first partition, so there is nothing to do."
+YESTERDAY = DAY, day_key
 
 
 def every_minute(job: Job) -> ScheduleDefinition:
@@ -45,57 +45,35 @@ def every_minute(job: Job) -> ScheduleDefinition:
 def background_schedules(energy: Job, fill: Job, first: datetime) -> list[ScheduleDefinition]:
     """Return the schedules of energy and filling, from the partition of `first` on.
 
-    They tick some minutes after the hour, which the device needs to complete it.
+    They tick some minutes after the hour, which the device needs to complete it. Each requests the partition of a time
+    before its tick; the nightly one of energy reads the day's last hour.
     """
-    energy_hour = _partition_of(
-        "energy_of_the_hour",
-        energy,
-        "5 1-23 * * *",
-        HOUR,
-        day_key,
-        "Reads today's energy after every hour.",
-        first,
-    )
-    # The nightly tick reads the day's last hour.
-    energy_night = _partition_of(
-        "energy_of_yesterday",
-        energy,
-        "5 0 * * *",
-        DAY,
-        day_key,
-        "Reads yesterday's energy, circuits included, every night.",
-        first,
-    )
-    settle = _partition_of(
-        "settle_the_hour",
-        fill,
-        "8 * * * *",
-        HOUR,
-        hour_key,
-        "Fills the missing minutes of the hour that has just ended.",
-        first,
-    )
-    return [energy_hour, energy_night, settle]
+    today, last_hour = (HOUR, day_key), (HOUR, hour_key)
+    hourly = "Reads today's energy after every hour."
+    nightly = "Reads yesterday's energy, circuits included, every night."
+    settling = "Fills the missing minutes of the hour that has just ended."
+    return [
+        partition_schedule("energy_of_the_hour", energy, "5 1-23 * * *", today, hourly, first),
+        partition_schedule("energy_of_yesterday", energy, "5 0 * * *", YESTERDAY, nightly, first),
+        partition_schedule("settle_the_hour", fill, "8 * * * *", last_hour, settling, first),
+    ]
 
 
-def climate_schedule(job: Job, sensors: Sensors) -> ScheduleDefinition:
+def climate_schedule(job: Job, sensors: Sensors, first: datetime) -> ScheduleDefinition:
     """Return the schedule of the rooms' climate; it skips while `sensors` has found none and is not due."""
-
-    @schedule(
-        name="climate_every_five_minutes",
-        job=job,
-        # Between the hour's energy (minute 5) and its filling (minute 8).
-        cron_schedule="2-59/5 * * * *",
-        **RUNNING,
-        description=f"Reads the rooms' sensors every five minutes; without any, the AiSEG2 is asked once a day. {NOT_VERIFIED}",
+    description = (
+        f"Reads the rooms' sensors every five minutes; without any, the AiSEG2 is read once a day. {NOT_VERIFIED}"
     )
-    def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
-        planned = _tick(context)
-        if not sensors.due(planned):
-            return SkipReason(NO_SENSORS)
-        return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=day_key(planned))
-
-    return tick
+    return partition_schedule(
+        "climate_every_five_minutes",
+        job,
+        # Between the hour's energy (minute 5) and its filling (minute 8).
+        "2-59/5 * * * *",
+        (timedelta(), day_key),
+        description,
+        first,
+        lambda planned: None if sensors.due(planned) else NO_SENSORS,
+    )
 
 
 def history_schedules(close: JobDefinition, prune: JobDefinition) -> list[ScheduleDefinition]:
@@ -119,15 +97,21 @@ def history_schedules(close: JobDefinition, prune: JobDefinition) -> list[Schedu
     ]
 
 
-def _partition_of(
+def partition_schedule(
     name: str,
     job: Job,
     cron: str,
-    before: timedelta,
-    key: Callable[[datetime], str],
+    before: tuple[timedelta, Callable[[datetime], str]],
     description: str,
     first: datetime,
+    reason_to_skip: Callable[[datetime], str | None] = lambda _: None,
 ) -> ScheduleDefinition:
+    """Return a schedule that requests the partition of a time `before` its tick: how long before, and the key of a time.
+
+    It skips partitions before that of `first`, and while `reason_to_skip` returns a reason for the planned time.
+    """
+    length, key = before
+
     @schedule(
         name=name,
         job=job,
@@ -137,10 +121,12 @@ def _partition_of(
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
         planned = _tick(context)
-        partition = key(planned - before)
+        if reason := reason_to_skip(planned):
+            return SkipReason(reason)
+        partition = key(planned - length)
         # Keys sort by time. Dagster logs a request for a partition that does not exist as an error.
         if partition < key(first):
-            return SkipReason(NOT_YET)
+            return SkipReason("That was before this pipeline's first partition, so there is nothing to do.")
         return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=partition)
 
     return tick

@@ -203,14 +203,14 @@ def _hatch(ax: Axes, day: Day) -> None:
     """Hatch the filled minutes over the whole height."""
     if day.filled_minutes:
         marked = np.where(day.filled, 1.0, np.nan)
-        looks = {"facecolor": "none", "edgecolor": PALE_INK, "hatch": "////", "linewidth": 0}
-        _steps(ax, marked, baseline=0, fill=True, transform=ax.get_xaxis_transform(), **looks)
+        pattern = {"facecolor": "none", "edgecolor": PALE_INK, "hatch": "////", "linewidth": 0}
+        _steps(ax, marked, baseline=0, fill=True, transform=ax.get_xaxis_transform(), **pattern)
 
 
-def _steps(ax: Axes, values: FloatArray, **looks: Any) -> None:
+def _steps(ax: Axes, values: FloatArray, **properties: Any) -> None:
     # Not `Axes.stairs`, which spends most of its time on limits that are known here.
     # Without snapping to pixels: a minute is narrower than one and would vanish.
-    ax.add_artist(StepPatch(values, EDGES_H, snap=False, **looks))
+    ax.add_artist(StepPatch(values, EDGES_H, snap=False, **properties))
 
 
 def _limits(ax: Axes, *curves: FloatArray) -> None:

@@ -1,6 +1,6 @@
-"""Run Dagster's code server, with runs forked from a process that has already imported what a run needs.
+"""Run Dagster's code server, with runs forked from a process that has already imported their modules.
 
-Dagster starts every run in a new Python, and imports are nearly all of what a minute then costs. This module replaces
+Dagster starts every run in a new Python, and imports are then nearly all of the cost of a minute. This module replaces
 the multiprocessing context of its runs, a private attribute; one process a run, cancelling and crash detection stay
 Dagster's. Where the attribute is missing or forking fails, runs start Dagster's way: slower, but correct.
 `AISEG2_WARM_RUNS=0` chooses that.

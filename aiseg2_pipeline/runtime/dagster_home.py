@@ -25,7 +25,7 @@ _RAISED = re.compile(r"^[\w.]+(?:Error|Exception): (?:\([\w.]+\) |\[Errno \d+\] 
 
 
 class DagsterHomeError(Exception):
-    """Why Dagster's home cannot be prepared, in one sentence."""
+    """Dagster's home cannot be prepared; the message is one sentence."""
 
 
 def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Callable[[str], None]) -> None:

@@ -28,38 +28,35 @@ HEARTBEAT = "SELECT body FROM daemon_heartbeats WHERE daemon_type = 'SCHEDULER'"
 
 def problems(settings: Settings, now: datetime) -> list[str]:
     """Return a sentence for each of the two processes that does not work."""
-    return [*_code_server(settings.code_server_socket), *_daemon(settings, now)]
+    found = (_code_server(settings.code_server_socket), _daemon(settings, now))
+    return [problem for problem in found if problem]
 
 
-def _code_server(path: Path) -> list[str]:
+def _code_server(path: Path) -> str | None:
     with grpc.insecure_channel(f"unix:{path}") as channel:
         try:
             # Any status but "serving" raises as well: the server registers its service only when it serves.
             HealthStub(channel).Check(HealthCheckRequest(service=CODE_SERVER), timeout=TIMEOUT_S)
         except grpc.RpcError:
-            return [
+            return (
                 f"No code server answers at {path}: wait a minute if the pipeline is starting, or start it again."
-            ]
-    return []
+            )
+    return None
 
 
-def _daemon(settings: Settings, now: datetime) -> list[str]:
+def _daemon(settings: Settings, now: datetime) -> str | None:
     try:
         row = _postgres(settings.run_history) if settings.run_history else _sqlite(settings.dagster_home)
     except OSError as error:
-        return [
-            f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
-        ]
+        return f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
     if row is None:
-        return [
-            "Dagster's daemon has not sent a heartbeat yet: wait two minutes if the pipeline is starting, or start it."
-        ]
+        return "Dagster's daemon has not sent a heartbeat yet: wait two minutes if the pipeline is starting, or start it."
     silent_s = now.timestamp() - float(json.loads(row[0])["timestamp"])
     if silent_s > SILENT_S:
-        return [
+        return (
             f"Dagster's daemon has been silent for {silent_s:.0f} s and starts no run: start the pipeline again."
-        ]
-    return []
+        )
+    return None
 
 
 def _sqlite(home: Path) -> tuple[str] | None:

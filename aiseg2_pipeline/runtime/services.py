@@ -38,7 +38,7 @@ _NO_SOCKET_NAME = re.compile("[%#?,]")
 
 
 class ServicesError(Exception):
-    """Why the services cannot be started, in one sentence."""
+    """The services cannot be started; the message is one sentence."""
 
 
 class _Services(Manager):  # type: ignore[misc]  # honcho has no types

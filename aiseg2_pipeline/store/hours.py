@@ -1,6 +1,6 @@
 """What is kept of each hour: the covered minutes in `hours`, and the values of each series in `hourly`.
 
-Both are computed again from the hour's rows in the transaction that changes them, so they are never wrong for long.
+Both are computed again from the hour's rows in the transaction that changes them.
 """
 
 from collections.abc import Callable

@@ -31,11 +31,11 @@ from aiseg2_pipeline_tests.support.device import (
     flow_html,
     flow_json,
     household,
+    needs_captures,
     serving,
 )
 
 NOW = datetime(2026, 7, 13, 23, 15, 50, tzinfo=UTC)
-needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 
 FEW = [("ＬＤ<br />", " 224W"), ("洋室１<br />エアコン", " 80W"), ("ＩＨ<br />", "")]
 QUIET = [("ＬＤ<br />", " 224W")] + [(f"停止{n}<br />", "") for n in range(31)]
@@ -234,7 +234,7 @@ def test_never_more_than_two_requests_are_in_flight_over_all_processes(tmp_path:
         assert device.most_in_flight == 2
 
 
-@pytest.mark.parametrize(("held_s", "message"), [(1.0, "503"), (2.0, "AISEG2_DATA_DIR")])
+@pytest.mark.parametrize(("held_s", "message"), [(2.0, "503"), (4.0, "AISEG2_DATA_DIR")])
 def test_the_time_waited_for_the_slot_counts_towards_the_deadline(
     tmp_path: Path, held_s: float, message: str
 ) -> None:
@@ -248,7 +248,7 @@ def test_the_time_waited_for_the_slot_counts_towards_the_deadline(
                 Aiseg2Client(device.address, USER, PASSWORD, state_dir=tmp_path, clock=lambda: NOW) as client,
                 pytest.raises(Unreachable, match=message),
             ):
-                client.circuit_list(Deadline(1.4))
+                client.circuit_list(Deadline(3.0))
             took_s.append(time.monotonic() - began)
 
         thread = threading.Thread(target=read)
@@ -256,4 +256,4 @@ def test_the_time_waited_for_the_slot_counts_towards_the_deadline(
             thread.start()
             time.sleep(held_s)
         thread.join()
-    assert took_s[0] < 1.9
+    assert took_s[0] < 4.5

@@ -20,6 +20,7 @@ from aiseg2_pipeline_tests.support.device import (
     circuit_page,
     flow_html,
     flow_json,
+    needs_captures,
 )
 from aiseg2_pipeline_tests.support.device_pages import HOURS, graph_page, rooms_page
 from aiseg2_pipeline_tests.support.wire import raw_server
@@ -69,7 +70,6 @@ CAPTURED: dict[str, Parse] = {
     "graph_51111.html": lambda body: graphs.graph(body, "generation", DAY),
     "graph_52111.html": consumption,
 }
-needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 
 
 def assert_prefixes_are_the_same_or_refused(parse: Parse, body: bytes, step: int = 1) -> None:

@@ -8,13 +8,12 @@ import pytest
 from aiseg2_pipeline.aiseg2 import graphs
 from aiseg2_pipeline.aiseg2.errors import NoData, Unreadable
 from aiseg2_pipeline.aiseg2.models import DayGraph, EnergyRow
-from aiseg2_pipeline_tests.support.device import CAPTURES
+from aiseg2_pipeline_tests.support.device import CAPTURES, needs_captures
 from aiseg2_pipeline_tests.support.device_pages import graph_page
 
 DAY = date(2026, 7, 14)
 AT_HALF_PAST_THREE = datetime(2026, 7, 14, 3, 30, 0)  # noqa: DTZ001 - as the device's page shows it, in Japan time
 MIDNIGHT = datetime(2026, 7, 13, 15, tzinfo=UTC)
-needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 
 FLAT = [0.1] * 24
 

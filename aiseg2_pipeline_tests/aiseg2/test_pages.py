@@ -27,11 +27,11 @@ from aiseg2_pipeline_tests.support.device import (
     circuit_page,
     flow_html,
     flow_json,
+    needs_captures,
 )
 from aiseg2_pipeline_tests.support.invariants import assert_valid
 
 NOW = datetime(2026, 7, 13, 23, 15, 53, tzinfo=UTC)
-needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 
 
 def first_page(body: bytes) -> CircuitPage:

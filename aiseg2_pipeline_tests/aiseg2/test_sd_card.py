@@ -15,7 +15,7 @@ from aiseg2_pipeline.aiseg2 import sd_card
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.aiseg2.models import EnergyRow, SupplyRow
 from aiseg2_pipeline.aiseg2.sd_card import Export
-from aiseg2_pipeline_tests.support.device import CAPTURES
+from aiseg2_pipeline_tests.support.device import CAPTURES, needs_captures
 from aiseg2_pipeline_tests.support.sd_card import (
     COST_TAIL,
     DAY,
@@ -33,7 +33,6 @@ from aiseg2_pipeline_tests.support.sd_card import (
 )
 
 CARD = CAPTURES / "sd_export"
-needs_captures = pytest.mark.skipif(not CARD.exists(), reason="the captures of a real unit are not here")
 
 MONTH = date(2026, 4, 1)
 MIDNIGHT = datetime(2026, 4, 11, 15, tzinfo=UTC)

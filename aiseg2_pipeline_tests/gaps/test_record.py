@@ -155,11 +155,8 @@ def _backfill_in_dagster(record: WrittenRecord) -> None:
     with DagsterInstance.ephemeral() as instance:
         pipeline = SimulatedPipeline(environment, record.memory.unit, instance)
         pipeline.set_clock(END)
-        requests = pipeline.heal()
-        assert isinstance(requests, list)
-        for request in requests:
-            assert request.job_name == "power_fill"
-            assert pipeline.execute(request.job_name, None, dict(request.tags)).success
+        assert {request.job_name for request in pipeline.healing()} == {"power_fill"}
+        pipeline.execute_requests()
         assert isinstance(pipeline.heal(), str)
 
 

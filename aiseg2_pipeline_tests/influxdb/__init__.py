@@ -1,1 +1,1 @@
-"""Tests of what InfluxDB is given, and of what is asked of it."""
+"""Tests of aiseg2_pipeline/influxdb and of the dashboards."""

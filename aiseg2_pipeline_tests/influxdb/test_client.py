@@ -18,6 +18,7 @@ from aiseg2_pipeline.influxdb.client import (
     Rejected,
     Unavailable,
 )
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.https_server import https_server
 from aiseg2_pipeline_tests.support.influxdb import Influx
 from aiseg2_pipeline_tests.support.influxdb_proxy import Fault
@@ -84,9 +85,7 @@ def test_check_passes_and_stores_nothing(influx: Influx, writer: InfluxWriter) -
 
 
 def test_an_unreachable_server_may_be_retried() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    for url in (f"http://127.0.0.1:{port}", "http://no-such-host.invalid:8086"):
+    for url in (f"http://127.0.0.1:{free_port()}", "http://no-such-host.invalid:8086"):
         with pytest.raises(Unavailable, match="INFLUXDB_HOST") as raised:
             InfluxWriter(url, SECRET, "home", "b").check()
         assert_one_sentence_without_secrets(raised)
@@ -143,7 +142,10 @@ def test_the_reason_of_a_refused_line_is_shortened(writer: InfluxWriter) -> None
         (200, {}, b"\xff\xfe"),
         (302, {"Location": "http://127.0.0.1:9/login"}, b""),
         (400, {}, b"Client sent an HTTP request to an HTTPS server.\n"),
-        (400, {}, b'["no", "object"]'),
+        *(
+            (400, {}, body)
+            for body in (b"[" * 100_000, b'{"message":' * 50_000, b'{"message":[]}', b"[]", b"7", b"\xff")
+        ),
         (404, {}, b"404 page not found"),
         (405, {}, b""),
     ],

@@ -4,8 +4,6 @@ The pipeline's own delivery fills the bucket; pandas computes each panel's expec
 checked with Grafana's own types.
 """
 
-import contextlib
-import copy
 import json
 import re
 import shutil
@@ -277,21 +275,6 @@ def test_each_panel_shows_what_the_store_holds(home: Home, name: str) -> None:
     assert PANELS.keys() - shown == ({"買電の料金", "売電の金額", "料金"} if name == "today" else set())
 
 
-def test_a_wrong_name_in_any_query_is_detected(home: Home) -> None:
-    """The comparison must fail when any name in a filter is changed."""
-    view, changed = VIEWS["24 hours"], 0
-    for query in queries(view, home.bucket):
-        expected = expected_of(query, view, home)
-        if not query.as_opened or not expected.notna().any():
-            continue
-        for name in re.finditer(r'(?<=== ")[^"]+', query.flux):
-            flux = f"{query.flux[: name.end()]}x{query.flux[name.end() :]}"
-            with contextlib.suppress(ValueError):  # InfluxDB rejects the query
-                assert difference(query._replace(flux=flux), expected, home), flux
-            changed += 1
-    assert changed > 3 * len(PANELS)
-
-
 # --- The JSON, and what provisions it
 
 # The types have enums, for which JSON has their values.
@@ -319,18 +302,13 @@ def typescript(dashboard: dict[str, Any]) -> str:
 def test_the_dashboards_are_of_grafanas_types(tmp_path: Path) -> None:
     if shutil.which("node") is None or not TOOLS.is_dir():
         missing("node or its packages are missing: run .ci/install-dashboard-checks to check the dashboards")
-    wrong = copy.deepcopy(DASHBOARDS["circuits"])
-    wrong["panels"][0]["options"]["orientation"] = "upwards"
-    wrong["panels"][1]["fieldConfig"]["defaults"]["untis"] = "W"
     (tmp_path / "node_modules").symlink_to(TOOLS)
-    for name, dashboard in {**DASHBOARDS, "wrong": wrong}.items():
+    for name, dashboard in DASHBOARDS.items():
         (tmp_path / f"{name}.ts").write_text(typescript(dashboard), encoding="utf-8")
     options = ["--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution", "bundler"]
     command: list[str | Path] = ["node", TOOLS / "typescript" / "bin" / "tsc", *options, *tmp_path.glob("*.ts")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)  # noqa: S603 - our own files
-    assert set(re.findall(r"^(\w+)\.ts.*", done.stdout, re.MULTILINE)) == {"wrong"}, done.stdout + done.stderr
-    assert "upwards" in done.stdout
-    assert "untis" in done.stdout
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

@@ -162,18 +162,6 @@ def test_a_row_that_changes_while_it_is_sent_stays_pending(home: Home) -> None:
     assert home.influx.readings().equals(home.stored())
 
 
-def test_another_bucket_gets_everything_and_an_emptied_one_again_after_resend(home: Home) -> None:
-    home.store.upsert(readings(RUNNING - 30 * MINUTE, 60))
-    home.deliver()
-    with Influx(home.influx.server, "another") as another:
-        home.deliver(another)
-        assert another.readings().equals(home.stored())
-        another.empty()
-        home.store.resend()
-        home.deliver(another)
-        assert another.readings().equals(home.stored())
-
-
 def test_the_running_hour_goes_first_and_no_request_mixes_it_with_older_hours_or_spans_a_day(home: Home) -> None:
     for day in range(3):
         for hour in (0, 5, 23):
@@ -222,12 +210,12 @@ def test_one_delivery_at_a_time_to_a_destination(home: Home) -> None:
 
     def hold(_: Exchange) -> None:
         entered.set()
-        assert resume.wait(30)
+        assert resume.wait(180)
 
     home.influx.proxy.fault = hold
     first = threading.Thread(target=home.deliver)
     first.start()
-    assert entered.wait(30)
+    assert entered.wait(180)
     try:
         second = home.deliver(deadline=0, clock=lambda: 0.0)
     finally:

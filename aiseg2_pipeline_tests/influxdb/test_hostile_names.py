@@ -5,43 +5,34 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2 import pages
-from aiseg2_pipeline.aiseg2.circuits import sum_by_name
+from aiseg2_pipeline.aiseg2.circuits import clean_name, sum_by_name
 from aiseg2_pipeline.aiseg2.models import CircuitPower, LiveReading, Room
 from aiseg2_pipeline.frames import climate, energy
-from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.frames.readings import Row, frame, live_frame
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.device import circuit_list, flow_json
-from aiseg2_pipeline_tests.support.fuzz import NAMES, Mutator
 from aiseg2_pipeline_tests.support.influxdb import Influx
-from aiseg2_pipeline_tests.support.line_protocol import as_written, read_back
+from aiseg2_pipeline_tests.support.line_protocol import as_written
 
 START = datetime(2026, 7, 14, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-INJECTIONS = [
-    "x\npower,summary=総消費電力(kW) value=9 1",
-    "x value=9 1\n",
-    "x,detail-type=generation",
-    "x value=9",
-    'x" value="',
-    "x\\",
-    "x\\,detail-type=generation",
-    '\\ \\=,"',
-    'a\\ b\\="c',
-    "# x",
-    "x\r\n\r\nDELETE FROM power",
-    "\ud800",
-    "\0",
-    "x" * 70_000,
+# Names of circuits that end a tag or a line, or look like the syntax of one.
+NAMES = [
+    "x\npower,summary=総消費電力(kW) value=9 1", "x value=9 1\n", "x,detail-type=generation", "x value=9", 'x" value="',
+    "x\\", "x\\,detail-type=generation", '\\ \\=,"', 'a\\ b\\="c', "# x", "x\r\n\r\nDELETE FROM power", "\ud800", "\0",
+    "x" * 70_000, "a\\,b", "a\\ b", "a\\=b", "\\\\,", " lead", "trail ", "(W)", 'k=v,"x y"\\', "e\u0301", "\ufeffmark",
+    "line\u2028break", "🔌 充電",
 ]  # fmt: skip
+# Mostly the characters with a meaning in line protocol.
+ANY_NAME = st.text(st.sampled_from(",= \"\\'(#") | st.characters()).map(clean_name)
 _hours = itertools.count()
 
 
@@ -81,25 +72,30 @@ def reach_influxdb(store: Store, influx: Influx, names: list[str]) -> None:
     }
 
 
-@pytest.mark.parametrize("name", INJECTIONS, ids=lambda name: ascii(name)[:30])
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: ascii(name)[:30])
 def test_no_name_writes_another_point(store: Store, influx: Influx, name: str) -> None:
     reach_influxdb(store, influx, [name, "ＬＤ", name + "y", "last"])
 
 
+# Each example has its own hour of the bucket.
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sent=st.lists(st.tuples(ANY_NAME, st.floats(allow_nan=False, allow_infinity=False)), min_size=20, max_size=60)
+)
+def test_any_name_and_number_are_stored_as_sent(influx: Influx, sent: list[tuple[str, float]]) -> None:
+    hour = START + next(_hours) * HOUR
+    times = [hour + timedelta(seconds=second) for second in range(len(sent))]
+    rows = [Row(time, "usage", name, value, "W", 0) for time, (name, value) in zip(times, sent, strict=True)]
+    with influx.writer() as writer:
+        for points in line_protocol.lines(frame(rows)):
+            writer.write(points)
+    found = {row["time"]: (row["detail-section"], row["value"]) for row in influx.points("power")}
+    assert [found[time] for time in times] == [(f"{name}(W)", value) for name, value in sent]
+
+
 # One bucket and one store for all examples.
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32))
-def test_any_names_are_stored_in_their_series(store: Store, influx: Influx, seed: int) -> None:
-    mutator = Mutator(Random(seed))  # noqa: S311 - no secret
-    reach_influxdb(store, influx, [mutator.name() for _ in range(mutator.rng.randrange(1, 12))])
-
-
-def test_the_points_of_every_name_parse_by_the_rules_of_line_protocol() -> None:
-    read_back([parsed_name(name) for name in NAMES])
-
-
 def test_names_of_rooms_and_circuits_are_stored_as_shown(influx: Influx) -> None:
-    names = [parsed_name(name) for name in (*NAMES, *INJECTIONS)]
+    names = [parsed_name(name) for name in NAMES]
     rooms = climate.frame(START, [Room(name, 20.5, 50) for name in names if name.strip()])
     ids = [str(number) for number in range(len(names))]
     hours = energy.frame(energy.interval(START, energy.USAGE, circuit, 7, energy.HOUR_S) for circuit in ids)

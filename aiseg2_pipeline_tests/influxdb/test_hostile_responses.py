@@ -29,18 +29,7 @@ def answer(server: RawServer, status: int, body: bytes, headers: str = "") -> No
     server.answer = head.encode() + body
 
 
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"message":' * 50_000, b'{"message":[]}', b"[]", b"7", b"\xff"]
-)
-def test_a_refusal_that_is_not_influxdbs_names_its_address(
-    server: RawServer, writer: InfluxWriter, body: bytes
-) -> None:
-    answer(server, 400, body)
-    with pytest.raises(Misconfigured, match="INFLUXDB_HOST"):
-        writer.write(["power value=1 1"])
-
-
-def test_a_refusal_is_told_in_characters_that_can_be_shown(server: RawServer, writer: InfluxWriter) -> None:
+def test_a_refusal_is_reported_in_printable_characters(server: RawServer, writer: InfluxWriter) -> None:
     answer(server, 400, json.dumps({"message": "a\x1b[31m\0\u202eb\n\ud800" + "x" * 999}).encode())
     with pytest.raises(Rejected) as caught:
         writer.write(["power value=1 1"])
@@ -89,3 +78,12 @@ def test_a_table_that_is_none_answers_nothing(server: RawServer, writer: InfluxW
     times = writer.other_writers(SINCE, ())
     assert times is None or all(time.tzinfo is not None for time in times)
     writer.power_series(SINCE)
+
+
+def test_a_handshake_that_is_cut_is_one_message(server: RawServer) -> None:
+    url = server.url.replace("http:", "https:")
+    with (
+        InfluxWriter(url, "t0ken", "home", "power", timeout_s=5) as writer,
+        pytest.raises(Unavailable, match=f"The secure connection to {url} could not be made: check INFLUXDB"),
+    ):
+        writer.write(["power,summary=a value=1 1"])

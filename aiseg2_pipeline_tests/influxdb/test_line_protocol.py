@@ -1,42 +1,31 @@
-"""Points have the schema of the earlier forwarder, and a real server stores names as they were sent."""
+"""Points have the schema of the earlier forwarder: measurements, tags, fields and times that dashboards rely on."""
 
-import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
-from aiseg2_pipeline.aiseg2.circuits import clean_name
+from aiseg2_pipeline.frames import energy
+from aiseg2_pipeline.frames.energy import interval
 from aiseg2_pipeline.frames.readings import Row, frame
-from aiseg2_pipeline.influxdb.line_protocol import lines
-from aiseg2_pipeline_tests.support.influxdb import Influx
+from aiseg2_pipeline.influxdb.line_protocol import energy_lines, lines
 
 TIME = datetime(2026, 7, 14, 8, 1, 2, tzinfo=UTC)
 TIME_NS = int(TIME.timestamp()) * 10**9
-
-AWKWARD_NAMES = [
-    "a,b", "a b", "a=b", 'a"b', '"quoted"', "it's", "a\\b", "a\\,b", "a\\ b", "a\\=b", "a\\", "\\", "\\\\", "\\\\,",
-    " lead", "trail ", "#comment", "", "(W)", "🔌 充電", "キッチン　パントリー", "洋室１・エアコン", "-", "e\u0301",
-    "\ufeffmark", "line\u2028break", 'k=v,"x y"\\', "value=1", "power,summary=x value=1 1",
-]  # fmt: skip
-# Mostly the characters with a meaning in line protocol.
-NAMES = st.text(st.sampled_from(",= \"\\'(#") | st.characters()).map(clean_name)
+# Midnight and noon in Japan.
+DAY, NOON = datetime(2026, 7, 13, 15, tzinfo=UTC), datetime(2026, 7, 14, 3, tzinfo=UTC)
+DAY_NS, NOON_NS = (int(time.timestamp()) * 10**9 for time in (DAY, NOON))
 
 
 def test_a_row_of_each_kind_has_its_measurement_tags_and_field() -> None:
-    readings = frame(
-        [
-            Row(TIME, "total", "総発電電力", 2.1, "kW", 0),
-            Row(TIME, "total", "総消費電力", 1.2, "kW", 0),
-            Row(TIME, "total", "売買電力", -0.9, "kW", 0),
-            Row(TIME, "generation", "太陽光発電", 2130, "W", 0),
-            Row(TIME, "usage", "ＬＤ", 224, "W", 0),
-            Row(TIME, "battery", "充電率", 80, "%", 0),
-            Row(TIME, "battery", "状態", -1, "", 0),
-        ]
-    )
+    rows = [
+        Row(TIME, "total", "総発電電力", 2.1, "kW", 0),
+        Row(TIME, "total", "総消費電力", 1.2, "kW", 0),
+        Row(TIME, "total", "売買電力", -0.9, "kW", 0),
+        Row(TIME, "generation", "太陽光発電", 2130, "W", 0),
+        Row(TIME, "usage", "ＬＤ", 224, "W", 0),
+        Row(TIME, "battery", "充電率", 80, "%", 0),
+        Row(TIME, "battery", "状態", -1, "", 0),
+    ]
     assert lines(frame([])) == []
-    assert lines(readings) == [
+    assert lines(frame(rows)) == [
         (f"power,summary=総発電電力(kW) value=2.1 {TIME_NS}",),
         (f"power,summary=総消費電力(kW) value=1.2 {TIME_NS}",),
         (f"power,summary=売買電力(kW) value=-0.9 {TIME_NS}",),
@@ -48,10 +37,8 @@ def test_a_row_of_each_kind_has_its_measurement_tags_and_field() -> None:
 
 
 def test_a_filled_row_says_so_in_a_second_point_with_the_same_tags_and_time() -> None:
-    readings = frame(
-        [Row(TIME, "usage", "Ｅ Ｖ 1", 5.5, "W", 1800), Row(TIME, "total", "総消費電力", 0.25, "kW", 3600)]
-    )
-    assert lines(readings) == [
+    rows = [Row(TIME, "usage", "Ｅ Ｖ 1", 5.5, "W", 1800), Row(TIME, "total", "総消費電力", 0.25, "kW", 3600)]
+    assert lines(frame(rows)) == [
         (
             f"power,detail-section=Ｅ\\ Ｖ\\ 1(W),detail-type=usage value=5.5 {TIME_NS}",
             f"power_fill,detail-section=Ｅ\\ Ｖ\\ 1(W),detail-type=usage interval_s=1800i {TIME_NS}",
@@ -63,31 +50,38 @@ def test_a_filled_row_says_so_in_a_second_point_with_the_same_tags_and_time() ->
     ]
 
 
-def test_awkward_names_are_stored_as_sent(influx: Influx) -> None:
-    readings = frame(
-        [
-            Row(TIME, kind, name, number, "W", 1800)
-            for kind in ("generation", "usage")
-            for number, name in enumerate(AWKWARD_NAMES)
-        ]
-    )
-    with influx.writer() as writer:
-        writer.write([point for row in lines(readings) for point in row])
-    assert influx.readings().equals(readings.sort_values(["time", "kind", "name"], ignore_index=True))
+def name_of(circuit_id: str, time: datetime) -> str | None:
+    """Return the names of circuits 8, which is renamed at noon, 10 and 11."""
+    if circuit_id == "8":
+        return "書斎エアコン" if time >= NOON else "洋室１エアコン"
+    return {"10": "ＬＤ", "11": "ＬＤ"}.get(circuit_id)
 
 
-_examples = itertools.count()
+def test_each_kind_of_energy_has_its_measurement_tags_and_field() -> None:
+    expected = {
+        **{
+            interval(NOON, each, each, 359, 3600): f"energy,detail-section={each},detail-type={each} wh=359.0 {NOON_NS}"
+            for each in energy.SERIES
+        },
+        # Circuits with the same name keep their ids; a renamed circuit has the name of its time.
+        interval(NOON, "usage", "10", 7, 3600): f"energy,circuit-id=10,detail-section=ＬＤ,detail-type=usage wh=7.0 {NOON_NS}",
+        interval(NOON, "usage", "11", 7, 3600): f"energy,circuit-id=11,detail-section=ＬＤ,detail-type=usage wh=7.0 {NOON_NS}",
+        interval(NOON, "usage", "8", 7, 3600): f"energy,circuit-id=8,detail-section=書斎エアコン,detail-type=usage wh=7.0 {NOON_NS}",
+        interval(DAY, "usage", "8", 7, 3600): f"energy,circuit-id=8,detail-section=洋室１エアコン,detail-type=usage wh=7.0 {DAY_NS}",
+        # The name is unknown.
+        interval(NOON, "usage", "39", 7, 3600): f"energy,circuit-id=39,detail-section=39,detail-type=usage wh=7.0 {NOON_NS}",
+        Row(DAY, "daily_total", "湯(L)", 0.4, "L", 86_400): f"daily_total,detail-section=湯(L) value=0.4 {DAY_NS}",
+        # A day has the name of its start.
+        Row(DAY, "circuit_daily_total", "8", 1.5, "kWh", 86_400): f"circuit_daily_total,circuit-id=8,detail-section=洋室１エアコン(kWh) value=1.5 {DAY_NS}",
+        Row(DAY, "daily_cost", "bought", 143.065, "yen", 86_400): f"daily_cost,detail-section=bought,detail-type=bought yen=143.065 {DAY_NS}",
+        Row(DAY, "daily_cost", "usage/10", 12.5, "yen", 86_400): f"daily_cost,circuit-id=10,detail-section=ＬＤ,detail-type=usage yen=12.5 {DAY_NS}",
+    }  # fmt: skip
+    assert energy_lines(energy.frame(expected), name_of) == [(line,) for line in expected.values()]
 
 
-# Each example has its own hour of the bucket.
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(sent=st.lists(st.tuples(NAMES, st.floats(allow_nan=False, allow_infinity=False)), min_size=20, max_size=60))
-def test_any_name_and_number_are_stored_as_sent(influx: Influx, sent: list[tuple[str, float]]) -> None:
-    begin = next(_examples) * 3600
-    times = [datetime.fromtimestamp(begin + second, UTC) for second in range(len(sent))]
-    rows = [Row(time, "usage", name, value, "W", 0) for time, (name, value) in zip(times, sent, strict=True)]
-    with influx.writer() as writer:
-        for points in lines(frame(rows)):
-            writer.write(points)
-    found = {row["time"]: (row["detail-section"], row["value"]) for row in influx.points("power")}
-    assert [found[time] for time in times] == [(f"{name}(W)", value) for name, value in sent]
+def test_half_hours_have_no_points() -> None:
+    rows = [
+        interval(NOON, "consumption", "consumption", 50, 1800),
+        interval(NOON + timedelta(minutes=30), "usage", "10", 50, 1800),
+    ]
+    assert energy_lines(energy.frame(rows), name_of) == [(), ()]

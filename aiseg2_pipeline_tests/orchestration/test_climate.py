@@ -1,4 +1,4 @@
-"""The rooms' climate from the device's page to a real InfluxDB, run by Dagster; a home without sensors costs next to nothing."""
+"""The climate of the rooms from the device's page to a real InfluxDB, run by Dagster, and a home without sensors."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -69,18 +69,18 @@ def read(
     return pipeline.run("climate_rooms", now.astimezone(JAPAN).strftime("%Y-%m-%d"), **(tags or {}))
 
 
-def kept(pipeline: SimulatedPipeline) -> pd.DataFrame:
+def stored(pipeline: SimulatedPipeline) -> pd.DataFrame:
     with ClimateStore.open(pipeline.settings.climate_path) as store:
         return store.read(NOW - 50 * DAY, NOW + 50 * DAY).sort_values(KEY, ignore_index=True)
 
 
-def on_page(unit: Unit) -> list[Room]:
+def shown_rooms(unit: Unit) -> list[Room]:
     answers = (unit.get(PAGE, page=str(n)) for n in (1, 2))
     return [room for n, answer in enumerate(answers, 1) for room in climate_page(answer.content, n).rooms]
 
 
-def answered(pipeline: SimulatedPipeline) -> int:
-    """Return how often the page was asked for, without what the login takes."""
+def page_requests(pipeline: SimulatedPipeline) -> int:
+    """Return how often the page was requested, without the login."""
     return pipeline.requests(PAGE) - pipeline.unit.served.tally.refused
 
 
@@ -97,69 +97,61 @@ def as_points(table: pd.DataFrame) -> list[tuple[datetime, str, str, float]]:
 # A home with sensors
 
 
-def test_every_room_of_every_page_is_kept_and_comes_back_from_influxdb(
+def test_every_room_of_every_page_is_stored_at_the_time_of_its_reading_and_written(
     pipeline: SimulatedPipeline, influx: Influx
 ) -> None:
-    assert read(pipeline).success
-    table = kept(pipeline)
-    expected = frame(NOW, on_page(pipeline.unit)).sort_values(KEY, ignore_index=True)
-    pd.testing.assert_frame_equal(table, expected)
-    assert len(table) == 2 * len(ROOMS)
+    expected = []
+    for time in (NOW, NOW + 5 * MINUTE, NOW + 10 * MINUTE):
+        assert read(pipeline, time).success
+        expected.append(frame(time, shown_rooms(pipeline.unit)))
+    table = stored(pipeline)
+    pd.testing.assert_frame_equal(table, pd.concat(expected).sort_values(KEY, ignore_index=True))
+    assert len(table) == 3 * 2 * len(ROOMS)
     assert in_influx(influx) == as_points(table)
     assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY}
-    told = pipeline.metadata(CLIMATE, KEY_TODAY)
-    assert (told["readings"], told["rows"]) == (1, 8)
-    assert [record.data["room"] for record in told["rooms"]] == list(ROOMS)
+    metadata = pipeline.metadata(CLIMATE, KEY_TODAY)
+    assert (metadata["readings"], metadata["rows"]) == (3, 24)
+    assert [record.data["room"] for record in metadata["rooms"]] == list(ROOMS)
 
 
-def test_each_reading_adds_rows_at_its_own_time(pipeline: SimulatedPipeline, influx: Influx) -> None:
-    for n in range(3):
-        assert read(pipeline, NOW + n * 5 * MINUTE).success
-    table = kept(pipeline)
-    assert sorted(set(table["time"])) == [pd.Timestamp(NOW + n * 5 * MINUTE) for n in range(3)]
-    assert in_influx(influx) == as_points(table)
-
-
-def test_names_come_back_whatever_they_hold(tmp_path: Path, influx: Influx) -> None:
+def test_influxdb_returns_names_with_any_characters(tmp_path: Path, influx: Influx) -> None:
     with simulated_pipeline(tmp_path, influx.settings, rooms=AWKWARD) as pipeline:
         assert read(pipeline).success
-        assert set(kept(pipeline)["name"]) == set(AWKWARD)
-        assert in_influx(influx) == as_points(kept(pipeline))
+        assert set(stored(pipeline)["name"]) == set(AWKWARD)
+        assert in_influx(influx) == as_points(stored(pipeline))
 
 
-def test_what_influxdb_did_not_take_is_kept_and_goes_out_later(
-    pipeline: SimulatedPipeline, influx: Influx
-) -> None:
+def test_rows_that_influxdb_did_not_accept_are_written_later(pipeline: SimulatedPipeline, influx: Influx) -> None:
     influx.server.drop_bucket(influx.bucket)
     result = read(pipeline)
     assert "INFLUXDB_BUCKET" in failure(result)
     assert (pipeline.green(CLIMATE), pipeline.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
     influx.server.create_bucket(influx.bucket)
     assert read(pipeline, NOW + DAY).success
-    assert in_influx(influx) == as_points(kept(pipeline))
+    assert in_influx(influx) == as_points(stored(pipeline))
     assert pipeline.green(INFLUXDB_CLIMATE) == {KEY_TODAY, "2026-07-15"}
 
 
-def test_a_bucket_that_was_emptied_is_filled_again_after_resend(
+def test_resend_writes_all_rows_to_an_emptied_bucket(
     pipeline: SimulatedPipeline, influx: Influx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert read(pipeline).success
     influx.empty()
-    told = CliRunner().invoke(main, ["resend"], env=pipeline.environment)
-    assert told.exit_code == 0, told.output
+    ended = CliRunner().invoke(main, ["resend"], env=pipeline.environment)
+    assert ended.exit_code == 0, ended.output
     assert read(pipeline, NOW + 5 * MINUTE).success
-    assert in_influx(influx) == as_points(kept(pipeline))
-    assert len(kept(pipeline)) == 16
+    assert in_influx(influx) == as_points(stored(pipeline))
+    assert len(stored(pipeline)) == 16
 
 
-def test_without_an_influxdb_the_rows_are_kept_alone(alone: SimulatedPipeline) -> None:
+def test_without_an_influxdb_the_rows_are_only_stored(alone: SimulatedPipeline) -> None:
     assert read(alone).success
-    assert len(kept(alone)) == 8
+    assert len(stored(alone)) == 8
     assert (alone.green(CLIMATE), alone.green(INFLUXDB_CLIMATE)) == ({KEY_TODAY}, set())
 
 
-def test_a_device_that_refuses_the_login_is_one_sentence(alone: SimulatedPipeline) -> None:
+def test_a_refused_login_is_one_sentence(alone: SimulatedPipeline) -> None:
     with alone.refused():
         result = read(alone)
     assert "AISEG2_PASSWORD" in failure(result)
@@ -167,40 +159,40 @@ def test_a_device_that_refuses_the_login_is_one_sentence(alone: SimulatedPipelin
     assert alone.green(CLIMATE) == set()
 
 
-def test_a_reading_before_the_last_one_is_kept_only_where_the_devices_clock_agrees(
+def test_a_reading_before_the_last_one_is_stored_only_where_the_devices_clock_agrees(
     alone: SimulatedPipeline,
 ) -> None:
     assert read(alone).success
     alone.now = NOW - HOUR
     assert alone.run("climate_rooms", KEY_TODAY).success
-    assert len(kept(alone)) == 8
+    assert len(stored(alone)) == 8
     alone.unit.set_clock(NOW - HOUR)
     assert alone.run("climate_rooms", KEY_TODAY).success
-    assert len(kept(alone)) == 16
+    assert len(stored(alone)) == 16
 
 
-# Days that a person asks for
+# Partitions materialized by hand
 
 
-def test_a_past_day_is_not_asked_for_and_green_only_where_there_are_rows(
+def test_a_past_day_costs_no_request_and_is_green_only_with_rows(
     pipeline: SimulatedPipeline, influx: Influx
 ) -> None:
     assert read(pipeline, NOW - DAY).success
     pipeline.set_clock(NOW)
-    asked = pipeline.requests()
+    requests = pipeline.requests()
     assert pipeline.run("climate_rooms", "2026-07-12").success
     assert pipeline.run("climate_rooms", KEY_YESTERDAY).success
-    assert pipeline.requests() == asked
+    assert pipeline.requests() == requests
     assert pipeline.green(CLIMATE) == pipeline.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
-    assert in_influx(influx) == as_points(kept(pipeline))
+    assert in_influx(influx) == as_points(stored(pipeline))
 
 
-def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: SimulatedPipeline) -> None:
+def test_in_a_range_today_is_read_and_only_days_with_rows_are_green(alone: SimulatedPipeline) -> None:
     assert read(alone, NOW - 2 * DAY).success
     alone.set_clock(NOW)
     assert alone.run("climate_rooms", "2026-07-11", KEY_TODAY).success
     assert alone.green(CLIMATE) == {"2026-07-12", KEY_TODAY}
-    assert len(kept(alone)) == 16
+    assert len(stored(alone)) == 16
 
 
 # A home without sensors
@@ -208,7 +200,7 @@ def test_of_a_range_the_days_with_rows_are_green_and_today_is_read(alone: Simula
 
 def test_a_home_without_sensors_costs_one_request_and_one_run_a_day(bare: SimulatedPipeline) -> None:
     runs = 0
-    for n in range(3 * 288):
+    for n in range(2 * 288):
         planned = NOW.replace(minute=2, second=0) + n * 5 * MINUTE
         request = bare.tick("climate_every_five_minutes", planned)
         if isinstance(request, RunRequest):
@@ -216,35 +208,35 @@ def test_a_home_without_sensors_costs_one_request_and_one_run_a_day(bare: Simula
             assert read(bare, planned + timedelta(seconds=4), request.tags).success
         else:
             assert "no room with a sensor" in request
-    assert (runs, answered(bare)) == (3, 3)
+    assert (runs, page_requests(bare)) == (2, 2)
     assert bare.green(CLIMATE) == set()
-    assert kept(bare).empty
+    assert stored(bare).empty
 
 
-def test_runs_of_the_schedule_that_waited_for_each_other_ask_once(bare: SimulatedPipeline) -> None:
+def test_queued_runs_of_the_schedule_send_one_request(bare: SimulatedPipeline) -> None:
     scheduled = {"dagster/schedule_name": "climate_every_five_minutes"}
     for _ in range(3):
         assert read(bare, tags=scheduled).success
-    assert answered(bare) == 1
-    # A person who asks has just put up a sensor.
+    assert page_requests(bare) == 1
+    # A person who starts a run may have just put up a sensor.
     assert read(bare).success
-    assert answered(bare) == 2
+    assert page_requests(bare) == 2
 
 
-# What stays when runs are deleted
+# Deleted runs
 
 
-def test_an_ended_day_is_closed_and_its_runs_may_go(aging: DatedPipeline) -> None:
+def test_the_runs_of_a_closed_day_are_deleted(aging: DatedPipeline) -> None:
     for n in range(2):
         assert read(aging, NOW - DAY + n * 5 * MINUTE).success
     aging.close()
     aging.prune_history(NIGHT + 4 * DAY)
     assert aging.runs("climate_rooms") == set()
     assert aging.green_in_ui(CLIMATE) == {KEY_YESTERDAY}
-    assert len(kept(aging)) == 16
+    assert len(stored(aging)) == 16
 
 
-def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(
+def test_a_day_is_closed_in_influxdb_once_all_its_rows_are_acknowledged(
     alone: SimulatedPipeline, influx: Influx
 ) -> None:
     assert read(alone, NOW - DAY).success
@@ -264,14 +256,14 @@ def test_a_day_is_closed_in_influxdb_once_all_of_it_is_acknowledged(
     assert writing.green(INFLUXDB_CLIMATE) == {KEY_YESTERDAY}
 
 
-def test_whoever_looks_is_told_that_it_was_not_verified(alone: SimulatedPipeline) -> None:
+def test_asset_job_and_schedule_say_that_climate_is_not_verified(alone: SimulatedPipeline) -> None:
     assets = alone.definitions.resolve_asset_graph()
-    told = [
+    descriptions = [
         assets.get(CLIMATE).description,
         alone.definitions.resolve_job_def("climate_rooms").description,
         alone.definitions.resolve_schedule_def("climate_every_five_minutes").description,
     ]
-    assert all("Not verified on a real unit" in str(description) for description in told)
+    assert all("Not verified on a real unit" in str(description) for description in descriptions)
     assert {assets.get(key).group_name for key in (CLIMATE, INFLUXDB_CLIMATE)} == {"climate"}
 
 
@@ -288,14 +280,14 @@ def test_the_simulator_shows_three_rooms_a_page_and_its_last_page_again(
     assert shown[0].device_time == NOW
 
 
-def test_the_simulated_climate_is_believable_and_that_of_its_time() -> None:
+def test_the_simulated_climate_is_plausible_and_the_same_for_the_same_time() -> None:
     with simulated(NOW, rooms=ROOMS) as unit:
-        rooms = [on_page(unit)]
+        rooms = [shown_rooms(unit)]
         for n in range(1, 366, 7):
             unit.set_clock(NOW + n * DAY + n * HOUR)
-            rooms.append(on_page(unit))
+            rooms.append(shown_rooms(unit))
         unit.set_clock(NOW)
-        assert on_page(unit) == rooms[0]
+        assert shown_rooms(unit) == rooms[0]
     for room in (room for of_time in rooms for room in of_time):
         assert room.temperature_c is not None
         assert room.humidity_percent is not None

@@ -1,4 +1,4 @@
-"""A day's picture as the asset draws it, as its schedule asks for it, and as the command writes it."""
+"""The picture of a day: its asset, its schedule and its command."""
 
 import base64
 import io
@@ -6,30 +6,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 from click.testing import CliRunner, Result
 from dagster import (
-    AssetMaterialization,
     DagsterInstance,
     DefaultScheduleStatus,
     ExecuteInProcessResult,
     RunRequest,
-    build_schedule_context,
 )
 
 from aiseg2_pipeline.cli.main import main
-from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import first_hour
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG
-from aiseg2_pipeline_tests.support.pipeline import failure
+from aiseg2_pipeline_tests.support.pipeline import Pipeline, failure
 from aiseg2_pipeline_tests.support.report_days import DAY, HOUR, LATER, START, device_energy, readings
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed: it is the extra `report`")
@@ -39,65 +35,38 @@ from PIL import Image
 from aiseg2_pipeline.orchestration.assets import daily_report as orchestrated
 
 OF_DEVICE = device_energy(generation=1400, consumption=1000, bought=250, sold=650)
-NEXT_DAY = str(DAY + timedelta(days=1))
+NEXT_DAY = DAY + timedelta(days=1)
 
 
-class Home:
-    """A data directory with a day of readings, and the definitions on it; the device is never asked."""
+class Home(Pipeline):
+    """A pipeline on a data directory with a day of readings; its device is not used."""
 
     def __init__(self, folder: Path, instance: DagsterInstance) -> None:
-        self.environment = {
+        environment = {
             "AISEG2_HOST": "nowhere.invalid",
             "AISEG2_PASSWORD": "secret",
             "AISEG2_DATA_DIR": str(folder),
         }
-        self.settings = Settings.from_environment(self.environment)
-        self.instance = instance
+        super().__init__(environment, instance, LATER)
         first_hour(self.settings.data_dir, START + 6 * HOUR)
         self.store(readings())
         with EnergyStore.open(self.settings.energy_path) as energy:
             energy.upsert(OF_DEVICE)
-        self.definitions = build_definitions(self.settings, lambda: LATER)
 
     def store(self, table: pd.DataFrame) -> None:
         with Store.open(self.settings.store_path) as store:
             store.upsert(table)
 
-    def forget(self) -> None:
+    def delete_readings(self) -> None:
         with Store.open(self.settings.store_path) as store:
             store.delete(START, LATER)
 
-    def run(self, first: str, last: str | None = None) -> ExecuteInProcessResult:
+    def draw(self, first: date, last: date | None = None) -> ExecuteInProcessResult:
         """Run the job for a day, or for a range of days."""
-        tags = {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": str(last)}
-        return self.definitions.resolve_job_def("draw_the_day").execute_in_process(
-            partition_key=None if last else first,
-            tags=tags if last else {},
-            instance=self.instance,
-            raise_on_error=False,
-        )
+        return self.run("draw_the_day", str(first), str(last) if last else None)
 
-    def metadata(self, day: str) -> dict[str, Any]:
-        for record in self.instance.fetch_materializations(DAILY_REPORT, limit=100).records:
-            if record.asset_materialization and record.asset_materialization.partition == day:
-                return _values(record.asset_materialization)
-        raise AssertionError(f"{day} was never materialized")
-
-    def green(self) -> set[str]:
-        return self.instance.get_materialized_partitions(DAILY_REPORT)
-
-    def tick(self, planned: datetime) -> RunRequest | str:
-        """Evaluate the schedule: what it wants to run, or why it wants nothing."""
-        context = build_schedule_context(
-            instance=self.instance,
-            scheduled_execution_time=planned,
-            repository_def=self.definitions.get_repository_def(),
-        )
-        data = self.definitions.resolve_schedule_def("report_of_yesterday").evaluate_tick(context)
-        if not data.run_requests:
-            return data.skip_message or ""
-        (request,) = data.run_requests
-        return request
+    def picture(self, day: date = DAY) -> Path:
+        return self.settings.data_dir / "reports" / f"{day}.png"
 
     def invoke(self, *arguments: str) -> Result:
         return CliRunner().invoke(main, ["report", *arguments], env=self.environment)
@@ -111,10 +80,6 @@ class Home:
             text=True,
             check=False,
         )
-
-
-def _values(materialization: AssetMaterialization) -> dict[str, Any]:
-    return {name: value.value for name, value in materialization.metadata.items()}
 
 
 @pytest.fixture
@@ -141,79 +106,74 @@ def is_picture(png: bytes) -> bool:
 # The asset
 
 
-def test_a_days_picture_is_a_file_and_is_shown(home: Home) -> None:
-    assert home.run(str(DAY)).success
-    assert home.green() == {str(DAY)}
-    told = home.metadata(str(DAY))
-    path = home.settings.data_dir / "reports" / "2026-07-14.png"
-    assert told["file"] == str(path)
+def test_a_day_has_its_picture_in_a_file_and_in_dagster_beside_its_numbers(home: Home) -> None:
+    assert home.draw(DAY).success
+    assert home.green(DAILY_REPORT) == {str(DAY)}
+    metadata = home.metadata(DAILY_REPORT, str(DAY))
+    path = home.picture()
+    assert metadata["file"] == str(path)
     assert is_picture(path.read_bytes())
-    before, png = told["picture"].removesuffix(")").split("base64,")
+    before, png = metadata["picture"].removesuffix(")").split("base64,")
     assert before == "![2026-07-14](data:image/png;"
     assert base64.b64decode(png) == path.read_bytes()
+    assert metadata["generation_kwh"] == pytest.approx(33.6)
+    assert metadata["consumption_kwh"] == pytest.approx(24)
+    assert metadata["bought_kwh"] == pytest.approx(6)
+    assert metadata["sold_kwh"] == pytest.approx(15.6)
+    assert metadata["self_sufficiency_percent"] == pytest.approx(75)
+    assert metadata["energy_from"] == "the AiSEG2's own Wh"
+    assert (metadata["live_minutes"], metadata["filled_minutes"], metadata["missing_minutes"]) == (1440, 0, 0)
 
 
-def test_its_numbers_are_told_beside_it(home: Home) -> None:
-    home.run(str(DAY))
-    told = home.metadata(str(DAY))
-    assert told["generation_kwh"] == pytest.approx(33.6)
-    assert told["consumption_kwh"] == pytest.approx(24)
-    assert told["bought_kwh"] == pytest.approx(6)
-    assert told["sold_kwh"] == pytest.approx(15.6)
-    assert told["self_sufficiency_percent"] == pytest.approx(75)
-    assert told["energy_from"] == "the AiSEG2's own Wh"
-    assert (told["live_minutes"], told["filled_minutes"], told["missing_minutes"]) == (1440, 0, 0)
-
-
-def test_a_day_that_was_filled_later_is_drawn_again(home: Home) -> None:
-    home.forget()
+def test_a_day_is_drawn_again_after_a_fill(home: Home) -> None:
+    home.delete_readings()
     home.store(readings(range(12)))
-    home.run(str(DAY))
-    path = home.settings.data_dir / "reports" / f"{DAY}.png"
+    home.draw(DAY)
+    path = home.picture()
     with_gap = path.read_bytes()
     home.store(readings(range(12, 24), filled=range(12, 24)))
-    home.run(str(DAY))
+    home.draw(DAY)
     assert path.read_bytes() != with_gap
-    assert home.metadata(str(DAY))["filled_minutes"] == 720
+    assert home.metadata(DAILY_REPORT, str(DAY))["filled_minutes"] == 720
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_day_without_readings_says_so_and_is_not_green(home: Home) -> None:
-    result = home.run(NEXT_DAY)
+def test_a_day_without_readings_is_a_warning_and_not_green(home: Home) -> None:
+    result = home.draw(NEXT_DAY)
     assert result.success
-    assert home.green() == set()
-    assert not (home.settings.data_dir / "reports").exists()
-    said = [entry.user_message for entry in home.instance.all_logs(result.run_id) if entry.level == 30]
-    assert said == [f"There is no reading of {NEXT_DAY}, so no picture of it is drawn: choose another day."]
+    assert home.green(DAILY_REPORT) == set()
+    assert not home.picture().parent.exists()
+    warnings = [entry.user_message for entry in home.instance.all_logs(result.run_id) if entry.level == 30]
+    assert warnings == [f"There is no reading of {NEXT_DAY}, so no picture of it is drawn: choose another day."]
 
 
 def test_a_range_is_drawn_day_by_day(home: Home) -> None:
     table = readings(range(3))
     home.store(table.assign(time=table["time"] + timedelta(days=2)))
-    assert home.run(str(DAY), str(DAY + timedelta(days=3))).success
-    assert home.green() == {"2026-07-14", "2026-07-16"}
-    files = sorted(path.name for path in (home.settings.data_dir / "reports").iterdir())
+    assert home.draw(DAY, DAY + timedelta(days=3)).success
+    assert home.green(DAILY_REPORT) == {"2026-07-14", "2026-07-16"}
+    files = sorted(path.name for path in home.picture().parent.iterdir())
     assert files == ["2026-07-14.png", "2026-07-16.png"]
-    assert home.metadata("2026-07-16")["live_minutes"] == 180
+    assert home.metadata(DAILY_REPORT, "2026-07-16")["live_minutes"] == 180
 
 
 def test_a_picture_that_is_too_large_for_dagster_is_a_file_only(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(orchestrated, "MOST_BYTES_SHOWN", 1000)
-    home.run(str(DAY))
-    assert "2026-07-14.png" in home.metadata(str(DAY))["picture"]
-    assert "base64" not in home.metadata(str(DAY))["picture"]
+    home.draw(DAY)
+    assert "2026-07-14.png" in home.metadata(DAILY_REPORT, str(DAY))["picture"]
+    assert "base64" not in home.metadata(DAILY_REPORT, str(DAY))["picture"]
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(home: Home) -> None:
-    (home.settings.data_dir / "reports").write_text("a file where the folder should be")
-    result = home.run(str(DAY))
+    home.picture().parent.write_text("a file where the folder should be")
+    result = home.draw(DAY)
     assert not result.success
     assert "reports/2026-07-14.png" in failure(result)
 
 
-def test_the_first_day_can_be_drawn_although_its_first_hours_are_no_partitions(home: Home) -> None:
+def test_the_first_day_can_be_drawn_although_its_first_hours_have_no_partitions(home: Home) -> None:
     graph = home.definitions.resolve_asset_graph()
     days, hours = (graph.get(key).partitions_def for key in (DAILY_REPORT, POWER_READINGS))
     assert days is not None
@@ -230,11 +190,11 @@ def test_the_first_day_can_be_drawn_although_its_first_hours_are_no_partitions(h
 # The schedule
 
 
-def test_the_night_draws_yesterday_in_the_background(home: Home) -> None:
-    schedule = home.definitions.resolve_schedule_def("report_of_yesterday")
+def test_the_schedule_requests_yesterday_as_background_work(home: Home) -> None:
+    schedule = home.schedule("report_of_yesterday")
     assert schedule.default_status == DefaultScheduleStatus.RUNNING
     assert schedule.execution_timezone == "Asia/Tokyo"
-    request = home.tick(datetime(2026, 7, 14, 15, 50, tzinfo=UTC))
+    request = home.tick("report_of_yesterday", datetime(2026, 7, 14, 15, 50, tzinfo=UTC))
     assert isinstance(request, RunRequest)
     assert request.partition_key == str(DAY)
     assert home.definitions.resolve_job_def("draw_the_day").tags[BACKGROUND_TAG] == "1"
@@ -245,27 +205,23 @@ def test_the_night_draws_yesterday_in_the_background(home: Home) -> None:
 
 @pytest.mark.usefixtures("without_matplotlib")
 def test_without_matplotlib_the_asset_and_the_schedule_name_the_extra(home: Home) -> None:
-    result = home.run(str(DAY))
+    result = home.draw(DAY)
     assert not result.success
     assert "aiseg2-pipeline[report]" in failure(result)
-    assert "aiseg2-pipeline[report]" in str(home.tick(LATER))
-    told = build_definitions(home.settings, lambda: LATER).resolve_asset_graph().get(DAILY_REPORT).description
-    assert "aiseg2-pipeline[report]" in str(told)
+    assert "aiseg2-pipeline[report]" in str(home.tick("report_of_yesterday", LATER))
+    description = home.definitions.resolve_asset_graph().get(DAILY_REPORT).description
+    assert "aiseg2-pipeline[report]" in str(description)
 
 
+@pytest.mark.usefixtures("without_matplotlib")
 def test_without_matplotlib_the_command_names_the_extra(home: Home) -> None:
-    code = (
-        "import sys; sys.modules['matplotlib'] = None; "
-        "from aiseg2_pipeline.cli.main import main; main(['report', sys.argv[1]])"
-    )
-    result = home.in_a_process(code, str(DAY))
-    assert result.returncode == 1
-    assert result.stdout == ""
+    result = home.invoke(str(DAY))
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
     assert "aiseg2-pipeline[report]" in result.stderr
 
 
-def test_matplotlib_is_not_in_the_memory_of_what_only_loads_the_definitions(home: Home) -> None:
+def test_loading_the_definitions_does_not_import_matplotlib(home: Home) -> None:
     code = (
         "import sys; from aiseg2_pipeline.runtime import preload as preloaded; "
         "print('aiseg2_pipeline.definitions' in sys.modules, 'matplotlib' in sys.modules, 'PIL' in sys.modules)"
@@ -277,20 +233,20 @@ def test_matplotlib_is_not_in_the_memory_of_what_only_loads_the_definitions(home
 # The command
 
 
-def test_the_command_writes_a_day_and_prints_where(home: Home) -> None:
+def test_the_command_writes_a_day_and_prints_the_path(home: Home) -> None:
     result = home.invoke(str(DAY))
     assert result.exit_code == 0, result.output
-    path = home.settings.data_dir / "reports" / "2026-07-14.png"
+    path = home.picture()
     assert result.stdout == f"{path}\n"
     assert is_picture(path.read_bytes())
     assert not path.stat().st_mode & 0o077
 
 
-def test_the_command_writes_where_it_is_told(home: Home, tmp_path: Path) -> None:
+def test_the_command_writes_to_its_option_output(home: Home, tmp_path: Path) -> None:
     result = home.invoke("2026-07-14T08:15", "--output", "pictures/day.png")
     assert result.stdout == "pictures/day.png\n"
     assert is_picture((tmp_path / "pictures" / "day.png").read_bytes())
-    assert not (home.settings.data_dir / "reports").exists()
+    assert not home.picture().parent.exists()
 
 
 def test_the_command_draws_yesterday_by_default(home: Home) -> None:
@@ -305,22 +261,23 @@ def test_the_command_draws_yesterday_by_default(home: Home) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        ([NEXT_DAY], 1, "There is no reading of 2026-07-15"),
+        ([str(NEXT_DAY)], 1, "There is no reading of 2026-07-15"),
         ([str(DAY), "--output", "."], 1, "cannot be written"),
         (["tomorrow"], 2, "is not a date"),
     ],
     ids=["no readings", "a folder", "no date"],
 )
-def test_what_cannot_be_drawn_is_one_sentence(home: Home, arguments: list[str], code: int, words: str) -> None:
+def test_the_command_fails_with_one_sentence(home: Home, arguments: list[str], code: int, words: str) -> None:
     result = home.invoke(*arguments)
     assert result.exit_code == code
     assert words in result.stderr
     assert result.stdout == ""
-    assert not (home.settings.data_dir / "reports").exists()
+    assert not home.picture().parent.exists()
 
 
-def test_the_command_leaves_no_word_of_matplotlib(home: Home, tmp_path: Path) -> None:
-    """Also where nothing but the data directory can be written, as in a container."""
+def test_the_command_prints_no_warning_of_matplotlib_where_only_the_data_directory_is_writable(
+    home: Home, tmp_path: Path
+) -> None:
     home.environment |= {"MPLCONFIGDIR": "", "HOME": str(tmp_path / "nowhere"), "XDG_CACHE_HOME": ""}
     result = home.in_a_process("from aiseg2_pipeline.cli.main import main; main()", "report", str(DAY))
     assert result.returncode == 0

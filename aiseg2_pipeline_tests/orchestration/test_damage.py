@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from dagster import build_sensor_context
 
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.cli.main import main
@@ -48,12 +47,8 @@ def run_after_damage(pipeline: Pipeline) -> DamagedFile:
 
 def requested_jobs(pipeline: Pipeline) -> list[str | None]:
     """Return the jobs that the backfill sensor requests."""
-    resources = {name: (pipeline.definitions.resources or {})[name] for name in ("store", "influxdb")}
-    context = build_sensor_context(
-        instance=pipeline.instance, repository_def=pipeline.definitions.get_repository_def(), resources=resources
-    )
-    data = pipeline.definitions.resolve_sensor_def("heal_the_record").evaluate_tick(context)
-    return [request.job_name for request in data.run_requests or []]
+    requests = pipeline.heal()
+    return [request.job_name for request in requests] if isinstance(requests, list) else []
 
 
 def restore(pipeline: Pipeline) -> None:
@@ -161,6 +156,8 @@ def test_the_commands_list_damaged_files_and_restore_one_or_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # Do not wait for the device.
+    monkeypatch.setattr("aiseg2_pipeline.cli.doctor.READING_TIMEOUT_S", 0.1)
     path = tmp_path / "data" / "readings.sqlite"
     for n in range(3):
         with Store.open(path, lambda _: None) as store:

@@ -3,12 +3,13 @@
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from dagster import (
+    AssetKey,
     AssetMaterialization,
     DagsterInstance,
     DagsterRunStatus,
@@ -41,7 +42,7 @@ from aiseg2_pipeline_tests.support.simulated_pipeline import hour_keys as keys
 
 @pytest.fixture(scope="module")
 def new_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home whose storage has just been made, which takes a second."""
+    """A home with a new storage, which takes a second."""
     home = tmp_path_factory.mktemp("dagster")
     shutil.copyfile(PROJECT / "dagster.yaml", home / "dagster.yaml")
     with pytest.MonkeyPatch.context() as patch:
@@ -60,15 +61,15 @@ def home(new_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def pipeline(home: Path, tmp_path: Path) -> Iterator[DatedPipeline]:  # noqa: ARG001 - its folder is there already
-    """A pipeline without an InfluxDB, whose device has its whole memory."""
+def pipeline(home: Path, tmp_path: Path) -> Iterator[DatedPipeline]:  # noqa: ARG001 - creates its folder
+    """A pipeline without an InfluxDB."""
     with dated_pipeline(tmp_path, memory_days=10) as pipeline:
         yield pipeline
 
 
 @pytest.fixture
 def writing(pipeline: DatedPipeline) -> DatedPipeline:
-    """The same with an InfluxDB in the settings; what it has acknowledged is said by the test."""
+    """The same with an InfluxDB in its settings; the test marks the rows that it has acknowledged."""
     pipeline.configure(**DESTINATION_SETTINGS)
     return pipeline
 
@@ -76,14 +77,14 @@ def writing(pipeline: DatedPipeline) -> DatedPipeline:
 # Closing the day
 
 
-def test_the_closing_run_carries_every_ended_hour_with_rows_and_no_other(
+def test_the_closing_run_materializes_every_ended_hour_with_rows_and_no_other(
     pipeline: DatedPipeline, home: Path
 ) -> None:
     pipeline.store_rows(YESTERDAY, YESTERDAY + 5 * HOUR, TODAY)
-    asked = pipeline.requests()
+    requests = pipeline.requests()
     run = pipeline.close()
     assert pipeline.green(POWER_READINGS) == keys(YESTERDAY, YESTERDAY + 5 * HOUR)
-    assert pipeline.requests() == asked
+    assert pipeline.requests() == requests
     records = pipeline.instance.fetch_materializations(POWER_READINGS, limit=9).records
     assert {record.run_id for record in records} == {run.run_id}
     assert pipeline.metadata(POWER_READINGS, hour_key(YESTERDAY)) == {
@@ -93,16 +94,12 @@ def test_the_closing_run_carries_every_ended_hour_with_rows_and_no_other(
     }
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(ENERGY_HISTORY) == set()
     assert not (home / "storage").exists()
-
-
-def test_a_day_is_closed_once(pipeline: DatedPipeline) -> None:
-    pipeline.store_rows(YESTERDAY)
-    pipeline.close()
+    # TODAY has ended by then; the hours of YESTERDAY are not materialized again.
     pipeline.close(NIGHT + DAY)
-    assert len(pipeline.instance.fetch_materializations(POWER_READINGS, limit=9).records) == 1
+    assert len(pipeline.instance.fetch_materializations(POWER_READINGS, limit=9).records) == 3
 
 
-def test_an_hour_is_closed_in_influxdb_once_all_of_it_is_acknowledged(writing: DatedPipeline) -> None:
+def test_an_hour_is_closed_in_influxdb_once_all_its_rows_are_acknowledged(writing: DatedPipeline) -> None:
     hours = (YESTERDAY, YESTERDAY + HOUR)
     writing.store_rows(*hours)
     writing.acknowledge(YESTERDAY)
@@ -114,7 +111,7 @@ def test_an_hour_is_closed_in_influxdb_once_all_of_it_is_acknowledged(writing: D
     assert writing.green(INFLUXDB_POWER) == keys(*hours)
 
 
-def test_a_day_of_energy_is_closed_where_there_is_energy(writing: DatedPipeline) -> None:
+def test_a_day_of_energy_is_closed_where_energy_is_stored(writing: DatedPipeline) -> None:
     rows = [Row(YESTERDAY + n * HOUR, "consumption", "consumption", 500.0, "Wh", 3600) for n in range(2)]
     with EnergyStore.open(writing.settings.energy_path) as energy:
         energy.upsert(frame(rows, ENERGY))
@@ -139,7 +136,7 @@ def test_all_hours_are_green_again_after_the_dagster_home_was_deleted(
     with DagsterInstance.from_config(str(home)) as instance:
         pipeline.instance = instance
         assert pipeline.green(POWER_READINGS) == set()
-        # Too little time for all of it: the newest first, the rest the next night.
+        # Too little time for all hours: the newest first, the rest in the next night.
         monkeypatch.setattr("aiseg2_pipeline.orchestration.maintenance.close_day.CLOSE_S", 0.0)
         pipeline.close(NIGHT + DAY)
         newest = hours[0]
@@ -150,7 +147,7 @@ def test_all_hours_are_green_again_after_the_dagster_home_was_deleted(
         assert pipeline.green_in_ui(POWER_READINGS) == keys(*hours)
 
 
-def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_closing(
+def test_an_hour_whose_later_run_failed_is_green_again_after_the_next_closing(
     pipeline: DatedPipeline,
 ) -> None:
     pipeline.store_rows(YESTERDAY)
@@ -165,7 +162,7 @@ def test_an_hour_that_a_later_run_tried_in_vain_is_green_again_after_the_next_cl
 # Deleting
 
 
-def test_hours_stay_green_when_the_runs_that_read_them_are_deleted(pipeline: DatedPipeline) -> None:
+def test_hours_stay_green_when_their_runs_are_deleted(pipeline: DatedPipeline) -> None:
     read = [YESTERDAY + 3 * HOUR + n * MINUTE for n in range(2)] + [YESTERDAY + 4 * HOUR]
     for minute in read:
         pipeline.minute(minute)
@@ -189,24 +186,24 @@ def test_the_last_materialization_of_an_hour_is_never_deleted(pipeline: DatedPip
     pipeline.prune_history(NOW + 400 * DAY)
     assert pipeline.runs("power_minute") == {last}
     assert pipeline.green_in_ui(POWER_READINGS) == keys(YESTERDAY)
-    # A partition of its own, and an asset without partitions, count as much.
-    ids = [logged(pipeline, AssetMaterialization("other", partition=key)) for key in ("a", "a", "b", None, None)]
+    # The same holds for another partition, and for an asset without partitions.
+    ids = [log_event(pipeline, AssetKey("other"), key) for key in ("a", "a", "b", None, None)]
     pipeline.prune_history(NOW + 400 * DAY)
-    assert pipeline.runs("logs_one") == {ids[1], ids[2], ids[4]}
+    assert pipeline.runs("one_op_job") == {ids[1], ids[2], ids[4]}
 
 
-def test_a_run_that_holds_one_of_many_hours_stays(pipeline: DatedPipeline) -> None:
+def test_a_run_with_the_last_materialization_of_one_of_its_hours_is_not_deleted(pipeline: DatedPipeline) -> None:
     hours = [YESTERDAY + n * HOUR for n in range(3)]
     pipeline.store_rows(*hours)
     assert pipeline.run("power_fill", hour_key(hours[0]), hour_key(hours[2])).success
     (fill,) = pipeline.runs()
     for hour in hours[:2]:
-        logged(pipeline, AssetMaterialization(POWER_READINGS, partition=hour_key(hour)))
+        log_event(pipeline, POWER_READINGS, hour_key(hour))
     pipeline.prune(NOW + 40 * DAY)
     assert fill in pipeline.runs()
 
 
-def test_an_hour_filled_after_its_day_was_closed_is_closed_again_and_its_run_may_go(
+def test_an_hour_filled_after_its_day_was_closed_is_closed_again_and_its_run_is_deleted(
     pipeline: DatedPipeline,
 ) -> None:
     pipeline.minute(YESTERDAY + HOUR)
@@ -223,7 +220,7 @@ def test_an_hour_filled_after_its_day_was_closed_is_closed_again_and_its_run_may
     assert pipeline.metadata(POWER_READINGS, hour_key(YESTERDAY + HOUR))["missing_minutes"] == 0
 
 
-def test_other_runs_are_kept_thirty_days_and_unfinished_ones_for_ever(pipeline: DatedPipeline) -> None:
+def test_other_runs_are_kept_for_thirty_days_and_unfinished_ones_always(pipeline: DatedPipeline) -> None:
     definition = pipeline.definitions.resolve_job_def("power_fill")
     # A queued run cannot be made without a queue.
     statuses = set(DagsterRunStatus) - {DagsterRunStatus.QUEUED}
@@ -237,11 +234,11 @@ def test_other_runs_are_kept_thirty_days_and_unfinished_ones_for_ever(pipeline: 
     assert pipeline.runs() == {recent} | {run_id for status, run_id in old.items() if status not in finished}
 
 
-def test_deleting_stops_when_its_time_is_up_and_goes_on_from_there(
+def test_a_deletion_stops_when_its_time_is_up_and_the_next_one_continues(
     pipeline: DatedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "BATCH_RUNS", 2)
-    # One that must stay is passed over.
+    # A run that must be kept is skipped.
     pipeline.minute(YESTERDAY)
     definition = pipeline.definitions.resolve_job_def("power_minute")
     ids = [
@@ -249,20 +246,20 @@ def test_deleting_stops_when_its_time_is_up_and_goes_on_from_there(
     ]
     for run_id in ids:
         pipeline.date(run_id, NOW - 9 * DAY)
-    said: list[str] = []
+    log: list[str] = []
     later = NOW + 9 * DAY
-    done = pipeline.prune(later, Pace(end=0), said)
+    done = pipeline.prune(later, Pace(end=0), log)
     assert (done.runs, done.kept, done.left) == (1, 1, 4)
     assert pipeline.runs() & set(ids) == set(ids[1:])
-    assert "4 old runs are left for the next run" in said[-1]
+    assert "4 old runs are left for the next run" in log[-1]
     monkeypatch.setattr(retention, "LOG_EVERY", 2)
-    done = pipeline.prune(later, log=said)
+    done = pipeline.prune(later, log=log)
     assert (done.runs, done.kept, done.left) == (4, 1, 0)
     assert not pipeline.runs() & set(ids)
-    assert any("4 runs deleted, up to those of" in sentence for sentence in said)
+    assert any("4 runs deleted, up to those of" in sentence for sentence in log)
 
 
-def test_a_deletion_that_was_cut_off_is_ended_the_next_night(pipeline: DatedPipeline) -> None:
+def test_an_interrupted_deletion_is_completed_by_the_next_one(pipeline: DatedPipeline) -> None:
     pipeline.minute(YESTERDAY)
     pipeline.close()
     (minute,) = pipeline.runs("power_minute")
@@ -271,7 +268,7 @@ def test_a_deletion_that_was_cut_off_is_ended_the_next_night(pipeline: DatedPipe
     assert pipeline.runs("power_minute") == set()
 
 
-def test_the_pauses_are_as_long_as_the_work() -> None:
+def test_each_pause_is_as_long_as_the_work_before_it() -> None:
     slept: list[float] = []
     pace = Pace(end=time.monotonic() + 60, sleep=slept.append)
     time.sleep(0.05)
@@ -280,10 +277,10 @@ def test_the_pauses_are_as_long_as_the_work() -> None:
     assert Pace(end=0, sleep=slept.append).over()
 
 
-# What a deleted run leaves behind
+# Other data in the storage
 
 
-def test_the_history_of_checks_is_bounded_and_the_newest_of_each_stays(pipeline: DatedPipeline) -> None:
+def test_old_evaluations_of_checks_are_deleted_but_the_newest_of_each(pipeline: DatedPipeline) -> None:
     for n in range(3):
         pipeline.minute(YESTERDAY + n * MINUTE)
     names = {"circuits_within_total", "device_clock", "every_circuit_present", "no_rows_from_the_future"}
@@ -297,34 +294,30 @@ def test_the_history_of_checks_is_bounded_and_the_newest_of_each_stays(pipeline:
     assert {name: pipeline.checks()[name] for name in names} == before
 
 
-def test_files_shrink_after_a_burst(pipeline: DatedPipeline, home: Path) -> None:
-    burst(pipeline)
-    full = size(home)
-    done = pipeline.prune(NOW + 40 * DAY)
-    assert done.runs == 1
-    assert full > 3_000_000
-    assert size(home) < 1_000_000
-
-
-def test_an_older_history_learns_to_shrink(home: Path, pipeline: DatedPipeline) -> None:
-    for name in ("event_log.db", "history/runs.db", "schedules/schedules.db"):
-        with sqlite3.connect(home / name, isolation_level=None) as connection:
-            connection.execute("PRAGMA auto_vacuum = 0")
-            connection.execute("VACUUM")
-    burst(pipeline)
+@pytest.mark.parametrize("of_older_version", [False, True])
+def test_the_files_shrink_after_large_runs_were_deleted(
+    pipeline: DatedPipeline, home: Path, *, of_older_version: bool
+) -> None:
+    if of_older_version:
+        for path in home.rglob("*.db"):
+            with sqlite3.connect(path, isolation_level=None) as connection:
+                connection.execute("PRAGMA auto_vacuum = 0")
+                connection.execute("VACUUM")
+    run_op(pipeline, log_megabytes)
+    # What each start does.
     assert prepare_storage(home) == []
     assert size(home) > 3_000_000
-    pipeline.prune(NOW + 40 * DAY)
+    assert pipeline.prune(NOW + 40 * DAY).runs == 1
     assert size(home) < 1_000_000
 
 
-def test_a_history_that_cannot_be_written_anew_is_said(home: Path) -> None:
+def test_a_history_that_cannot_be_rewritten_is_reported(home: Path) -> None:
     (home / "event_log.db").write_bytes(b"no database, but longer than the header of one" * 99)
     (problem,) = prepare_storage(home)
     assert "event_log.db will not become smaller" in problem
 
 
-def test_what_dagsters_default_storage_left_behind_is_deleted(pipeline: DatedPipeline, home: Path) -> None:
+def test_files_of_dagsters_default_storage_are_deleted(pipeline: DatedPipeline, home: Path) -> None:
     left = home / "history" / "runs"
     left.mkdir(exist_ok=True)
     for name in ("a.db", "a.db-wal", "index.db"):
@@ -334,7 +327,7 @@ def test_what_dagsters_default_storage_left_behind_is_deleted(pipeline: DatedPip
     assert [path.name for path in left.iterdir()] == ["note"]
 
 
-def test_where_the_default_storage_is_in_use_its_files_stay(tmp_path: Path, pipeline: DatedPipeline) -> None:
+def test_files_of_the_default_storage_in_use_are_kept(tmp_path: Path, pipeline: DatedPipeline) -> None:
     (tmp_path / "default").mkdir()
     with DagsterInstance.local_temp(str(tmp_path / "default")) as instance:
         pipeline.instance = instance
@@ -343,38 +336,30 @@ def test_where_the_default_storage_is_in_use_its_files_stay(tmp_path: Path, pipe
         assert pipeline.green(POWER_READINGS) == keys(YESTERDAY)
 
 
-# The schedules
-
-
-def logged(pipeline: DatedPipeline, event: AssetMaterialization) -> str:
-    """A run that logs one event and nothing else."""
+def run_op(pipeline: DatedPipeline, body: Callable[[OpExecutionContext], None]) -> str:
+    """Run a job that has only this op; return the run's id."""
 
     @op
-    def log(context: OpExecutionContext) -> None:
-        context.log_event(event)
+    def one_op(context: OpExecutionContext) -> None:
+        body(context)
 
     @job
-    def logs_one() -> None:
-        log()
+    def one_op_job() -> None:
+        one_op()
 
-    run_id = logs_one.execute_in_process(instance=pipeline.instance).run_id
+    run_id = one_op_job.execute_in_process(instance=pipeline.instance).run_id
     pipeline.date(run_id, NOW)
     return run_id
 
 
-def burst(pipeline: DatedPipeline) -> None:
-    """A run with megabytes of events."""
+def log_event(pipeline: DatedPipeline, key: AssetKey, partition: str | None) -> str:
+    """Run a job that materializes only this; return the run's id."""
+    return run_op(pipeline, lambda context: context.log_event(AssetMaterialization(key, partition=partition)))
 
-    @op
-    def talk(context: OpExecutionContext) -> None:
-        for _ in range(100):
-            context.log.info("x" * 30_000)
 
-    @job
-    def talks() -> None:
-        talk()
-
-    pipeline.date(talks.execute_in_process(instance=pipeline.instance).run_id, NOW)
+def log_megabytes(context: OpExecutionContext) -> None:
+    for _ in range(100):
+        context.log.info("x" * 30_000)
 
 
 def rows(pipeline: DatedPipeline, file: str, table: str) -> int:

@@ -67,73 +67,73 @@ def circuit(day: Day, name: str) -> Circuit:
 # The numbers
 
 
-def test_the_sums_are_the_devices_own_if_it_has_the_whole_day() -> None:
-    amounts = day_of(measured=device_energy(generation=1400, consumption=1000, bought=250, sold=650)).amounts
-    assert amounts.measured
-    assert amounts.generation_kwh == pytest.approx(33.6)
-    assert amounts.consumption_kwh == pytest.approx(24)
-    assert amounts.bought_kwh == pytest.approx(6)
-    assert amounts.sold_kwh == pytest.approx(15.6)
-    assert amounts.self_sufficiency_percent == pytest.approx(75)
+BATTERY = frame([Row(START, "battery", "充電率", 80.0, "%", 0)])
 
 
-def test_the_sums_are_those_of_the_known_minutes_if_the_device_has_no_whole_day() -> None:
-    measured = device_energy(range(23), generation=1400, consumption=1000, bought=250, sold=650)
-    table = pd.concat([readings(range(12)), readings(range(12, 20), generation_kw=0)], ignore_index=True)
-    amounts = day_of(table, measured).amounts
-    assert not amounts.measured
-    assert amounts.generation_kwh == pytest.approx(18)
-    assert amounts.consumption_kwh == pytest.approx(20)
-    assert amounts.bought_kwh == pytest.approx(8)
-    assert amounts.sold_kwh == pytest.approx(6)
-    assert amounts.self_sufficiency_percent == pytest.approx(60)
-
-
-def test_a_home_without_generation_buys_its_consumption() -> None:
-    day = day_of(readings(generation_kw=None), device_energy(consumption=1000, generation=0))
-    assert day.generation_kw is None
-    assert day.amounts.bought_kwh == day.amounts.consumption_kwh == pytest.approx(24)
-    assert day.amounts.generation_kwh is None
-    assert day.amounts.sold_kwh is None
-    assert day.amounts.self_sufficiency_percent is None
-
-
-def test_generation_in_the_devices_energy_alone_counts() -> None:
-    table = readings()
-    measured = device_energy(generation=100, consumption=1000, bought=900, sold=0)
-    day = day_of(table[table["name"] == "総消費電力"], measured)
-    assert day.amounts.generation_kwh == pytest.approx(2.4)
-    assert day.amounts.self_sufficiency_percent == pytest.approx(10)
+@pytest.mark.parametrize(
+    ("table", "measured", "expected"),
+    [
+        (
+            readings(),
+            device_energy(generation=1400, consumption=1000, bought=250, sold=650),
+            (True, 33.6, 24, 6, 15.6, 75),
+        ),
+        (
+            pd.concat([readings(range(12)), readings(range(12, 20), generation_kw=0)], ignore_index=True),
+            device_energy(range(23), generation=1400, consumption=1000, bought=250, sold=650),
+            (False, 18, 20, 8, 6, 60),
+        ),
+        (
+            readings(generation_kw=None),
+            device_energy(consumption=1000, generation=0),
+            (True, None, 24, 24, None, None),
+        ),
+        (
+            readings()[lambda table: table["name"] == "総消費電力"],
+            device_energy(generation=100, consumption=1000, bought=900, sold=0),
+            (True, 2.4, 24, 21.6, 0, 10),
+        ),
+        (pd.concat([readings(), BATTERY], ignore_index=True), device_energy(), (False, 36, 24, None, None, None)),
+        (
+            pd.concat([readings(), BATTERY], ignore_index=True),
+            device_energy(generation=1400, consumption=1000, bought=1200, sold=0),
+            (True, 33.6, 24, 28.8, 0, 0),
+        ),
+    ],
+    ids=[
+        "the device's own of a whole day",
+        "those of the known minutes",
+        "a home without generation buys its consumption",
+        "generation in the device's energy alone",
+        "with a battery, minutes do not show what was bought",
+        "with a battery, the device does",
+    ],
+)
+def test_the_sums_of_a_day(
+    table: pd.DataFrame, measured: pd.DataFrame, expected: tuple[float | None, ...]
+) -> None:
+    day = day_of(table, measured)
+    sums = day.amounts
+    assert (
+        sums.measured,
+        sums.generation_kwh,
+        sums.consumption_kwh,
+        sums.bought_kwh,
+        sums.sold_kwh,
+        sums.self_sufficiency_percent,
+    ) == pytest.approx(expected)
+    assert (day.generation_kw is None) == (sums.generation_kwh is None)
     assert draw(day)
 
 
-def test_with_a_battery_only_the_device_gives_what_was_bought() -> None:
-    battery = frame([Row(START, "battery", "充電率", 80.0, "%", 0)])
-    table = pd.concat([readings(), battery], ignore_index=True)
-    by_minutes = day_of(table).amounts
-    assert by_minutes.consumption_kwh == pytest.approx(24)
-    assert by_minutes.bought_kwh is None
-    assert by_minutes.sold_kwh is None
-    assert by_minutes.self_sufficiency_percent is None
-    measured = day_of(table, device_energy(generation=1400, consumption=1000, bought=1200, sold=0))
-    assert measured.amounts.bought_kwh == pytest.approx(28.8)
-    assert measured.amounts.self_sufficiency_percent == 0
-    assert draw(measured)
-
-
-def test_missing_minutes_are_nan_and_counted() -> None:
+def test_missing_minutes_are_nan_and_counted_but_for_future_ones() -> None:
     day = day_of(readings([0, 1, 2, 9], filled=[2]))
-    assert (day.live_minutes, day.filled_minutes, day.missing_minutes) == (180, 60, 1200)
+    assert (day.live_minutes, day.filled_minutes, day.missing_minutes, day.over) == (180, 60, 1200, True)
     assert np.isnan(day.consumption_kw).sum() == np.isnan(day.exchange_kw).sum() == 1200
     assert np.isnan(circuit(day, "エアコン").power_kw).sum() == 1200
     assert day.filled.nonzero()[0].tolist() == list(range(120, 180))
-
-
-def test_future_minutes_are_not_missing() -> None:
-    day = day_of(readings(range(9)), now=START + 10 * HOUR)
-    assert not day.over
-    assert day.missing_minutes == 60
-    assert day_of().over
+    running = day_of(readings(range(9)), now=START + 10 * HOUR)
+    assert (running.missing_minutes, running.over) == (60, False)
 
 
 def test_several_readings_of_a_minute_are_their_mean() -> None:
@@ -145,15 +145,12 @@ def test_several_readings_of_a_minute_are_their_mean() -> None:
     assert circuit(day, "エアコン").kwh == pytest.approx(0.9)
 
 
-def test_the_ten_largest_circuits_are_named_and_the_others_summed() -> None:
+def test_the_ten_largest_circuits_with_consumption_are_named_and_the_others_summed() -> None:
     circuits = day_of(readings(circuits_w={f"回路{n}": float(n) for n in range(45)})).circuits
     assert [one.name for one in circuits[:-1]] == [f"回路{n}" for n in range(44, 34, -1)]
     assert circuits[-1].others == 35
     assert circuits[-1].kwh == pytest.approx(sum(range(35)) * 24 / 1000)
     assert circuits[0].kwh == pytest.approx(44 * 24 / 1000)
-
-
-def test_a_circuit_without_consumption_is_not_named() -> None:
     circuits = day_of(readings(circuits_w={"床暖房": 0.0, "冷蔵庫": 60.0})).circuits
     assert [(one.name, one.others) for one in circuits] == [("冷蔵庫", 0), ("", 1)]
 
@@ -184,18 +181,11 @@ def test_the_picture_is_a_png_small_enough_for_dagsters_storage() -> None:
         assert image.height < image.width
 
 
-def test_the_same_day_is_the_same_picture() -> None:
-    assert draw(day_of()) == draw(day_of())
-
-
-def test_missing_hours_are_blank() -> None:
+def test_missing_hours_are_blank_and_a_single_minute_is_visible() -> None:
     day = picture(day_of(readings([*range(6), *range(12, 24)])))
     assert coloured(day[:, columns(6, 12)][250:]) == 0
     assert coloured(day[:, columns(0, 6)][250:]) > 10_000
     assert coloured(day[:, columns(12, 18)][250:]) > 10_000
-
-
-def test_a_single_minute_is_visible() -> None:
     table = readings([12])
     alone = picture(day_of(table[table["time"] == START + 12 * HOUR]))
     assert coloured(alone[:, columns(11.8, 12.2)][250:]) > 50
@@ -210,15 +200,12 @@ def test_only_filled_hours_are_hatched() -> None:
     assert hours.stop - 8 <= differing.max() <= hours.stop + 4
 
 
-def test_the_footer_states_gaps_and_filled_hours() -> None:
+def test_the_footer_states_gaps_and_filled_hours_and_the_title_the_demo() -> None:
     footers = {
         picture(day_of(table))[-round(FOOTER_INCHES * 100) :].tobytes()
         for table in (readings(), readings(filled=[3]), readings(range(20)))
     }
     assert len(footers) == 3
-
-
-def test_the_demo_is_marked() -> None:
     assert (picture(demo=True)[:70] != picture()[:70]).any()
 
 
@@ -254,7 +241,7 @@ def test_underscores_and_dollars_in_names_are_drawn(name: str, other: str) -> No
     )
 
 
-def test_the_machines_matplotlib_settings_do_not_change_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_day_has_one_picture_whatever_the_machines_matplotlib_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     before = draw(day_of())
     monkeypatch.setitem(rcParams, "font.size", 30.0)
     monkeypatch.setitem(rcParams, "axes.facecolor", "black")
@@ -302,15 +289,11 @@ def fonts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], N
     return install
 
 
-def test_without_a_japanese_font_the_message_names_the_packages(fonts: Callable[[Path], None]) -> None:
-    del fonts
-    with pytest.raises(ReportError) as error:
+def test_without_a_japanese_font_the_message_names_packages_and_one_installed_since_is_found(
+    fonts: Callable[[Path], None],
+) -> None:
+    with pytest.raises(ReportError, match=r"report.*fonts-noto-cjk"):
         draw(day_of())
-    assert "report" in str(error.value)
-    assert "fonts-noto-cjk" in str(error.value)
-
-
-def test_a_font_installed_since_is_found(fonts: Callable[[Path], None]) -> None:
     assert PACKAGED is not None
     fonts(PACKAGED)
     assert find_font().families[0] == "IPAexGothic"

@@ -40,10 +40,13 @@ def run_once(instance: DagsterInstance) -> str:
     return job.execute_in_process(instance=instance).run_id
 
 
-def test_sqlite_files_can_shrink_and_a_second_start_keeps_the_history(
+def test_the_demo_uses_sqlite_files_that_can_shrink_and_a_second_start_keeps_the_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home = prepare_home(tmp_path, monkeypatch)
+    # Nothing listens at this address: only the demo does not use it.
+    demo = {"AISEG2_HOST": "", "AISEG2_POSTGRES_URL": address(1)}
+    home = prepare_home(tmp_path, monkeypatch, **demo)
+    assert "POSTGRES" not in (home / "dagster.yaml").read_text(encoding="utf-8")
     files = sorted(path.relative_to(home).as_posix() for path in home.rglob("*.db"))
     assert files == ["event_log.db", "history/runs.db", "schedules/schedules.db"]
     for name in files:
@@ -51,7 +54,7 @@ def test_sqlite_files_can_shrink_and_a_second_start_keeps_the_history(
             assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
     with DagsterInstance.get() as instance:
         run_id = run_once(instance)
-    prepare_home(tmp_path, monkeypatch)
+    prepare_home(tmp_path, monkeypatch, **demo)
     with DagsterInstance.get() as instance:
         assert [run.run_id for run in instance.get_runs()] == [run_id]
 
@@ -91,10 +94,3 @@ def test_an_unusable_postgres_is_reported_with_its_setting_and_without_its_passw
     for secret in (password, quote(password, safe="")):
         assert secret not in str(raised.value)
         assert secret not in repr(raised.value.__context__)
-
-
-def test_the_demo_does_not_use_postgres(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Nothing listens at this address.
-    home = prepare_home(tmp_path, monkeypatch, AISEG2_HOST="", AISEG2_POSTGRES_URL=address(1))
-    assert (home / "history" / "runs.db").exists()
-    assert "POSTGRES" not in (home / "dagster.yaml").read_text(encoding="utf-8")

@@ -1,19 +1,108 @@
-"""A running pipeline is reachable from this machine only, refuses pages of other sites, and hides its files from other users."""
+"""A recorded pipeline shows no secret, is reachable from this machine only, refuses other sites, and hides its files."""
 
 import stat
 from pathlib import Path
 
 import pytest
-from dagster import DagsterInvalidConfigError, validate_run_config
 
-from aiseg2_pipeline.orchestration.definitions import build_definitions
-from aiseg2_pipeline.settings import Settings
-from aiseg2_pipeline_tests.support.guarded_pipeline import CROSS_SITE, Evidence
-from aiseg2_pipeline_tests.support.running_pipeline import needs_proc, started, two_free_ports
+from aiseg2_pipeline_tests.support.guarded_pipeline import (
+    BUCKET,
+    CROSS_SITE,
+    SECRETS,
+    Evidence,
+    run_all,
+    run_on_postgres,
+)
+from aiseg2_pipeline_tests.support.influxdb import InfluxServer
+from aiseg2_pipeline_tests.support.running_pipeline import needs_proc
+from aiseg2_pipeline_tests.support.secret_search import found_in, found_in_folder
 
 
 def modes(paths: list[Path]) -> set[int]:
     return {stat.S_IMODE(path.lstat().st_mode) for path in paths}
+
+
+@pytest.fixture(scope="module")
+def recordings(
+    tmp_path_factory: pytest.TempPathFactory,
+    influx_server: InfluxServer,  # noqa: ARG001 - skips where no InfluxDB is installed
+    postgres_port: int,
+) -> tuple[Evidence, Evidence]:
+    """What two pipelines printed and left behind; the second has its history in PostgreSQL."""
+    others: list[Evidence] = []
+    evidence = run_all(
+        tmp_path_factory.mktemp("evidence"),
+        lambda: others.append(run_on_postgres(tmp_path_factory.mktemp("postgres"), postgres_port)),
+    )
+    return evidence, others[0]
+
+
+@pytest.fixture
+def evidence(recordings: tuple[Evidence, Evidence]) -> Evidence:
+    return recordings[0]
+
+
+@pytest.fixture
+def evidence_on_postgres(recordings: tuple[Evidence, Evidence]) -> Evidence:
+    return recordings[1]
+
+
+@pytest.fixture(params=["evidence", "evidence_on_postgres"])
+def either(request: pytest.FixtureRequest) -> Evidence:
+    """The evidence with Dagster's history in SQLite, and in PostgreSQL."""
+    evidence: Evidence = request.getfixturevalue(request.param)
+    return evidence
+
+
+def test_the_evidence_has_every_kind_of_failure(evidence: Evidence, evidence_on_postgres: Evidence) -> None:
+    assert evidence.statuses == dict.fromkeys(
+        ("minute", "check", "materialized", "report"), "SUCCESS"
+    ) | dict.fromkeys(("unreachable", "refused_token", "refused_login"), "FAILURE")
+    assert evidence_on_postgres.statuses == {"minute": "SUCCESS"}
+    assert (evidence.exit_code, evidence_on_postgres.exit_code) == (0, 0)
+    for name, words in (
+        ("alerts", "1 messages were sent, 1 are pending"),
+        ("services", "Service 2 of AISEG2_ALERT_URLS did not take a message"),
+        ("read broken alerts", "AISEG2_ALERT_URLS must be "),
+        ("read broken port", "AISEG2_UI_PORT must be "),
+        ("read broken postgres", "AISEG2_POSTGRES_URL must be "),
+        ("read refused login", "refused the login"),
+        ("doctor refused login", "FAIL login"),
+        ("doctor refused token", "does not accept the token"),
+        ("doctor --alert", "alerts 2: JSON did not take the test message"),
+        ("health", "exit code 0"),
+    ):
+        assert words in evidence.output(name), name
+    for name in ("run broken postgres", "health broken postgres"):
+        assert "refused" in evidence_on_postgres.output(name), name
+    assert "Traceback" not in "".join(
+        text for name in evidence.outputs if not name.startswith("debug") for text in evidence.output(name)
+    )
+
+
+def test_no_output_holds_a_secret(either: Evidence) -> None:
+    holding = {name: found for name, data in either.outputs.items() if (found := found_in(data, SECRETS))}
+    assert holding == {}
+
+
+def test_no_file_holds_a_secret(either: Evidence) -> None:
+    assert (either.data / "readings.sqlite").is_file()
+    assert found_in_folder(either.pipeline, SECRETS) == {}
+    assert list((either.pipeline / "tmp").iterdir()) == []
+
+
+def test_no_command_line_holds_a_secret(either: Evidence) -> None:
+    assert any(b"runtime.code_server" in line for line in either.cmdlines)
+    assert found_in(b"\n".join(set(either.cmdlines)), SECRETS) == set()
+
+
+def test_the_search_finds_a_text_that_is_not_secret(evidence: Evidence, evidence_on_postgres: Evidence) -> None:
+    assert found_in(evidence.outputs["services"], [BUCKET]) == {BUCKET}
+    holding = {Path(path).name for path in found_in_folder(evidence.pipeline, [BUCKET])}
+    # In runs.db it is only in compressed snapshots.
+    assert holding >= {"readings.sqlite", "runs.db"}
+    assert BUCKET.encode() not in (evidence.data / "dagster" / "history" / "runs.db").read_bytes()
+    assert found_in(evidence_on_postgres.outputs["table snapshots"], [BUCKET]) == {BUCKET}
 
 
 def test_all_files_are_for_their_owner_only_and_an_existing_data_directory_keeps_its_mode(
@@ -43,43 +132,3 @@ def test_requests_of_another_site_are_refused_and_our_own_are_answered(evidence:
         name: evidence.answers[name] for name in CROSS_SITE if evidence.answers[name] not in (403, 405, 421)
     }
     assert answered == {}
-
-
-def test_no_run_can_send_a_secret_or_write_a_file_elsewhere(tmp_path: Path) -> None:
-    settings = Settings.from_environment(
-        {
-            "AISEG2_HOST": "192.168.0.216",
-            "AISEG2_PASSWORD": "password",
-            "INFLUXDB_HOST": "192.168.0.10:8086",
-            "INFLUXDB_TOKEN": "token",
-            "INFLUXDB_ORG": "home",
-            "INFLUXDB_BUCKET": "aiseg2",
-            "AISEG2_DATA_DIR": str(tmp_path),
-        }
-    )
-    jobs = build_definitions(settings).resolve_all_job_defs()
-    tried = 0
-    for job in jobs:
-        for name in job.resource_defs.keys() - {"io_manager"}:
-            for option in ("url", "base_url", "path", "state_dir"):
-                tried += 1
-                with pytest.raises(DagsterInvalidConfigError, match="unexpected config entry"):
-                    validate_run_config(job, {"resources": {name: {"config": {option: "elsewhere"}}}})
-    assert tried > 100
-    # Dagster's default IO manager would write pickles into DAGSTER_HOME.
-    (definition,) = {job.resource_defs["io_manager"] for job in jobs}
-    assert definition.resource_fn.__module__ == "dagster._core.storage.mem_io_manager"
-
-
-@pytest.mark.parametrize(
-    ("host", "printed", "warned"),
-    [("0.0.0.0", "0.0.0.0", True), ("::1", "[::1]", False)],  # noqa: S104 - stopped at once
-)
-def test_the_address_is_printed_as_a_url_with_a_warning_where_others_can_reach_it(
-    tmp_path: Path, host: str, printed: str, *, warned: bool
-) -> None:
-    ports = two_free_ports()
-    with started(tmp_path, ports | {"AISEG2_UI_HOST": host}) as pipeline:
-        pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output)
-        assert f"http://{printed}:{ports['AISEG2_UI_PORT']} " in pipeline.output
-        assert ("can end and delete runs" in pipeline.output) == warned

@@ -17,6 +17,7 @@ from aiseg2_pipeline.cli import main as cli
 from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.support.postgres import address
+from aiseg2_pipeline_tests.support.running_pipeline import WITHIN_S
 
 NOW = datetime(2026, 7, 14, 3, 0, tzinfo=UTC)
 NO_SERVER = "No code server answers at "
@@ -55,7 +56,7 @@ def test_a_serving_code_server_and_a_recent_heartbeat_are_healthy(tmp_path: Path
     storage = sqlite(settings)
     add_heartbeat(storage, ago_s=1)
     with subprocess.Popen([*command, "--socket", str(settings.code_server_socket)], cwd=tmp_path) as process:  # noqa: S603 - Dagster's own
-        end = datetime.now(UTC) + timedelta(seconds=60)
+        end = datetime.now(UTC) + timedelta(seconds=WITHIN_S)
         try:
             while problems := health.problems(settings, NOW):
                 assert datetime.now(UTC) < end, problems

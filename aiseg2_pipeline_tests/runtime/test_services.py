@@ -6,41 +6,56 @@ The other reasons for which it refuses to start are in `test_error_messages`.
 import os
 import signal
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aiseg2_pipeline.runtime import parent_watch
+from aiseg2_pipeline.runtime import dagster_home, parent_watch
+from aiseg2_pipeline.runtime.services import ServicesError, run
+from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.support.running_pipeline import (
     PROC,
+    WITHIN_S,
     Pipeline,
+    free_ports,
     needs_proc,
-    refusal,
     started,
-    two_free_ports,
 )
 
-# A start, and the full minute after it; generous, because only a failing test waits that long.
-READING_WITHIN_S = 150
+
+@pytest.fixture
+def refuse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Call `run`; return the sentence with which it refuses to start."""
+
+    def refusal(folder: Path, **settings: str) -> str:
+        data = {"AISEG2_DATA_DIR": str(folder)}
+        with pytest.raises(ServicesError) as raised:
+            run(Settings.from_environment(data | free_ports() | settings), print)
+        return str(raised.value)
+
+    # The first thing that it would start.
+    monkeypatch.setattr(dagster_home, "make", lambda *_: pytest.fail("it was not refused"))
+    umask = os.umask(0o077)
+    yield refusal
+    os.umask(umask)
 
 
-def test_a_port_that_is_in_use_is_refused_with_its_setting(tmp_path: Path) -> None:
-    ports = two_free_ports()
-    with socket.create_server(("127.0.0.1", int(ports["AISEG2_SIMULATOR_PORT"]))):
-        sentence = refusal(tmp_path, ports)
-    assert sentence.startswith(
-        f"Port {ports['AISEG2_SIMULATOR_PORT']} on 127.0.0.1 cannot be used (Address already"
-    )
+def test_a_port_that_is_in_use_is_refused_with_its_setting(refuse: Callable[..., str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        sentence = refuse(tmp_path, AISEG2_SIMULATOR_PORT=port)
+    assert sentence.startswith(f"Port {port} on 127.0.0.1 cannot be used (Address already")
     assert "set AISEG2_SIMULATOR_PORT to another port" in sentence
 
 
-@pytest.mark.parametrize("name", ["100%", "a#b", "why?"])
-def test_a_data_directory_that_grpc_cannot_address_is_refused_with_its_setting(tmp_path: Path, name: str) -> None:
-    sentence = refusal(tmp_path, two_free_ports() | {"AISEG2_DATA_DIR": name})
+@pytest.mark.parametrize("name", ["100%", "a#b", "why?", "a,b"])
+def test_a_data_directory_that_grpc_cannot_address_is_refused_with_its_setting(
+    refuse: Callable[..., str], tmp_path: Path, name: str
+) -> None:
+    sentence = refuse(tmp_path / name)
     assert sentence.startswith("The code server cannot listen at ")
     assert "set AISEG2_DATA_DIR to a short path" in sentence
 
@@ -60,52 +75,37 @@ def code_server_listens(pipeline: Pipeline) -> bool:
         return client.connect_ex(str(pipeline.folder / "data" / "demo" / "code.sock")) == 0
 
 
-def test_a_closed_terminal_ends_it_with_success(tmp_path: Path) -> None:
+@needs_proc
+def test_a_closed_terminal_ends_it_with_success_even_where_services_do_not_react(tmp_path: Path) -> None:
     # The socket file of a killed pipeline does not prevent the start.
     path = tmp_path / "a folder" / "data" / "demo" / "code.sock"
     path.parent.mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    with on_hangup(signal.SIG_DFL), started(tmp_path, two_free_ports()) as pipeline:
-        pipeline.wait(lambda: code_server_listens(pipeline))
-        assert pipeline.stop(signal.SIGHUP) == 0
-        assert "Traceback" not in pipeline.output
-
-
-def test_nohup_survives_a_closed_terminal_and_ends_at_sigterm(tmp_path: Path) -> None:
-    with on_hangup(signal.SIG_IGN), started(tmp_path, two_free_ports()) as pipeline:
-        pipeline.wait(lambda: code_server_listens(pipeline))
-        os.killpg(pipeline.process.pid, signal.SIGHUP)
-        time.sleep(1)
-        assert pipeline.process.poll() is None
-        assert pipeline.stop(signal.SIGTERM) == 0
-        assert "Traceback" not in pipeline.output
-
-
-@needs_proc
-def test_services_that_do_not_end_at_sigterm_are_killed(tmp_path: Path) -> None:
-    with started(tmp_path, two_free_ports()) as pipeline:
+    with on_hangup(signal.SIG_DFL), started(tmp_path, free_ports()) as pipeline:
         pipeline.wait(lambda: code_server_listens(pipeline))
         services = pipeline.processes(parent_watch.__name__)
         assert len(services) > 4
         for pid in services:
             os.kill(pid, signal.SIGSTOP)
-        assert pipeline.stop(signal.SIGTERM) == 0
+        assert pipeline.stop(signal.SIGHUP) == 0
+        assert "Traceback" not in pipeline.output
 
 
-def test_the_demo_stores_a_reading_shows_its_run_and_stops_at_one_ctrl_c(tmp_path: Path) -> None:
-    with started(tmp_path, two_free_ports()) as pipeline:
+def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ctrl_c(tmp_path: Path) -> None:
+    with on_hangup(signal.SIG_IGN), started(tmp_path, free_ports()) as pipeline:
         pages = pipeline.pages
         demo = pipeline.folder / "data" / "demo"
         pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output)
         for line in ("DEMO: no AISEG2_HOST is set", f"Dagster's pages: {pages.url} ", str(demo)):
             assert line in pipeline.output
         pipeline.wait(pages.served)
+        os.killpg(pipeline.process.pid, signal.SIGHUP)
 
         def successful_runs() -> list[dict[str, Any]]:
             return [run for run in pages.runs() if run["status"] == "SUCCESS"]
 
-        pipeline.wait(lambda: bool(pipeline.times() and successful_runs()), READING_WITHIN_S)
+        pipeline.wait(lambda: bool(pipeline.times() and successful_runs()), 2 * WITHIN_S)
         run = successful_runs()[0]
         assert run["jobName"] == "power_minute"
         assert {"key": "dagster/schedule_name", "value": "every_minute"} in run["tags"]
@@ -120,3 +120,21 @@ def test_the_demo_stores_a_reading_shows_its_run_and_stops_at_one_ctrl_c(tmp_pat
         assert list(pipeline.home.iterdir()) == []
         assert list(pipeline.folder.iterdir()) == [demo.parent]
         assert list(demo.parent.iterdir()) == [demo]
+
+
+@pytest.mark.parametrize(
+    ("host", "printed", "warned"),
+    [("0.0.0.0", "0.0.0.0", True), ("::1", "[::1]", False)],  # noqa: S104 - stopped at once
+)
+def test_the_address_is_printed_as_a_url_with_a_warning_where_others_can_reach_it(
+    tmp_path: Path, host: str, printed: str, *, warned: bool
+) -> None:
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError:
+        pytest.skip("this system has no IPv6")
+    ports = free_ports()
+    with started(tmp_path, ports | {"AISEG2_UI_HOST": host}) as pipeline:
+        pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output)
+        assert f"http://{printed}:{ports['AISEG2_UI_PORT']} " in pipeline.output
+        assert ("can end and delete runs" in pipeline.output) == warned

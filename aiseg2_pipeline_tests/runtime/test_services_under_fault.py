@@ -20,7 +20,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.utils import make_new_run_id
 
 from aiseg2_pipeline.japan_time import hour_of
-from aiseg2_pipeline.orchestration.partitions import hour_key
+from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key
 from aiseg2_pipeline.runtime.prepare_storage import ACTIVE, ENDED, fail_orphaned_runs
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
@@ -29,15 +29,14 @@ from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault
 from aiseg2_pipeline_tests.support.running_pipeline import (
     COMMAND,
     PROC,
-    STOPPED_WITHIN_S,
-    Pages,
+    WITHIN_S,
     Pipeline,
     environment,
+    free_ports,
     live_times,
     needs_proc,
     refusal,
     started,
-    two_free_ports,
 )
 
 # Enough for some hours of runs.
@@ -86,7 +85,7 @@ class Home:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=WITHIN_S,
         )
 
 
@@ -104,12 +103,13 @@ def home(tmp_path_factory: pytest.TempPathFactory, influx_server: InfluxServer) 
         small_disk = subprocess.run(mount, check=False, capture_output=True).returncode == 0  # noqa: S603 - as above
         if small_disk:
             stack.callback(subprocess.run, ["umount", "--lazy", str(data)], check=True)
+        # Before the first reading, so that no sensor fills these hours.
+        first_hour(data, datetime.now(UTC) - timedelta(days=1))
         settings = {
             "AISEG2_HOST": device.address,
             "AISEG2_PASSWORD": device.password,
             "AISEG2_SAMPLES_PER_MINUTE": "2",
-            "AISEG2_START_DATE": str((datetime.now(UTC) - timedelta(days=1)).date()),
-            "AISEG2_UI_PORT": two_free_ports()["AISEG2_UI_PORT"],
+            **free_ports(),
         }
         yield Home(folder, settings | influx.settings, influx, small_disk, stack)
 
@@ -141,23 +141,12 @@ def service(pipeline: Pipeline, module: str) -> int:
     return service_pid
 
 
-def active_run(pages: Pages, job: str) -> str | None:
-    """Return the id of a run of this job that has started and not ended; None without one."""
-    answer = pages.ask(
-        "query ($job: String!) { runsOrError(filter: {pipelineName: $job, statuses: [STARTED]}) {"
-        " ... on Runs { results { runId } } } }",
-        job=job,
-    )
-    runs: list[dict[str, str]] = answer["runsOrError"]["results"]
-    return runs[0]["runId"] if runs else None
-
-
 @needs_proc
 def test_a_second_pipeline_is_refused_while_commands_share_the_data_directory(home: Home) -> None:
     pipeline = home.running()
-    elsewhere = home.settings | two_free_ports()
+    elsewhere = home.settings | free_ports()
     assert f"already runs on the data directory {home.data}:" in refusal(pipeline.folder, elsewhere)
-    assert pipeline.pages.finished(pipeline.pages.launch_minute())["status"] == "SUCCESS"
+    assert pipeline.pages.read_minute()["status"] == "SUCCESS"
     for command in ("read", "gaps", "health"):
         ended = home.command(command)
         assert (ended.returncode, ended.stderr) == (0, ""), command
@@ -171,17 +160,17 @@ def test_a_reading_whose_run_is_killed_before_its_write_out_goes_out_with_the_ne
     pipeline = home.running()
     before = home.times()
     influx.proxy.fault = slow = Slow(5)
-    run_id = pipeline.pages.launch_minute()
+    run_id = pipeline.pages.launch_minute(10)
     pid = pipeline.pages.process_in(run_id)
     pipeline.wait(lambda: bool(slow.arrived))
     taken = home.times() - before
     # A retry of the interrupted write must not arrive either.
     influx.proxy.fault = lambda _: Fault(cut=True)
     os.kill(pid, signal.SIGKILL)
-    assert pipeline.pages.finished(run_id, 15)["status"] == "FAILURE"
+    assert pipeline.pages.finished(run_id)["status"] == "FAILURE"
     assert taken
     influx.proxy.fault = None
-    assert pipeline.pages.finished(pipeline.pages.launch_minute())["status"] == "SUCCESS"
+    assert pipeline.pages.read_minute()["status"] == "SUCCESS"
     assert taken <= home.times() & home.written()
 
 
@@ -192,21 +181,18 @@ def test_a_fill_killed_during_a_minutes_write_fails_alone_and_a_later_one_fills(
     pipeline = home.running()
     pages = pipeline.pages
     hour = hour_of(datetime.now(UTC) - timedelta(hours=20))
-    requested = pages.launch("power_fill", hour_key(hour))
-    # The backfill sensor may have launched one as well; only one of the two is active at a time.
-    pipeline.wait(lambda: active_run(pages, "power_fill") is not None)
-    fill = active_run(pages, "power_fill")
-    assert fill is not None
+    fill = pages.launch("power_fill", hour_key(hour))
     pid = pages.process_in(fill)
+    # However long the minute takes to start, the fill does not end before.
+    os.kill(pid, signal.SIGSTOP)
     influx.proxy.fault = slow = Slow(2)
-    minute = pages.launch_minute()
+    minute = pages.launch_minute(10)
     pipeline.wait(lambda: bool(slow.arrived))
     os.kill(pid, signal.SIGKILL)
-    assert pages.finished(fill, 15)["status"] == "FAILURE"
+    assert pages.finished(fill)["status"] == "FAILURE"
     assert pages.finished(minute)["status"] == "SUCCESS"
     influx.proxy.fault = None
-    later = pages.launch("power_fill", hour_key(hour)) if fill == requested else requested
-    assert pages.finished(later)["status"] == "SUCCESS"
+    assert pages.finished(pages.launch("power_fill", hour_key(hour)))["status"] == "SUCCESS"
     with Store.open(home.data / "readings.sqlite") as store:
         assert len(store.minutes(hour, hour + timedelta(hours=1))) == 60
 
@@ -226,7 +212,7 @@ def test_a_full_disk_is_reported_in_a_sentence_corrupts_nothing_and_reading_resu
     assert refused.returncode == 1
     assert "free some space on it" in refused.stderr
     (home.data / "ballast").unlink()
-    assert pipeline.pages.finished(pipeline.pages.launch_minute())["status"] == "SUCCESS"
+    assert pipeline.pages.read_minute()["status"] == "SUCCESS"
     assert before < home.times()
     for path in (*home.data.rglob("*.sqlite"), *home.data.rglob("*.db")):
         with sqlite3.connect(path) as connection:
@@ -241,12 +227,12 @@ def test_a_killed_daemon_ends_all_services_and_the_next_start_continues(home: Ho
     pipeline = home.running()
     stored = home.times()
     os.kill(service(pipeline, "dagster._daemon"), signal.SIGKILL)
-    assert pipeline.process.wait(STOPPED_WITHIN_S) == 128 + signal.SIGKILL
+    assert pipeline.process.wait(WITHIN_S) == 128 + signal.SIGKILL
     assert "daemon stopped (rc=137)" in pipeline.output
     assert "so all were stopped: start the pipeline again." in pipeline.output
     assert pipeline.processes() == []
     again = home.running()
-    assert again.pages.finished(again.pages.launch_minute())["status"] == "SUCCESS"
+    assert again.pages.read_minute()["status"] == "SUCCESS"
     assert stored < home.times()
 
 
@@ -259,7 +245,7 @@ def test_services_end_with_a_killed_supervisor_and_the_next_start_works(home: Ho
     pipeline.process.kill()
     pipeline.process.wait()
     again = home.running()
-    assert again.pages.finished(again.pages.launch_minute())["status"] == "SUCCESS"
+    assert again.pages.read_minute()["status"] == "SUCCESS"
     assert again.pages.finished(run_id, 1)["status"] != "SUCCESS"
 
 
@@ -269,9 +255,7 @@ def test_after_a_power_cut_no_run_stays_active(home: Home) -> None:
     run_id = pipeline.pages.launch_minute(LONG_S)
     pipeline.pages.process_in(run_id)
     stored = home.times()
-    for pid in pipeline.processes():
-        os.kill(pid, signal.SIGKILL)
-    pipeline.process.wait()
+    pipeline.kill()
     again = home.running()
     cut_off = again.pages.finished(run_id, 1)
     assert cut_off["status"] == "FAILURE"
@@ -285,7 +269,7 @@ def test_a_killed_code_server_ends_all_services_and_active_runs(home: Home) -> N
     pid = pipeline.pages.process_in(pipeline.pages.launch_minute(LONG_S))
     began = time.monotonic()
     os.kill(service(pipeline, "runtime.code_server"), signal.SIGKILL)
-    assert pipeline.process.wait(STOPPED_WITHIN_S) == 128 + signal.SIGKILL
+    assert pipeline.process.wait(WITHIN_S) == 128 + signal.SIGKILL
     assert time.monotonic() - began < LONG_S / 2
     assert pid not in pipeline.processes()
 

@@ -7,7 +7,8 @@ from datetime import date, datetime, timedelta
 import pytest
 
 from aiseg2_pipeline.simulator.household import Household
-from aiseg2_pipeline_tests.support.simulator_client import CAPTURES, CARD_PAGE, JAPAN, Unit, simulated
+from aiseg2_pipeline_tests.support.device import CAPTURES, needs_captures
+from aiseg2_pipeline_tests.support.simulator_client import CARD_PAGE, JAPAN, Unit, simulated
 
 NOW = datetime(2026, 7, 3, 12, 35, tzinfo=JAPAN)
 TODAY = NOW.date()
@@ -90,7 +91,7 @@ def test_titles_have_reversed_names_and_cost_files_no_hot_water(card: dict[str, 
     assert cost[63:] == ["使用電力量", "ガス使用量", "水使用量", "燃料電池ガス使用量", "補助熱源ガス使用量"]
 
 
-@pytest.mark.skipif(not CAPTURES.is_dir(), reason="needs captures of a real unit")
+@needs_captures
 def test_files_have_the_titles_labels_and_unmeasured_columns_of_real_ones() -> None:
     with simulated(datetime(2026, 4, 13, 9, tzinfo=JAPAN), sd_card=True, card_days=2) as unit:
         card = unit.card()

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.simulator.faults import ALL, BEFORE_THE_LOGIN, Fault, Faults
 from aiseg2_pipeline.simulator.household import Household
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.simulator_client import (
     CARD_PAGE,
     CIRCUIT_LIST,
@@ -192,7 +193,7 @@ def test_rebooted_drops_all_connections_for_a_while_and_invalidates_all_nonces(u
     other = Unit(unit.served, unit.times)
     other.get(CIRCUITS_PAGE)
     idle = socket.create_connection(("127.0.0.1", int(unit.served.address.rpartition(":")[2])), timeout=10)
-    tally = inject(unit, Fault.REBOOTED, reboot_s=0.4)
+    tally = inject(unit, Fault.REBOOTED, reboot_s=2.0)
     unit.served.tally.requests.clear()
     start = time.monotonic()
     with pytest.raises(requests.ConnectionError):
@@ -203,7 +204,7 @@ def test_rebooted_drops_all_connections_for_a_while_and_invalidates_all_nonces(u
         other.get(CIRCUITS_PAGE)
     unit.served.faults = None
     assert (tally, unit.served.tally.requests) == ({Fault.REBOOTED: 1}, {CIRCUITS_PAGE: 1})
-    time.sleep(max(0.0, start + 0.5 - time.monotonic()))
+    time.sleep(max(0.0, start + 2.1 - time.monotonic()))
     unit.served.tally.refused = 0
     assert [unit.get(CIRCUITS_PAGE).status_code, other.get(CIRCUITS_PAGE).status_code] == [200, 200]
     assert unit.served.tally.refused == 2
@@ -330,8 +331,7 @@ def test_simulate_refuses_impossible_faults(arguments: str, message: str) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_simulate_injects_the_given_faults_until_a_signal_and_writes_no_errors(number: signal.Signals) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = f"--port {port} --fault-rate 0.5 --fault-seed 7 --faults not-found,Server-Error".split()
     command = [sys.executable, "-m", "aiseg2_pipeline.cli", "simulate", *options]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:  # noqa: S603 - our own
@@ -343,7 +343,7 @@ def test_simulate_injects_the_given_faults_until_a_signal_and_writes_no_errors(n
                 client.recv(1000)
         finally:
             process.send_signal(number)
-            _, err = process.communicate(timeout=20)
+            _, err = process.communicate(timeout=180)
     faults = Faults(7, 0.5, [Fault.NOT_FOUND, Fault.SERVER_ERROR])
     drawn = [faults.draw(request, BEFORE_THE_LOGIN) for request in range(40)]
     assert [status == 401 for status in statuses] == [fault is None for fault in drawn]
@@ -352,7 +352,7 @@ def test_simulate_injects_the_given_faults_until_a_signal_and_writes_no_errors(n
 
 
 def status_when_it_listens(port: int) -> int:
-    for _ in range(400):
+    for _ in range(2000):
         try:
             return requests.get(f"http://127.0.0.1:{port}{CIRCUITS_PAGE}", timeout=10).status_code
         except requests.ConnectionError:

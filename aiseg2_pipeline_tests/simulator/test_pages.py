@@ -12,8 +12,8 @@ from lxml import html
 
 from aiseg2_pipeline.simulator.battery import battery
 from aiseg2_pipeline.simulator.household import Household, step_of
+from aiseg2_pipeline_tests.support.device import CAPTURES, needs_captures
 from aiseg2_pipeline_tests.support.simulator_client import (
-    CAPTURES,
     CARD_PAGE,
     CIRCUIT_LIST,
     CIRCUITS_PAGE,
@@ -131,7 +131,7 @@ def test_an_invalid_page_number_gives_the_first_page(unit: Unit, number: str) ->
     assert unit.get(CIRCUITS_PAGE, id=number).text == unit.get(CIRCUITS_PAGE).text
 
 
-@pytest.mark.skipif(not CAPTURES.is_dir(), reason="needs captures of a real unit")
+@needs_captures
 class TestAgainstCaptures:
     @pytest.mark.parametrize(
         ("name", "address"),

@@ -115,6 +115,12 @@ class Watch:
             store.upsert(frame(Row(time, "total", "売買電力", -1.2, "kW", 0) for time in times))
         incidents.clear(self.settings.data_dir, incidents.DEVICE)
 
+    def live(self, start: datetime, minutes: int, every: int = 1) -> None:
+        """Store a reading and evaluate the sensor, every so many minutes."""
+        for n in range(0, minutes, every):
+            self.read(start + n * MINUTE)
+            self.look(start + n * MINUTE)
+
     def fail(self, error: Exception, now: datetime, what: str = incidents.DEVICE) -> None:
         incidents.note(self.settings.data_dir, what, error, now)
 
@@ -132,7 +138,7 @@ def watch(settings: dict[str, str], phone: Telephone) -> Watch:
 def facts(**changed: object) -> Facts:
     known: dict[str, object] = {
         "now": NOW, "watching_since": NOW - DAY, "last_reading": NOW - MINUTE, "device": None, "influxdb": None,
-        "store_error": None, "free_bytes": 10**12, "folder": "/data",
+        "store_error": None, "free_bytes": 10**12, "folder": "/data", "hours": (),
     }  # fmt: skip
     return Facts(**(known | changed))  # type: ignore[arg-type]
 

@@ -76,15 +76,15 @@ def queries(view: View, bucket: str) -> Iterator[Query]:
             name = next((name for name in variables if f"${{{name}}}" in flux), "")
             options: list[Node] = [{"value": given["v.windowPeriod"], "selected": True}]
             for option in variables[name]["options"] if name else options:
-                every, asked = option["value"], flux.replace(f"${{{name}}}", option["value"])
-                yield Query(file, panel, target["refId"], every, option["selected"], most_rows, asked)
+                every, query = option["value"], flux.replace(f"${{{name}}}", option["value"])
+                yield Query(file, panel, target["refId"], every, option["selected"], most_rows, query)
 
 
 def _rfc3339(time: datetime) -> str:
     return pd.Timestamp(time).tz_convert("UTC").isoformat().replace("+00:00", "Z")
 
 
-def execute(server: InfluxServer, flux: str, timeout_s: float = 60) -> pd.DataFrame:
+def execute(server: InfluxServer, flux: str, timeout_s: float = 180) -> pd.DataFrame:
     """Return the rows of a query's result, in order. Raise ValueError if InfluxDB reports an error."""
     answer = requests.post(
         f"{server.url}/api/v2/query",

@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from aiseg2_pipeline.simulator.login import Answer as LoginState
 from aiseg2_pipeline.simulator.login import DigestLogin
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
+needs_captures = pytest.mark.skipif(not CAPTURES.exists(), reason="the captures of a real unit are not here")
 USER, PASSWORD = "aiseg", "correct horse"
 
 FLOW = "POST /data/electricflow/111/update"

@@ -1,4 +1,4 @@
-"""A Docker engine of the tests' own, with an image under each name that docker-compose.yml asks for.
+"""A Docker engine of the tests' own, with an image under each name of docker-compose.yml.
 
 No image is pulled. Debian's debootstrap makes the base; ours is built on it by the project's Dockerfile, with its `FROM`
 lines replaced. `images/` has the stand-ins for InfluxDB (the server that .ci/install-servers built) and PostgreSQL
@@ -33,8 +33,9 @@ SUITE = "trixie"
 PACKAGES = ("python3", "python3-venv", "python3-pip", "ca-certificates", "curl")
 BASE = "aiseg2-test-base"
 PIPELINE = "aiseg2-test-pipeline"
-START_S = 60
-STOP_S = 60
+# Generous, because only a failing test waits that long.
+START_S = 180
+STOP_S = 180
 BUILD_S = 900
 _IMAGES = Path(__file__).parent / "images"
 _CA_FILE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -94,20 +95,12 @@ class DockerEngine:
     def _start(self, stack: ExitStack) -> None:
         log = self.folder / "dockerd.log"
         with log.open("wb") as output:
+            options = [f"--host={self._environment['DOCKER_HOST']}", f"--data-root={self.folder / 'root'}"]
+            options += [f"--exec-root={_RUN / 'exec'}", f"--pidfile={_RUN / 'pid'}"]
+            options += ["--iptables=false", "--ip6tables=false", "--ip-forward=false"]
             process = subprocess.Popen(  # noqa: S603 - our own arguments
-                [
-                    # It ends with the tests, even after `kill -9`.
-                    *("setpriv", "--pdeathsig", "TERM", "dockerd", "--host", self._environment["DOCKER_HOST"]),
-                    *(
-                        "--data-root",
-                        self.folder / "root",
-                        "--exec-root",
-                        _RUN / "exec",
-                        "--pidfile",
-                        _RUN / "pid",
-                    ),
-                    *("--iptables=false", "--ip6tables=false", "--ip-forward=false"),
-                ],
+                # It ends with the tests, even after `kill -9`.
+                ["setpriv", "--pdeathsig", "TERM", "dockerd", *options],  # noqa: S607 - found on _PATH
                 env=os.environ | {"PATH": _PATH},
                 stdout=output,
                 stderr=output,
@@ -132,7 +125,7 @@ class DockerEngine:
                 self.docker(kind, "rm", *names)
 
     def _run(
-        self, *command: str | Path, check: bool = True, timeout: float = 120, folder: Path = PROJECT
+        self, *command: str | Path, check: bool = True, timeout: float = 600, folder: Path = PROJECT
     ) -> subprocess.CompletedProcess[str]:
         ended = subprocess.run(  # noqa: S603 - our own commands
             command,
@@ -148,11 +141,11 @@ class DockerEngine:
             raise RuntimeError(f"{' '.join(map(str, command))} ended with {ended.returncode}: {said}")
         return ended
 
-    def docker(self, *arguments: str, timeout: float = 120) -> str:
+    def docker(self, *arguments: str, timeout: float = 600) -> str:
         """Return what a command of the client prints."""
         return self._run("docker", *arguments, timeout=timeout).stdout
 
-    def compose(self, folder: Path, *arguments: str, timeout: float = 180) -> str:
+    def compose(self, folder: Path, *arguments: str, timeout: float = 600) -> str:
         """Return what a command of Compose prints in a folder."""
         return self._run(self._compose, *arguments, timeout=timeout, folder=folder).stdout
 

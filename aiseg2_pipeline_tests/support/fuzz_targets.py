@@ -12,6 +12,7 @@ from random import Random
 from typing import cast
 
 from aiseg2_pipeline.aiseg2 import climate, graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreadable
 from aiseg2_pipeline.aiseg2.sd_card import Export
@@ -21,6 +22,7 @@ from aiseg2_pipeline.ingest.climate import Sensors
 from aiseg2_pipeline_tests.support.fuzz import Mutator, zipped
 from aiseg2_pipeline_tests.support.fuzz_inputs import CIRCUIT, LIVE, state_files, valid_inputs
 from aiseg2_pipeline_tests.support.invariants import assert_message, assert_valid
+from aiseg2_pipeline_tests.support.line_protocol import read_back
 from aiseg2_pipeline_tests.support.wire import RawServer, raw_server
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
@@ -70,7 +72,7 @@ def targets(folder: Path) -> Iterator[list[Target]]:
     """Provide all targets, with a server for those that need one; their files are in `folder`."""
     valid = valid_inputs()
     with raw_server() as server:
-        yield [*_pages(valid), *_card(valid, folder / "card.zip"), *_responses(server, folder)]
+        yield [*_pages(valid), *_card(valid, folder / "card.zip"), *_responses(server, folder), _names()]
 
 
 def _pages(valid: dict[str, list[bytes]]) -> Iterator[Target]:
@@ -219,3 +221,15 @@ def _responses(server: RawServer, folder: Path) -> Iterator[Target]:
     )
     yield influx("influxdb refusal", refused, write)
     yield influx("influxdb table", [table, refused[1]], query)
+
+
+def _names() -> Target:
+    """Return the target whose inputs are names, which become points."""
+
+    def names(mutator: Mutator, _: Sequence[bytes]) -> bytes:
+        return json.dumps([mutator.name() for _ in range(mutator.rng.randrange(1, 20))]).encode()
+
+    def read(body: bytes) -> None:
+        read_back([clean_name(name) for name in json.loads(body)])
+
+    return Target("names to points", [], read, mutate=names, errors=(), share=0.05)

@@ -5,7 +5,6 @@ unreachable; every command is run.
 """
 
 import http.client
-import http.server
 import json
 import os
 import signal
@@ -27,15 +26,17 @@ from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support import postgres as postgres_server
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.running_pipeline import (
     PROC,
     REPOSITORY,
     Pages,
     Pipeline,
+    free_ports,
     started,
-    two_free_ports,
 )
+from aiseg2_pipeline_tests.support.wire import raw_server
 
 DEVICE_USER = "aiseg"
 # With characters that URLs, JSON, HTML and Python escape.
@@ -54,6 +55,8 @@ SECRETS = (
 ORGANIZATION = "home"
 # Not secret: a search that does not find it would not find a secret either.
 BUCKET = "buck3t-that-is-no-secret"
+# A run takes its one reading at once; the long minute allows for a slow start.
+LONG_S = 60.0
 OTHER_SITE = "http://other.example"
 
 _FRAGMENT = """fragment E on MetadataEntry { label description
@@ -178,7 +181,7 @@ class _Recorder:
     def finished(self, **runs: str) -> None:
         """Wait for runs and record their statuses, by name."""
         for name, run_id in runs.items():
-            self.evidence.statuses[name] = self.pages.finished(run_id, 120)["status"]
+            self.evidence.statuses[name] = self.pages.finished(run_id)["status"]
 
     def record_pages(self) -> None:
         """Record everything that the pages show."""
@@ -266,27 +269,6 @@ def _answers(pages: Pages) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def _messaging_service() -> Iterator[str]:
-    """Yield the address of a service that accepts every message."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"json://service:{quote(SERVICE_PASSWORD, safe='')}@127.0.0.1:{server.server_address[1]}/{ACCEPTING_SERVICE}"
-        server.shutdown()
-        thread.join()
-
-
-@contextmanager
 def _influx(tmp_path: Path) -> Iterator[Influx]:
     with (
         InfluxServer(tmp_path / "influxdb", org=ORGANIZATION, token=INFLUXDB_TOKEN) as server,
@@ -297,7 +279,7 @@ def _influx(tmp_path: Path) -> Iterator[Influx]:
 
 def _settings(folder: Path, influx: Influx, device_port: int, **more: str) -> dict[str, str]:
     (folder / "tmp").mkdir()
-    ports = two_free_ports()
+    ports = free_ports()
     return ports | {
         "AISEG2_HOST": f"127.0.0.1:{device_port}",
         "AISEG2_USER": DEVICE_USER,
@@ -313,14 +295,13 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
     """Run through everything once, with Dagster's history in SQLite; call `meanwhile` while a run waits for the device."""
     evidence = Evidence(tmp_path)
     evidence.pipeline.mkdir()
-    device_port = int(two_free_ports()["AISEG2_UI_PORT"])
-    with _messaging_service() as service, _influx(tmp_path) as influx:
-        settings = _settings(
-            evidence.pipeline,
-            influx,
-            device_port,
-            AISEG2_ALERT_URLS=f"{service} json://127.0.0.1:1/{UNREACHABLE_SERVICE}",
-        )
+    device_port = free_port()
+    with raw_server() as service, _influx(tmp_path) as influx:
+        service.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        login = f"service:{quote(SERVICE_PASSWORD, safe='')}"
+        accepting = f"json://{login}@{service.url.removeprefix('http://')}/{ACCEPTING_SERVICE}"
+        alerts = f"{accepting} json://127.0.0.1:1/{UNREACHABLE_SERVICE}"
+        settings = _settings(evidence.pipeline, influx, device_port, AISEG2_ALERT_URLS=alerts)
         evidence.ui_port = settings["AISEG2_UI_PORT"]
         with started(evidence.pipeline, settings, umask=0) as pipeline:
             recorder = _Recorder(pipeline, settings, evidence)
@@ -330,13 +311,13 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
                 with running(port=device_port, user=DEVICE_USER, password=DEVICE_PASSWORD):
                     _with_a_device(recorder)
                     influx.proxy.token = "another"
-                    recorder.finished(refused_token=recorder.pages.launch_minute())
+                    recorder.finished(refused_token=recorder.pages.launch_minute(LONG_S))
                     recorder.commands(
                         "doctor", "remove --from 2026-01-01 --to 2026-01-02 --yes", case="refused token"
                     )
                     influx.proxy.token = None
                 with running(port=device_port, user=DEVICE_USER, password="another"):
-                    run_id = recorder.pages.launch_minute()
+                    run_id = recorder.pages.launch_minute(LONG_S)
                     recorder.commands("read", "doctor", case="refused login")
                     recorder.finished(refused_login=run_id)
                 recorder.record_pages()
@@ -350,7 +331,7 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
 
 def _without_a_device(recorder: _Recorder, meanwhile: Callable[[], None]) -> None:
     """Do what needs no device while a run tries to reach one."""
-    unreachable = recorder.pages.launch_minute()
+    unreachable = recorder.pages.launch_minute(LONG_S)
     began = datetime.now(UTC)
     watched = {"watching_since": (began - timedelta(hours=2)).isoformat(), "seen_at": began.isoformat()}
     sensor = REPOSITORY | {"sensorName": "tell_the_household"}
@@ -372,7 +353,7 @@ def _with_a_device(recorder: _Recorder) -> None:
     now = datetime.now(UTC)
     today, yesterday = day_key(now), day_key(now - timedelta(days=1))
     clock = {"assetKey": {"path": ["power_readings"]}, "name": "device_clock"}
-    recorder.finished(minute=recorder.pages.launch_minute())
+    recorder.finished(minute=recorder.pages.launch_minute(LONG_S))
     by_hand = {
         name: recorder.pages.launch("__ASSET_JOB", partition, selection)
         for name, partition, selection in (
@@ -392,7 +373,7 @@ def run_on_postgres(tmp_path: Path, port: int) -> Evidence:
     evidence = Evidence(tmp_path)
     evidence.data.mkdir(parents=True)
     evidence.data.chmod(0o755)
-    device_port = int(two_free_ports()["AISEG2_UI_PORT"])
+    device_port = free_port()
     url = postgres_server.address(port)
     with (
         _influx(tmp_path) as influx,
@@ -405,7 +386,7 @@ def run_on_postgres(tmp_path: Path, port: int) -> Evidence:
         recorder = _Recorder(pipeline, settings, evidence)
         try:
             pipeline.wait(pipeline.pages.served)
-            recorder.finished(minute=recorder.pages.launch_minute())
+            recorder.finished(minute=recorder.pages.launch_minute(LONG_S))
             recorder.commands("health")
             away = url.replace(str(port), "1")
             recorder.commands("health", case="broken postgres", AISEG2_POSTGRES_URL=away)

@@ -134,6 +134,19 @@ class Pipeline:
         assert isinstance(requests, list), requests
         return requests
 
+    def requested_starts(self) -> list[str]:
+        """Return the first partition of each range that the sensor requests."""
+        return [request.tags["dagster/asset_partition_range_start"] for request in self.healing()]
+
+    def execute_requests(self, *jobs: str) -> None:
+        """Execute the runs that the sensor requests, of these jobs or of all, as the daemon does."""
+        requests = [request for request in self.healing() if not jobs or request.job_name in jobs]
+        assert requests
+        for request in requests:
+            assert request.job_name is not None
+            tags = {**self.definitions.resolve_job_def(request.job_name).tags, **request.tags}
+            assert self.execute(request.job_name, request.partition_key, tags).success
+
     def schedule(self, name: str) -> ScheduleDefinition:
         schedule = self.definitions.resolve_schedule_def(name)
         assert isinstance(schedule, ScheduleDefinition)

@@ -3,12 +3,13 @@
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
+
+from aiseg2_pipeline_tests.support.free_port import free_port
 
 PASSWORD = "a password:of its@own"
 USER = "dagster"
@@ -37,8 +38,7 @@ def postgres(folder: Path) -> Iterator[int]:
     password.chmod(0o644)
     # The server refuses to run as root.
     user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
 
     def run(*command: str) -> None:
         subprocess.run(command, user=user, cwd="/", check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
@@ -49,7 +49,7 @@ def postgres(folder: Path) -> Iterator[int]:
         *("-A", "scram-sha-256", f"--pwfile={password}"),
     )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
-    control = str(programs / "pg_ctl"), "-D", data, "-w"
+    control = str(programs / "pg_ctl"), "-D", data, "-w", "-t", "180"
     run(*control, "-l", str(folder / "log"), "-o", options, "start")
     try:
         yield port

@@ -79,6 +79,16 @@ class SimulatedPipeline(Pipeline):
         counts = self.unit.served.tally.requests
         return counts[path] if path else sum(counts.values())
 
+    def store_rows(self, *hours: datetime) -> None:
+        """Store a live minute in each hour, without a run."""
+        rows = [
+            Row(hour, "total", name, 0.5, "kW", 0)
+            for hour in hours
+            for name in (TOTAL_CONSUMPTION, TOTAL_EXCHANGE)
+        ]
+        with Store.open(self.settings.store_path) as store:
+            store.upsert(frame(rows))
+
 
 class DatedPipeline(SimulatedPipeline):
     """A pipeline whose runs are stored with the time of its own clock, not of the machine's."""
@@ -111,16 +121,6 @@ class DatedPipeline(SimulatedPipeline):
         """Delete old runs, with AISEG2_KEEP_RUNS_DAYS=3 and without pauses."""
         pace = pace or Pace(time.monotonic() + 600, sleep=lambda _: None)
         return prune(self.instance, now, 3, pace, (log if log is not None else []).append)
-
-    def store_rows(self, *hours: datetime) -> None:
-        """Store a live minute in each hour, without a run."""
-        rows = [
-            Row(hour, "total", name, 0.5, "kW", 0)
-            for hour in hours
-            for name in (TOTAL_CONSUMPTION, TOTAL_EXCHANGE)
-        ]
-        with Store.open(self.settings.store_path) as store:
-            store.upsert(frame(rows))
 
     def acknowledge(self, *hours: datetime) -> None:
         """Mark all rows of these hours as written to `DESTINATION`."""

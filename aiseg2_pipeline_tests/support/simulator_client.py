@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -26,7 +25,6 @@ from aiseg2_pipeline.simulator.weather import STEP_S
 JAPAN = ZoneInfo("Asia/Tokyo")
 NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
 EVENING = datetime(2026, 7, 14, 20, 30, tzinfo=JAPAN)
-CAPTURES = Path(__file__).parents[3] / "shared" / "captures"
 FLOW = "/data/electricflow/111/update"
 FLOW_HTML = "/page/electricflow/111"
 CIRCUITS_PAGE = "/page/electricflow/1113"

@@ -6,7 +6,6 @@ only today's partition can get new rows.
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -49,7 +48,7 @@ def climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], dateti
         io_manager_key="climate_io",
         group_name="climate",
         kinds={"python", "sqlite"},
-        description="Temperature and humidity of the rooms that have sensors, every five minutes; without sensors, the AiSEG2 is asked once a day. "
+        description="Temperature and humidity of the rooms that have sensors, every five minutes; without sensors, the AiSEG2 is read once a day. "
         f"{NOT_VERIFIED} Green: the store holds rows of that day.",
     )
     def climate(
@@ -73,24 +72,21 @@ def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[
     rows = Rows(
         asset=INFLUXDB_CLIMATE,
         upstream=CLIMATE,
+        group="climate",
+        description="The rooms' temperature and humidity in InfluxDB.",
         partitions=days,
         period=DAYS,
         open=lambda store: store.open_climate(),
         lines=lambda _, table: line_protocol.climate_lines(table),
     )
-    return influxdb_asset(
-        rows,
-        clock,
-        group="climate",
-        description="The rooms' temperature and humidity in InfluxDB.",
-    )
+    return influxdb_asset(rows, clock)
 
 
 def _take(
     context: AssetExecutionContext, device: Aiseg2Device, store: ClimateStore, clock: Callable[[], datetime]
 ) -> None:
-    """Read the sensors, store the values, and log what is missing."""
-    sensors = Sensors(Path(device.state_dir), device.base_url)
+    """Read the sensors, store the values, and log the missing ones."""
+    sensors = Sensors(device.settings.device_state_dir, device.settings.device_url)
     # Several runs of the schedule may have waited in the queue.
     if _SCHEDULED_TAG in context.run.tags and not sensors.due(clock()):
         context.log.info(NO_SENSORS)
@@ -105,7 +101,7 @@ def _take(
     table = frame(reading.answered_at, reading.rooms)
     if table.empty:
         problems.append(
-            f"The AiSEG2 shows {len(reading.rooms)} rooms, but no temperature and no humidity: look at its own page."
+            f"The AiSEG2 shows {len(reading.rooms)} rooms, but no temperature and no humidity: see its own page."
         )
     elif refusal := _refusal(reading, store.last_time()):
         problems.append(refusal)

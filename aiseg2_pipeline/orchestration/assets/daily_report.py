@@ -6,7 +6,7 @@ and the schedule skips. How the picture is drawn belongs in `report`.
 
 import base64
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,20 @@ from dagster import (
     MetadataValue,
     Nothing,
     Output,
-    RunRequest,
     ScheduleDefinition,
-    ScheduleEvaluationContext,
-    SkipReason,
     TimeWindowPartitionMapping,
     define_asset_job,
-    schedule,
 )
 
-from aiseg2_pipeline.japan_time import DAY, day_of
+from aiseg2_pipeline.japan_time import day_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED, Job
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, ENERGY_HISTORY, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key
+from aiseg2_pipeline.orchestration.partitions import day_from_key
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
-from aiseg2_pipeline.orchestration.schedules import NOT_YET, RUNNING
+from aiseg2_pipeline.orchestration.schedules import YESTERDAY, partition_schedule
 from aiseg2_pipeline.report import NoReadings
 from aiseg2_pipeline.report.saving import NO_MATPLOTLIB, Report, installed, report_path, save_report
 
@@ -85,7 +81,7 @@ def report_job() -> Job:
         selection=AssetSelection.assets(DAILY_REPORT).without_checks(),
         tags=BACKGROUND,
         config=LOGGED,
-        description="Draws the picture of a day from the stored rows; the AiSEG2 is not asked.",
+        description="Draws the picture of a day from the stored rows; the AiSEG2 is not read.",
     )
 
 
@@ -94,34 +90,21 @@ def report_schedule(job: Job, first: datetime) -> ScheduleDefinition:
 
     It ticks after yesterday's energy was read, its last hour filled and the day closed.
     """
-
-    @schedule(
-        name="report_of_yesterday",
-        job=job,
-        cron_schedule="50 0 * * *",
-        **RUNNING,
-        description="Draws the picture of yesterday every night.",
+    return partition_schedule(
+        "report_of_yesterday",
+        job,
+        "50 0 * * *",
+        YESTERDAY,
+        "Draws the picture of yesterday every night.",
+        first,
+        lambda _: None if installed() else NO_MATPLOTLIB,
     )
-    def tick(context: ScheduleEvaluationContext) -> RunRequest | SkipReason:
-        if not installed():
-            return SkipReason(NO_MATPLOTLIB)
-        key = day_key(context.scheduled_execution_time.astimezone(UTC) - DAY)
-        if key < day_key(first):
-            return SkipReason(NOT_YET)
-        return RunRequest(run_key=key, partition_key=key)
-
-    return tick
 
 
 def _metadata(report: Report) -> dict[str, Any]:
     day, amounts = report.day, report.day.amounts
-    numbers = {
-        "generation_kwh": amounts.generation_kwh,
-        "consumption_kwh": amounts.consumption_kwh,
-        "bought_kwh": amounts.bought_kwh,
-        "sold_kwh": amounts.sold_kwh,
-        "self_sufficiency_percent": amounts.self_sufficiency_percent,
-    }
+    names = ("generation_kwh", "consumption_kwh", "bought_kwh", "sold_kwh", "self_sufficiency_percent")
+    numbers = {name: getattr(amounts, name) for name in names}
     return {
         "picture": MetadataValue.md(_picture(report)),
         "file": MetadataValue.path(report.path),

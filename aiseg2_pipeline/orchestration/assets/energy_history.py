@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -45,7 +44,7 @@ def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[],
             failures(),
             store.open_energy() as energy,
             device.client(clock, slot="background") as client,
-            History(client, energy, Path(device.state_dir), now) as history,
+            History(client, energy, device.settings.device_state_dir, now) as history,
         ):
             for n, key in enumerate(context.partition_keys, 1):
                 start = day_from_key(key)
@@ -66,17 +65,14 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
     rows = Rows(
         asset=INFLUXDB_ENERGY,
         upstream=ENERGY_HISTORY,
+        group="energy",
+        description="The device's energy in InfluxDB.",
         partitions=days,
         period=DAYS,
         open=lambda store: store.open_energy(),
         lines=lines,
     )
-    return influxdb_asset(
-        rows,
-        clock,
-        group="energy",
-        description="The device's energy in InfluxDB.",
-    )
+    return influxdb_asset(rows, clock)
 
 
 def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:

@@ -10,8 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 from dagster import (
@@ -54,7 +53,7 @@ OLDER_ROWS_A_MINUTE = 10_000
 KEPT = "The rows are kept and go out with a later run."
 # Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_retry`.
 RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
-# Other background runs wait for this one, and a server may ask for days.
+# Other background runs wait for this one, and `Retry-After` may be days.
 LONGEST_WAIT_S = 60.0
 
 
@@ -67,13 +66,15 @@ class Rows:
 
     asset: AssetKey
     upstream: AssetKey
+    group: str
+    description: str
     partitions: TimeWindowPartitionsDefinition
     period: Period
     open: Callable[[ReadingsStore], Outbox]
     lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
 
 
-def influxdb_asset(rows: Rows, clock: Callable[[], datetime], *, group: str, description: str) -> AssetsDefinition:
+def influxdb_asset(rows: Rows, clock: Callable[[], datetime]) -> AssetsDefinition:
     """Return the asset that writes these rows; `clock` gives the host's time."""
     unit = rows.period.name
     write_out = _write_out_op(rows, clock)
@@ -83,9 +84,9 @@ def influxdb_asset(rows: Rows, clock: Callable[[], datetime], *, group: str, des
         ins={"upstream": AssetIn(key=rows.upstream, dagster_type=Nothing)},
         partitions_def=rows.partitions,
         backfill_policy=BackfillPolicy.single_run(),
-        group_name=group,
+        group_name=rows.group,
         kinds={"influxdb"},
-        description=f"{description} Green: InfluxDB has acknowledged every row that the store holds of that {unit}. "
+        description=f"{rows.description} Green: InfluxDB has acknowledged every row that the store holds of that {unit}. "
         f"Materializing {'an' if unit == 'hour' else 'a'} {unit} by hand writes all its rows again.",
     )
     def written(upstream: None) -> Any:
@@ -99,12 +100,14 @@ def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[
     rows = Rows(
         asset=INFLUXDB_POWER,
         upstream=POWER_READINGS,
+        group="power",
+        description="The readings in InfluxDB.",
         partitions=hours,
         period=HOURS,
         open=lambda store: store.open(),
         lines=lambda _, table: line_protocol.lines(table),
     )
-    return influxdb_asset(rows, clock, group="power", description="The readings in InfluxDB.")
+    return influxdb_asset(rows, clock)
 
 
 def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
@@ -142,16 +145,12 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
                 keys = _settled_keys(rows, opened, destination, delivery)
         except InfluxError as error:
             _note_incident(store, error.delivery, error, clock())
-            # If the store fails as well, the next run reports that; this one reports InfluxDB's error.
-            with contextlib.suppress(StoreError), rows.open(store) as opened:
-                _materialize(context, rows, _settled_keys(rows, opened, destination, error.delivery))
-            _retry(error, context, deadline)
-            raise Failure(f"{error} {KEPT}", allow_retries=False) from None
+            _fail(context, rows, store, destination, error, deadline)
         _note_incident(store, delivery, None, clock())
         _report(context, rows, delivery)
         if delivery.stopped and not delivery.rows and context.retry_number:
             raise Failure(
-                f"InfluxDB did not come back within {WRITE_OUT_S:.0f} s: see that it is running. {KEPT}",
+                f"InfluxDB did not answer within {WRITE_OUT_S:.0f} s: see that it is running. {KEPT}",
                 allow_retries=False,
             )
         if _materialize(context, rows, keys):
@@ -160,11 +159,27 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
     return write_out
 
 
+def _fail(
+    context: OpExecutionContext,
+    rows: Rows,
+    store: ReadingsStore,
+    destination: Destination,
+    error: InfluxError,
+    deadline: float | None,
+) -> NoReturn:
+    """Materialize the partitions written before the error, and raise RetryRequested or Failure."""
+    # If the store fails as well, the next run reports that; this one reports InfluxDB's error.
+    with contextlib.suppress(StoreError), rows.open(store) as opened:
+        _materialize(context, rows, _settled_keys(rows, opened, destination, error.delivery))
+    _retry(error, context, deadline)
+    raise Failure(f"{error} {KEPT}", allow_retries=False) from None
+
+
 def _note_incident(
     store: ReadingsStore, delivery: Delivery | None, error: InfluxError | None, now: datetime
 ) -> None:
-    """Store that InfluxDB has trouble now, and clear what was stored if it took points before."""
-    folder = Path(store.path).parent
+    """Store or clear the incident of InfluxDB: points that it accepted before an error end the earlier one."""
+    folder = store.settings.data_dir
     if delivery and delivery.points:
         incidents.clear(folder, incidents.INFLUXDB)
     elif delivery and delivery.refusal and error is None:

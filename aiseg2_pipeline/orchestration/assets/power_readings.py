@@ -8,7 +8,6 @@ and how they are filled, belongs in `gaps`.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -25,7 +24,6 @@ from dagster import (
     TableSchema,
 )
 
-from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.fill import fill_hours
@@ -70,7 +68,7 @@ def power_readings_asset(
             if now >= minute + MINUTE:
                 context.log.warning(
                     f"No reading was taken: the run for {minute.astimezone(TOKYO):%H:%M} began after that minute had ended; if this "
-                    "goes on, see what keeps this machine so busy."
+                    "repeats, see what keeps this machine so busy."
                 )
             elif hour_of(now) in requested:
                 with device.client(clock) as client:
@@ -115,6 +113,7 @@ def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now
 def _metadata(taken: LiveMinute) -> dict[str, Any]:
     newest = taken.readings[-1]
     table = taken.frames[-1]
+    requests = sum(reading.requests for reading in taken.readings)
     battery = table.loc[table["name"] == BATTERY_CHARGE, "value"]
     numbers = {
         "generation_kw": newest.flow.generation_kw if newest.flow.generators else None,
@@ -129,19 +128,14 @@ def _metadata(taken: LiveMinute) -> dict[str, Any]:
         "rows": sum(len(frame) for frame in taken.frames),
         "series": len(table),
         "readings": len(taken.readings),
-        "requests": sum(reading.requests for reading in taken.readings),
-        "device_latency_s": _latency_s(taken.readings),
+        "requests": requests,
+        "device_latency_s": round(sum(reading.elapsed_s for reading in taken.readings) / requests, 3),
         "read_at": newest.answered_at.astimezone(TOKYO).isoformat(timespec="seconds"),
         "circuits": _circuit_table(table),
     }
     if taken.problems:
         metadata["missing"] = " ".join(dict.fromkeys(taken.problems))
     return metadata
-
-
-def _latency_s(readings: Sequence[LiveReading]) -> float:
-    """Return the mean response time of the device, in seconds."""
-    return round(sum(reading.elapsed_s for reading in readings) / sum(reading.requests for reading in readings), 3)
 
 
 def _circuit_table(table: pd.DataFrame) -> MetadataValue[Any]:
@@ -170,7 +164,7 @@ def _fill_ended(
 
         def history() -> History:
             client = stack.enter_context(device.client(clock, slot="background"))
-            return stack.enter_context(History(client, energy, Path(device.state_dir), now))
+            return stack.enter_context(History(client, energy, device.settings.device_state_dir, now))
 
         for day in fill_hours(store, energy, hours, now=now, history=history):
             done += len(day.hours)
@@ -203,14 +197,12 @@ def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, A
     table = energy.read(hour.start, end, kinds=["consumption"])
     device_wh = table.loc[table["interval_s"] == HOUR_S, "value"]
     if len(device_wh) and hour.missing == 0:
-        minutes_kwh = float(_per_minute(rows[rows["name"] == TOTAL_CONSUMPTION]).sum()) / MINUTES_AN_HOUR
+        power = rows[rows["name"] == TOTAL_CONSUMPTION]
+        # A minute can have several readings.
+        by_minute = power.groupby(power["time"].dt.floor("min"))["value"].mean()
+        minutes_kwh = float(by_minute.sum()) / MINUTES_AN_HOUR
         device_kwh = float(device_wh.iloc[0]) / WH_PER_KWH
         metadata |= {"minutes_kwh": round(minutes_kwh, 3), "device_kwh": device_kwh}
         if device_kwh:
             metadata["difference_percent"] = round(100 * (minutes_kwh - device_kwh) / device_kwh, 2)
     return metadata
-
-
-def _per_minute(power: pd.DataFrame) -> "pd.Series[float]":
-    """Return the mean of each minute's readings."""
-    return power.groupby(power["time"].dt.floor("min"))["value"].mean()

@@ -14,7 +14,6 @@ from dagster import (
     AssetKey,
     AssetMaterialization,
     DagsterInstance,
-    Failure,
     JobDefinition,
     Nothing,
     OpExecutionContext,
@@ -23,7 +22,6 @@ from dagster import (
     op,
 )
 
-from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
@@ -65,25 +63,19 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
     )
     def carry_the_status(context: OpExecutionContext, store: ReadingsStore, influxdb: InfluxDB) -> None:
         today = day_from_key(day_key(clock()))
-        try:
-            with (
-                failures(),
-                store.open() as readings,
-                store.open_energy() as energy,
-                store.open_climate() as climate,
-            ):
-                ended = dict(_ended(readings, energy, climate, influxdb.destination, first, today))
-                drawn = context.instance.get_materialized_partitions(DAILY_REPORT)
-                ended[DAILY_REPORT] = {key for key in drawn if key < day_key(today - PICTURES_KEPT)}
-                _close(context, readings, _due(context.instance, ended))
-                for opened in (readings, energy, climate):
-                    opened.check_integrity()
-                context.log.info("All files were checked: none is damaged.")
-        except MissingInternalError as error:
-            raise Failure(
-                f"The day is not closed, because {error}: install the pipeline's own versions again.",
-                allow_retries=False,
-            ) from None
+        with (
+            failures("The day is not closed"),
+            store.open() as readings,
+            store.open_energy() as energy,
+            store.open_climate() as climate,
+        ):
+            ended = dict(_ended(readings, energy, climate, influxdb.destination, first, today))
+            drawn = context.instance.get_materialized_partitions(DAILY_REPORT)
+            ended[DAILY_REPORT] = {key for key in drawn if key < day_key(today - PICTURES_KEPT)}
+            _close(context, readings, _due(context.instance, ended))
+            for opened in (readings, energy, climate):
+                opened.check_integrity()
+            context.log.info("All files were checked: none is damaged.")
 
     @job(
         name="close_the_day",

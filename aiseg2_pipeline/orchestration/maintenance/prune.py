@@ -1,7 +1,7 @@
 """The job that deletes old runs and check evaluations from Dagster's storage, and returns the space to the disk.
 
 Retention times are set here; readings and energy are not touched. A run with the last materialization of a partition is
-never deleted, whatever its age, because Dagster would show that partition as missing. The storage is queried for each
+never deleted, at any age, because Dagster would show that partition as missing. The storage is queried for each
 batch, so this holds even if no day was ever closed.
 """
 
@@ -15,7 +15,6 @@ from pathlib import Path
 from dagster import (
     DagsterInstance,
     DagsterRunStatus,
-    Failure,
     JobDefinition,
     Nothing,
     OpExecutionContext,
@@ -25,9 +24,10 @@ from dagster import (
     op,
 )
 
-from aiseg2_pipeline.dagster_internals import MissingInternalError, has_a_file_for_each_run
+from aiseg2_pipeline.dagster_internals import has_a_file_for_each_run
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, CLIMATE_JOB, ENERGY_JOB, LOGGED, MINUTE_JOB
 from aiseg2_pipeline.orchestration.maintenance.storage import (
     drop_evaluations,
@@ -52,7 +52,7 @@ PRUNE_S = 1800.0
 
 @dataclass
 class Pruned:
-    """How much was deleted; `kept` are old runs with a last materialization, `left` those for the next run."""
+    """The numbers of deleted rows and files; `kept` are old runs with a last materialization, `left` those for the next run."""
 
     runs: int = 0
     kept: int = 0
@@ -82,13 +82,8 @@ def prune_job(keep_runs_days: int, clock: Callable[[], datetime]) -> JobDefiniti
     @op(name="delete_old_runs", out=Out(Nothing), description="Deletes old runs in batches, oldest first.")
     def delete_old_runs(context: OpExecutionContext) -> None:
         pace = Pace(time.monotonic() + PRUNE_S)
-        try:
+        with failures("Old runs are not deleted"):
             pruned = prune(context.instance, clock(), keep_runs_days, pace, context.log.info)
-        except MissingInternalError as error:
-            raise Failure(
-                f"Old runs are not deleted, because {error}: install the pipeline's own versions again.",
-                allow_retries=False,
-            ) from None
         log_line("prune", **vars(pruned))
 
     @job(
@@ -107,7 +102,7 @@ def prune_job(keep_runs_days: int, clock: Callable[[], datetime]) -> JobDefiniti
 def prune(
     instance: DagsterInstance, now: datetime, keep_runs_days: int, pace: Pace, info: Callable[[str], None]
 ) -> Pruned:
-    """Delete what is too old at `now`, until the pace's end; `info` gets the progress."""
+    """Delete old runs, evaluations and files until the pace's end; `info` gets the progress."""
     pruned = Pruned()
     _delete_runs(instance, now, keep_runs_days, pruned, pace, info)
     pruned.evaluations = _until_over(pace, drop_evaluations(instance, now - EVALUATIONS_KEPT))

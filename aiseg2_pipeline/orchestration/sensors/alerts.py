@@ -8,14 +8,13 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from dagster import DefaultSensorStatus, SensorDefinition, SensorEvaluationContext, SkipReason, sensor
 from pydantic import BaseModel, ValidationError
 
 from aiseg2_pipeline.alerts import send
-from aiseg2_pipeline.alerts.rules import Condition, Facts, Verdicts, due, given_up, judge
+from aiseg2_pipeline.alerts.rules import Condition, Due, Facts, Verdicts, due, judge
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line, log_warning
 from aiseg2_pipeline.orchestration.checks import recent_hours
@@ -39,6 +38,14 @@ class Service(BaseModel):
 
     told: dict[Condition, str] = {}
     retry_at: datetime | None = None
+
+    def sent(self, message: Due) -> None:
+        """Store that the service accepted a message."""
+        self.retry_at = None
+        if message.mark is None:
+            del self.told[message.condition]
+        else:
+            self.told[message.condition] = message.mark
 
 
 class State(BaseModel):
@@ -84,8 +91,8 @@ def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDef
         state.last_reading = facts.last_reading
         context.update_cursor(state.model_dump_json(exclude_defaults=True))
         if not sent and not unsent:
-            return SkipReason("There is nothing to tell.")
-        return SkipReason(f"{sent} messages were sent, {unsent} have to wait.")
+            return SkipReason("No message is due.")
+        return SkipReason(f"{sent} messages were sent, {unsent} are pending.")
 
     return tell
 
@@ -103,32 +110,32 @@ def _restored(cursor: str | None, services: int, now: datetime) -> State:
 
 def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool) -> Facts:
     folder = settings.data_dir
-    facts = Facts(
-        now=now,
-        watching_since=state.watching_since,
-        last_reading=state.last_reading,
-        device=incidents.read(folder, incidents.DEVICE),
-        influxdb=incidents.read(folder, incidents.INFLUXDB),
-        store_error=None,
-        free_bytes=None,
-        folder=str(folder),
-    )
+    last_reading, store_error, hours = state.last_reading, None, None
     try:
         with Store.open(settings.store_path, log_warning) as store:
-            facts = replace(facts, last_reading=_last_reading(store, now))
-            if with_hours:
-                hours = recent_hours(store, now)
-                missing = any(hour.missing for hour in hours)
-                facts = replace(facts, given_up=given_up(hours, now), complete=not missing)
+            last_reading = _last_reading(store, now)
+            hours = recent_hours(store, now) if with_hours else None
     except StoreError as error:
-        facts = replace(facts, store_error=str(error))
+        store_error = str(error)
+    free_bytes, damaged = None, []
     # After opening the store, which may detect the damage.
     with contextlib.suppress(OSError):
         paths = (settings.store_path, settings.energy_path, settings.climate_path)
-        facts = replace(facts, damaged=[one for path in paths for one in damaged_files(path)])
+        damaged = [one for path in paths for one in damaged_files(path)]
     with contextlib.suppress(OSError):
-        facts = replace(facts, free_bytes=shutil.disk_usage(folder).free)
-    return facts
+        free_bytes = shutil.disk_usage(folder).free
+    return Facts(
+        now=now,
+        watching_since=state.watching_since,
+        last_reading=last_reading,
+        device=incidents.read(folder, incidents.DEVICE),
+        influxdb=incidents.read(folder, incidents.INFLUXDB),
+        store_error=store_error,
+        free_bytes=free_bytes,
+        folder=str(folder),
+        hours=hours,
+        damaged=damaged,
+    )
 
 
 def _last_reading(store: Store, now: datetime) -> datetime | None:
@@ -160,11 +167,7 @@ def _send(
                 )
                 waiting += 1
                 break
-            service.retry_at = None
-            if one.mark is None:
-                del service.told[one.condition]
-            else:
-                service.told[one.condition] = one.mark
+            service.sent(one)
             log_line("alert", condition=one.condition, over=one.mark is None, service=number)
             sent += 1
     return sent, waiting

@@ -5,8 +5,10 @@ device is slowed down.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from itertools import pairwise
+from itertools import groupby
+from typing import Any
 
 from dagster import (
     DagsterRunStatus,
@@ -21,10 +23,10 @@ from dagster import (
 )
 
 from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between, record_start
-from aiseg2_pipeline.japan_time import HOUR, day_of, day_start, hour_of
+from aiseg2_pipeline.japan_time import HOUR, day_of, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store.damage import unsalvaged
@@ -45,6 +47,29 @@ UNFINISHED = [
 INTERVAL_S = 300
 
 
+@dataclass(frozen=True)
+class _Backfill:
+    """The jobs that fill and write, the first partition, and the setting AISEG2_START_DATE."""
+
+    fill: Job
+    energy: Job
+    pending: Job
+    first: datetime
+    start_date: date | None
+
+    def requests(
+        self, readings: Store, known: EnergyStore, destination: Destination | None, now: datetime
+    ) -> Iterator[RunRequest]:
+        """Yield a request for each contiguous range of hours, each day, and the pending rows."""
+        hours = hours_to_fill(readings, known, self.first, self.start_date, now)
+        for range_start, range_end in contiguous(hours):
+            yield _range(self.fill, range_start, range_end, now)
+        for day in days_to_renew(readings, known, hours, self.first, self.start_date, now):
+            yield _request(self.energy, day.isoformat(), now, partition_key=day.isoformat())
+        if to_write := hours_to_write(readings, destination, self.first, now):
+            yield _range(self.pending, to_write[0], to_write[-1], now)
+
+
 def healing_sensor(
     fill: Job,
     energy: Job,
@@ -58,6 +83,7 @@ def healing_sensor(
 
     `first` is the first partition.
     """
+    backfill = _Backfill(fill, energy, pending, first, start_date)
 
     @sensor(
         name="heal_the_record",
@@ -71,35 +97,20 @@ def healing_sensor(
         context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
     ) -> Iterator[RunRequest | SkipReason]:
         now = clock()
-        unfinished = context.instance.get_runs(
-            RunsFilter(statuses=UNFINISHED, tags={BACKGROUND_TAG: "1"}), limit=1
-        )
-        if unfinished:
-            yield SkipReason("A background run is still going.")
+        if context.instance.get_runs(RunsFilter(statuses=UNFINISHED, tags={BACKGROUND_TAG: "1"}), limit=1):
+            yield SkipReason("A background run is still active.")
             return
         try:
             if names := [one.path.stem for one in unsalvaged(*store.paths)] + store.not_upgraded():
-                run_key = f"{salvage.name}:{':'.join(names)}:{hour_key(now)}"
-                yield RunRequest(run_key=run_key, job_name=salvage.name, run_config=LOGGED)
-                return
-            with store.open() as readings, store.open_energy() as known:
-                hours = hours_to_fill(readings, known, first, start_date, now)
-                ranges = list(contiguous(hours))
-                days = days_to_renew(readings, known, hours, first, start_date, now)
-                to_write = hours_to_write(readings, influxdb.destination, first, now)
+                requests = [_request(salvage, ":".join(names), now, run_config=LOGGED)]
+            else:
+                with store.open() as readings, store.open_energy() as known:
+                    requests = list(backfill.requests(readings, known, influxdb.destination, now))
         except StoreError as error:
             yield SkipReason(str(error))
             return
-        for range_start, range_end in ranges:
-            yield _request(fill, range_start, range_end, now)
-        for day in days:
-            key = day_key(day_start(day))
-            yield RunRequest(
-                run_key=f"{energy.name}:{key}:{hour_key(now)}", job_name=energy.name, partition_key=key
-            )
-        if to_write:
-            yield _request(pending, to_write[0], to_write[-1], now)
-        if not ranges and not days and not to_write:
+        yield from requests
+        if not requests:
             yield SkipReason("Nothing is missing that the AiSEG2 may have.")
 
     return heal
@@ -160,20 +171,18 @@ def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: dat
 
 def contiguous(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
     """Yield the first and the last hour of each contiguous range."""
-    if not hours:
-        return
-    start = hours[0]
-    for hour, following in pairwise(hours):
-        if following != hour + HOUR:
-            yield start, hour
-            start = following
-    yield start, hours[-1]
+    for _, numbered in groupby(enumerate(hours), lambda item: item[1] - item[0] * HOUR):
+        run = [hour for _, hour in numbered]
+        yield run[0], run[-1]
 
 
-def _request(job: Job, first: datetime, last: datetime, now: datetime) -> RunRequest:
+def _range(job: Job, first: datetime, last: datetime, now: datetime) -> RunRequest:
     keys = {"start": hour_key(first), "end": hour_key(last)}
-    # At most once an hour for the same range: a failed run is repeated, but not at every evaluation.
-    run_key = f"{job.name}:{keys['start']}:{keys['end']}:{hour_key(now)}"
     tags = {f"dagster/asset_partition_range_{end}": key for end, key in keys.items()}
     # Dagster does not apply the job's config to a run over a range.
-    return RunRequest(run_key=run_key, job_name=job.name, tags=tags, run_config=LOGGED)
+    return _request(job, ":".join(keys.values()), now, tags=tags, run_config=LOGGED)
+
+
+def _request(job: Job | JobDefinition, what: str, now: datetime, **more: Any) -> RunRequest:
+    # At most once an hour for the same range: a failed run is repeated, but not at every evaluation.
+    return RunRequest(run_key=f"{job.name}:{what}:{hour_key(now)}", job_name=job.name, **more)
