@@ -31,7 +31,7 @@ def circuit_key(name: str) -> str:
 
 def shown_name(name: str) -> str:
     """Return page 734's spelling as page 1113 shows it, for a circuit that page 1113 has not shown yet."""
-    return clean_name(name).replace("・", "").strip(" ")
+    return clean_name(name).replace("・", "").strip()
 
 
 def sum_by_name(values: Iterable[tuple[str, float | None]]) -> dict[str, float | None]:

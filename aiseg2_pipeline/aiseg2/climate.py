@@ -51,8 +51,8 @@ def _address(page: int) -> str:
 def _room(base: lxml.html.HtmlElement, place: str, problems: list[str]) -> Iterator[Room]:
     """Yield the room at a place on the page, unless the place is empty."""
     names, wrappers = base.find_class("txt_name"), base.find_class("num_wrapper")
-    # As on page 1113, a line break only wraps the name.
-    name = clean_name("".join(names[0].itertext())).strip("\r\n\t ") if names else ""
+    # The parts of a wrapped name are joined with a space, as in the series of the earlier `climate`.
+    name = clean_name(" ".join(part.strip() for part in names[0].itertext() if part.strip())) if names else ""
     numbers = (
         [_number(wrappers[0], place, kind, problems) for kind in (_TEMPERATURE, _HUMIDITY)] if wrappers else []
     )

@@ -73,7 +73,7 @@ def flow_from_json(body: bytes) -> PowerFlow:
         )
     battery = None
     if _flag(data, "connSb"):
-        percent = number(data.get("percent", "-"), FLOW_JSON, "percent")
+        percent = number(or_dash(data.get("percent")), FLOW_JSON, "percent")
         if percent is not None and percent > MAX_PERCENT:
             raise unreadable(FLOW_JSON, "has a `percent` over 100")
         battery = Battery(percent, _battery_state(data.get("charge")))
@@ -82,7 +82,8 @@ def flow_from_json(body: bytes) -> PowerFlow:
         consumption_kw=number(data["u_capacity"], FLOW_JSON, "u_capacity"),
         generators=_generators(
             {n: _text(data.get(f"g_d_{n}_title", ""), FLOW_JSON, f"g_d_{n}_title") for n in GENERATORS},
-            lambda n: number(data.get(f"g_d_{n}_capacity"), FLOW_JSON, f"g_d_{n}_capacity"),
+            # Blank, null or missing on some units with a battery or a second generator.
+            lambda n: number(or_dash(data.get(f"g_d_{n}_capacity")), FLOW_JSON, f"g_d_{n}_capacity"),
         ),
         exchange=_EXCHANGES.get(_integer(data.get("lo_buy_sell"))),
         battery=battery,
@@ -240,8 +241,9 @@ def _child_text(stage: lxml.html.HtmlElement, css_class: str, page: int, n: int)
     found = stage.xpath("./*[contains(concat(' ', normalize-space(@class), ' '), $name)]", name=f" {css_class} ")
     if not found:
         raise unreadable(f"{CIRCUITS}?id={page}", f"has no `#stage_{n} .{css_class}`")
-    # The page wraps a name with <br />: its parts are joined without a separator.
-    return "".join(found[0].itertext()).strip("\r\n\t ")
+    # The page wraps a name with <br />: its parts are joined without a separator. Outer U+3000 and nbsp are trimmed as
+    # in the series of the earlier forwarder.
+    return "".join(found[0].itertext()).strip()
 
 
 def _watts(text: str | None, page: str, element: str) -> float | None:
@@ -269,8 +271,8 @@ def number(value: Any, page: str, element: str) -> float | None:
 
 
 def or_dash(value: Any) -> Any:
-    """Return `-` for an empty value; used for numbers that the reading does not need."""
-    return "-" if value in ("", None) else value
+    """Return `-` for a blank or absent value; used for numbers that the reading does not need."""
+    return "-" if value is None or (isinstance(value, str) and not value.strip()) else value
 
 
 def _generators(titles: dict[int, str], power_w: Callable[[int], float | None]) -> tuple[GeneratingDevice, ...]:

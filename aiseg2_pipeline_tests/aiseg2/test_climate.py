@@ -79,9 +79,9 @@ def test_a_page_that_is_hidden_while_it_loads_is_read() -> None:
     assert climate.climate_page(body, 1).rooms == (Room("居間", 23.5, 48),)
 
 
-def test_a_wrapped_name_is_joined_and_has_no_control_characters() -> None:
-    body = rooms_page(("\n主寝室と<br />書斎\n", "235", "48"), ("子\x07供", "190", "60"))
-    assert [room.name for room in climate.climate_page(body, 1).rooms] == ["主寝室と書斎", "子 供"]
+def test_a_wrapped_name_is_joined_with_a_space_and_has_no_control_characters() -> None:
+    body = rooms_page(("\n主寝室と<br />書斎\n", "235", "48"), ("　子\x07供&nbsp;", "190", "60"))
+    assert [room.name for room in climate.climate_page(body, 1).rooms] == ["主寝室と 書斎", "子 供"]
 
 
 @pytest.mark.parametrize("places", ["", room_place(1, "", "", ""), room_place(1, "&nbsp;", "", "")])

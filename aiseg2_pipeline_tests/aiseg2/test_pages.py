@@ -104,20 +104,36 @@ def test_the_captured_export_page_has_its_token() -> None:
 
 # The power flow as JSON
 
-NOT_A_NUMBER = ["", " ", "abc", "1,2", "1e3", "+1", "１２", "-1", -1, -0.1, "NaN", float("nan"), float("inf"), True, [], {}, [1],
+BLANK = ["", " ", "\N{IDEOGRAPHIC SPACE}"]
+NOT_A_NUMBER = ["abc", "1,2", "1e3", "+1", "１２", "-1", -1, -0.1, "NaN", float("nan"), float("inf"), True, [], {}, [1],
                 "--", "1.", ".5", "1234567890", 10**9, 1e300, 10**400, "2130W"]  # fmt: skip
 
 
 @pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_capacity", "percent"])
 def test_a_value_of_the_json_that_is_not_a_number_is_refused_by_its_key(key: str) -> None:
-    for value in NOT_A_NUMBER:
+    needed = key in ("g_capacity", "u_capacity")
+    for value in [*BLANK, *NOT_A_NUMBER] if needed else NOT_A_NUMBER:
         with pytest.raises(Unreadable, match=rf"/data/electricflow/111/update has no number in `{key}`"):
             pages.flow_from_json(flow_json(**{"connSb": 1, key: value}))
     with pytest.raises(Unreadable, match="`percent`"):
         pages.flow_from_json(flow_json(connSb=1, percent="100.1"))
 
 
-@pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_title", "g_d_1_capacity"])
+@pytest.mark.parametrize("value", [*BLANK, None, "missing"])
+def test_a_charge_or_a_generating_device_without_a_number_is_absent_and_the_rest_is_kept(
+    value: str | None,
+) -> None:
+    body = json.loads(flow_json(connSb=1, percent=64, charge=1, g_d_2_title="燃料電池"))
+    body |= dict.fromkeys(("percent", "charge", "g_d_2_capacity"), value)
+    if value == "missing":
+        del body["percent"], body["charge"], body["g_d_2_capacity"]
+    flow = pages.flow_from_json(json.dumps(body).encode())
+    assert flow.battery == Battery(None, None)
+    assert [device.power_w for device in flow.generators] == [2130, None]
+    assert flow.consumption_kw is not None
+
+
+@pytest.mark.parametrize("key", ["g_capacity", "u_capacity", "g_d_1_title"])
 def test_a_missing_null_or_other_value_of_the_json_is_refused_by_its_key(key: str) -> None:
     for body in (
         flow_json(**{key: None}),
@@ -283,6 +299,7 @@ def test_a_page_is_the_last_where_no_link_names_a_later_one(links: list[str], pa
         ("キッチン　パ<br />ントリー", "キッチン　パントリー"),
         ("\n\t洋室１<br/>エアコン<BR>\r\n", "洋室１エアコン"),
         ("ＬＤＫ・エアコン<br />", "ＬＤＫ・エアコン"),
+        ("　階段&nbsp;", "階段"),
         ("-<br />", "-"),
         ("R&D &lt;b&gt; &amp;", "R&D <b> &"),
         ("a\0b\x01c\x1fd\x7fe\x85f", "a b c d e f"),
