@@ -143,7 +143,7 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
         from aiseg2_pipeline.cli import output
         from aiseg2_pipeline.gaps.find import find_gaps
         from aiseg2_pipeline.store import EnergyStore, Store
-        from aiseg2_pipeline.store.damage import unsalvaged
+        from aiseg2_pipeline.store.damage import unrecovered
 
         start, end, now = _past(settings, first, last)
         with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
@@ -152,7 +152,7 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
             _echo_json(output.gaps_json(found))
         else:
             output.gaps_table(found)
-        for damaged in unsalvaged(settings.store_path, settings.energy_path):
+        for damaged in unrecovered(settings.store_path, settings.energy_path):
             click.echo(
                 f"Rows of the damaged store {damaged.path} may be recoverable: run `aiseg2-pipeline salvage`.",
                 err=True,
@@ -168,13 +168,13 @@ def salvage(file: Path | None) -> None:
     """
     with settings_or_exit() as settings:
         from aiseg2_pipeline.cli import connect
-        from aiseg2_pipeline.store.damage import damaged_files, unsalvaged
-        from aiseg2_pipeline.store.recovery import salvage as recover
+        from aiseg2_pipeline.store.damage import damaged_files, unrecovered
+        from aiseg2_pipeline.store.recovery import recover
 
         found = [
             (kind, path, damaged)
             for kind, path in connect.store_files(settings)
-            for damaged in (unsalvaged(path) if file is None else damaged_files(path))
+            for damaged in (unrecovered(path) if file is None else damaged_files(path))
             if file is None or damaged.path.samefile(file)
         ]
         if file is not None and not found:

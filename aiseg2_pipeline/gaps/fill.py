@@ -21,7 +21,7 @@ from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, Homes, Hour, hours_betwee
 from aiseg2_pipeline.ingest.energy import DayEnergy, History
 from aiseg2_pipeline.japan_time import HOUR, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore, Store
-from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.damage import unrecovered
 
 NOT_SALVAGED = (
     "Nothing was filled, because readings of a damaged store may be recoverable: wait for the job `salvage_the_record`, or run "
@@ -69,7 +69,7 @@ class _Filler:
 
     def fill_day(self, day: date, starts: Sequence[datetime]) -> FilledDay:
         before = self._hours(starts)
-        if unsalvaged(self.store.path):
+        if unrecovered(self.store.path):
             # Live readings of these hours may be restored.
             return FilledDay(day, before, 0, (NOT_SALVAGED,))
         problems = self._request(day, [hour for hour in before if hour.missing])

@@ -43,7 +43,7 @@ def damaged_files(path: Path) -> list[DamagedFile]:
     return [DamagedFile(file, str(note.get("reason", "")), note.get("salvaged")) for file, note in kept.items()]
 
 
-def unsalvaged(*paths: Path) -> list[DamagedFile]:
+def unrecovered(*paths: Path) -> list[DamagedFile]:
     """Return the damaged files of these stores that need a recovery, the newest of each first.
 
     They are recovered in that order, because older circuits are added before the first list that is stored.

@@ -44,7 +44,7 @@ BY_TIME, BY_SERIES = ("reading_rows", "recent"), ("old_rows", "by_series", "read
 ROWS_OF_HOUR = "SELECT series_id, time, value, interval_s FROM {} time >= ? AND time < ?"
 
 
-def salvage(
+def recover(
     damaged: DamagedFile, store: Outbox, say: Callable[[str], object], sleep: Callable[[float], None] = time.sleep
 ) -> str:
     """Restore the readable rows of a damaged file; return a message, which is also noted beside the file.

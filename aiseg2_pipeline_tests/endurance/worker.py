@@ -38,9 +38,9 @@ from aiseg2_pipeline.orchestration.assets.influxdb import OLDER_ROWS_A_MINUTE
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S
 from aiseg2_pipeline.orchestration.sensors import backfill
 from aiseg2_pipeline.store import Destination, EnergyStore, Outbox, Store, UpsertResult, database
-from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.damage import unrecovered
 from aiseg2_pipeline.store.database import StoreError
-from aiseg2_pipeline.store.recovery import salvage
+from aiseg2_pipeline.store.recovery import recover
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 RETRY_WAITS_S = (0.5, 1.0, 2.0, 4.0)
@@ -223,7 +223,7 @@ class Worker:
         """Find what the sensor would launch: jobs, in their order."""
         assert job.first is not None
         now = self.now()
-        if unsalvaged(self._home.readings, self._home.energy):
+        if unrecovered(self._home.readings, self._home.energy):
             return [Job("bring_back")], ()
         with self._readings() as store, self._energy() as energy:
             hours = backfill.hours_to_fill(store, energy, job.first, None, now)
@@ -241,9 +241,9 @@ class Worker:
         """Do the job that brings back what can be read of damaged files."""
         told = []
         for path, opened in ((self._home.readings, self._readings), (self._home.energy, self._energy)):
-            for damaged in unsalvaged(path):
+            for damaged in unrecovered(path):
                 with opened() as store:
-                    told.append(salvage(damaged, store, lambda _: None))
+                    told.append(recover(damaged, store, lambda _: None))
         return None, told
 
     def power_out(self, _: Job) -> tuple[Any, Sequence[str]]:

@@ -20,7 +20,7 @@ import pytest
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.store import Outbox, Store, StoreError, database, recovery
-from aiseg2_pipeline.store.damage import damaged_files, unsalvaged
+from aiseg2_pipeline.store.damage import damaged_files, unrecovered
 from aiseg2_pipeline.store.database import ReplacedError
 from aiseg2_pipeline_tests.support import damage
 from aiseg2_pipeline_tests.support.damage import replace, scramble_all_but_first_page, scramble_header
@@ -58,10 +58,10 @@ def ignore(_: object) -> None:
     """Drop a message, or do not sleep."""
 
 
-def salvage(path: Path, store: Outbox, sleep: Callable[[float], None] = ignore) -> str:
+def recover(path: Path, store: Outbox, sleep: Callable[[float], None] = ignore) -> str:
     """Restore what can be read of the only damaged file."""
     (kept,) = damaged_files(path)
-    return recovery.salvage(kept, store, ignore, sleep)
+    return recovery.recover(kept, store, ignore, sleep)
 
 
 def rows_of(table: pd.DataFrame) -> set[tuple[Any, ...]]:
@@ -263,7 +263,7 @@ def test_a_process_killed_at_any_step_of_the_replacement_loses_no_row(path: Path
             with suppress(ReplacedError):
                 store.check_integrity()
             store.upsert(readings(LATER))
-            salvage(copy, store)
+            recover(copy, store)
             pd.testing.assert_frame_equal(store.read(START, LATER), rows)
             assert store.last_time() == LATER
         if code == 0:
@@ -323,8 +323,8 @@ def test_several_processes_that_find_the_damage_replace_the_file_once_and_lose_n
     assert len(damaged_files(path)) == ROUNDS
     with Store.open(path) as store:
         store.check_integrity()
-        for kept in unsalvaged(path):
-            recovery.salvage(kept, store, ignore, ignore)
+        for kept in unrecovered(path):
+            recovery.recover(kept, store, ignore, ignore)
         for number, times in enumerate(reported):
             stored = store.read(LATER, LATER + 1000 * DAY, names=[f"process {number}"])
             assert len(times) >= 20 * ROUNDS
@@ -346,7 +346,7 @@ def test_what_can_be_read_is_restored_once_and_is_pending(
         store.upsert(readings(LATER, 3))
         (kept,) = damaged_files(filled)
         content = kept.path.read_bytes()
-        result = salvage(filled, store)
+        result = recover(filled, store)
         assert kept.path.read_bytes() == content
         assert [damaged.salvaged for damaged in damaged_files(filled)] == [result]
         restored = store.read(START, LATER)
@@ -355,7 +355,7 @@ def test_what_can_be_read_is_restored_once_and_is_pending(
         pd.testing.assert_frame_equal(store.read(LATER, LATER + DAY), readings(LATER, 3))
         hours = store.pending_hours(INFLUX)
         assert sum(len(store.pending_rows(INFLUX, [hour], 1000).frame) for hour in hours) == len(restored) + 15
-        again = salvage(filled, store)
+        again = recover(filled, store)
         assert again.startswith("0 rows were restored") or restored.empty
         assert store.pending_hours(INFLUX) == hours
     if at_most == 1:
@@ -379,11 +379,11 @@ def test_circuits_are_restored_for_their_time_without_the_damaged_ones(filled: P
     with Store.open(filled, ignore) as store:
         store.record_circuits([Circuit("1", "台所"), Circuit("2", "電気自動車")], LATER)
         for _ in range(2):
-            salvage(filled, store)
+            recover(filled, store)
         assert store.circuits_at(START) == [Circuit("1", "回路0")]
         assert store.circuits_at(START + 2 * DAY) == [Circuit("1", "台所"), Circuit("2", "車")]
         assert store.circuits_at(LATER) == [Circuit("1", "台所"), Circuit("2", "電気自動車")]
-    assert unsalvaged(filled) == []
+    assert unrecovered(filled) == []
 
 
 @pytest.mark.parametrize("known", [set(), {"回路0"}], ids=["a new series", "a series that the new store has"])
@@ -398,9 +398,9 @@ def test_a_damaged_unit_or_name_costs_only_its_own_rows(filled: Path, known: set
     with Store.open(filled, ignore) as store:
         if known:
             store.upsert(readings(LATER))
-        result = salvage(filled, store)
+        result = recover(filled, store)
         assert "72 hours could not be read in full, between 2026-03-01 18:00 and 2026-03-04 18:00" in result
-        assert unsalvaged(filled) == []
+        assert unrecovered(filled) == []
         assert set(store.read(START, LATER)["name"]) == {"総消費電力", "回路2"} | known
         assert store.upsert(readings(LATER + MINUTE)).rows == 5
 
@@ -414,7 +414,7 @@ def test_rows_that_no_store_can_have_are_listed_as_unreadable(filled: Path) -> N
     )
     replace(filled)
     with Store.open(filled, ignore) as store:
-        assert "3 hours could not be read in full, between 2026-03-01 18:00 and 2026-03-01 21:00" in salvage(
+        assert "3 hours could not be read in full, between 2026-03-01 18:00 and 2026-03-01 21:00" in recover(
             filled, store
         )
         assert rows_of(store.read(START + 3 * HOUR, LATER)) == rows_of(readings(START + 3 * HOUR, 69 * 60))
@@ -424,24 +424,24 @@ def test_a_stored_row_is_not_replaced_by_a_restored_one(filled: Path) -> None:
     replace(filled)
     with Store.open(filled, ignore) as store:
         store.upsert(frame([Row(START, "total", "売買電力", 9.0, "kW", 0)]))
-        assert "1 were stored already" in salvage(filled, store)
+        assert "1 were stored already" in recover(filled, store)
         assert store.read(START, START + MINUTE, names=["売買電力"])["value"].tolist() == [9.0]
 
 
 def test_a_killed_recovery_is_repeated_and_adds_the_rest(filled: Path, everything: pd.DataFrame) -> None:
     replace(filled)
 
-    def salvage_until_killed() -> None:
+    def recover_until_killed() -> None:
         chunks = itertools.count()
         with Store.open(filled) as store:
-            salvage(filled, store, lambda _: kill_this_process() if next(chunks) == 2 else None)
+            recover(filled, store, lambda _: kill_this_process() if next(chunks) == 2 else None)
 
-    assert in_another_process(salvage_until_killed) == -SIGKILL
-    assert len(unsalvaged(filled)) == 1
+    assert in_another_process(recover_until_killed) == -SIGKILL
+    assert len(unrecovered(filled)) == 1
     with Store.open(filled) as store:
         stored = len(store.read(START, LATER))
         assert stored > 0
-        assert f"{stored} were stored already" in salvage(filled, store)
+        assert f"{stored} were stored already" in recover(filled, store)
         assert rows_of(store.read(START, LATER)) == rows_of(everything)
 
 
@@ -455,9 +455,9 @@ def test_a_recovery_without_room_or_at_the_same_time_as_another_is_refused(
             filelock.FileLock(f"{kept.path}.lock"),
             pytest.raises(StoreError, match="being salvaged by another process"),
         ):
-            salvage(filled, store)
+            recover(filled, store)
         usage = shutil.disk_usage(filled.parent)
         monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
         with pytest.raises(StoreError, match="free that much, then run `aiseg2-pipeline salvage`"):
-            salvage(filled, store)
-    assert len(unsalvaged(filled)) == 1
+            recover(filled, store)
+    assert len(unrecovered(filled)) == 1

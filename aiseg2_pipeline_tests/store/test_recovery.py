@@ -8,7 +8,7 @@ import pytest
 
 from aiseg2_pipeline.store import Store, StoreError
 from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
-from aiseg2_pipeline.store.recovery import salvage
+from aiseg2_pipeline.store.recovery import recover
 
 
 @pytest.fixture
@@ -22,16 +22,16 @@ def damaged(tmp_path: Path) -> DamagedFile:
     return found
 
 
-def salvage_message(damaged: DamagedFile) -> str:
+def recovery_message(damaged: DamagedFile) -> str:
     with Store.open(damaged.path.parent / "readings.sqlite") as store, pytest.raises(StoreError) as raised:
-        salvage(damaged, store, lambda _: None)
+        recover(damaged, store, lambda _: None)
     assert damaged.path.exists()
     return str(raised.value)
 
 
 def test_a_damaged_store_is_salvaged_by_one_process_at_a_time(damaged: DamagedFile) -> None:
     with filelock.FileLock(f"{damaged.path}.lock"):
-        assert "is being salvaged by another process" in salvage_message(damaged)
+        assert "is being salvaged by another process" in recovery_message(damaged)
 
 
 def test_a_damaged_store_that_cannot_be_read_is_kept(
@@ -40,7 +40,7 @@ def test_a_damaged_store_that_cannot_be_read_is_kept(
     # Not by permissions, which root ignores.
     denied = Mock(side_effect=PermissionError(13, "Permission denied"))
     monkeypatch.setattr("aiseg2_pipeline.store.recovery.note_salvaged", denied)
-    assert "Permission denied" in salvage_message(damaged)
+    assert "Permission denied" in recovery_message(damaged)
 
 
 def test_a_damaged_file_that_was_not_made_here_is_not_replaced(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY
 from aiseg2_pipeline.orchestration.partitions import DAYS, day_from_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
-from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.damage import unrecovered
 from aiseg2_pipeline.store.database import StoreError
 
 
@@ -80,7 +80,7 @@ def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
 
     Raise StoreError while a damaged store is not yet recovered, which may hold other names: they are other series.
     """
-    if unsalvaged(readings.path):
+    if unrecovered(readings.path):
         raise StoreError(
             f"The names of the circuits may be recoverable from a damaged file of {readings.path}, so no energy is written out before: wait for "
             "the job `salvage_the_record`, or run `aiseg2-pipeline salvage`."

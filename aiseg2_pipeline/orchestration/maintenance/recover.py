@@ -12,9 +12,9 @@ from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.resources import ReadingsStore
 from aiseg2_pipeline.store import Outbox
-from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.damage import unrecovered
 from aiseg2_pipeline.store.database import StoreError
-from aiseg2_pipeline.store.recovery import salvage
+from aiseg2_pipeline.store.recovery import recover
 
 
 def salvage_job() -> JobDefinition:
@@ -29,9 +29,9 @@ def salvage_job() -> JobDefinition:
         opens: list[Callable[[], Outbox]] = [store.open, store.open_energy, store.open_climate]
         try:
             for path, open_store in zip(store.paths, opens, strict=True):
-                for damaged in unsalvaged(path):
+                for damaged in unrecovered(path):
                     with open_store() as opened:
-                        result = salvage(damaged, opened, context.log.info)
+                        result = recover(damaged, opened, context.log.info)
                     context.log.warning(f"{damaged.path.name}: {result}")
                     log_line("salvage", file=damaged.path.name, told=result)
                 with open_store() as opened:

@@ -29,7 +29,7 @@ from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline.store.damage import unsalvaged
+from aiseg2_pipeline.store.damage import unrecovered
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import BACKGROUND_TAG
 
@@ -101,7 +101,7 @@ def healing_sensor(
             yield SkipReason("A background run is still active.")
             return
         try:
-            if names := [one.path.stem for one in unsalvaged(*store.paths)] + store.not_upgraded():
+            if names := [one.path.stem for one in unrecovered(*store.paths)] + store.not_upgraded():
                 requests = [_request(salvage, ":".join(names), now, run_config=LOGGED)]
             else:
                 with store.open() as readings, store.open_energy() as known:
