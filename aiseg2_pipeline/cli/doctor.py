@@ -20,7 +20,7 @@ from aiseg2_pipeline.alerts import rules
 from aiseg2_pipeline.alerts import send as notify
 from aiseg2_pipeline.cli import connect
 from aiseg2_pipeline.frames.readings import live_frame
-from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Tags, Unavailable
+from aiseg2_pipeline.influxdb.client import TYPE_CONFLICT, InfluxError, InfluxWriter, Tags, Unavailable
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
@@ -327,6 +327,10 @@ def _outbox(stores: Sequence[Outbox], destination: Destination) -> Iterator[Line
     refused = pd.concat([store.set_aside_rows(destination) for store in stores])
     if len(refused):
         finding = f"InfluxDB refused {len(refused)} rows permanently: correct the reasons below, then run `aiseg2-pipeline resend`"
+        if refused["reason"].str.contains(TYPE_CONFLICT).any():
+            finding += (
+                ". Another program wrote another type of number to this bucket: set INFLUXDB_BUCKET to another one"
+            )
         yield FAILED, "refused rows", finding
         shown = refused.head(SET_ASIDE_SHOWN)
         for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):

@@ -52,6 +52,10 @@ _UNPARSABLE = (
 )
 
 
+# A field keeps the type of its first value for as long as the shard that has it.
+TYPE_CONFLICT = "field type conflict"
+
+
 class InfluxError(Exception):
     """Report that points could not be stored, in one sentence.
 
@@ -79,7 +83,12 @@ class Rejected(InfluxError):  # noqa: N818 - as above
 
     def __init__(self, reason: str) -> None:
         """Set the server's reason."""
-        super().__init__(f"InfluxDB refuses what it was sent ({reason}): check INFLUXDB_HOST and INFLUXDB_BUCKET.")
+        todo = (
+            "another program wrote another type of number there, so set INFLUXDB_BUCKET to another bucket"
+            if TYPE_CONFLICT in reason
+            else "check INFLUXDB_HOST and INFLUXDB_BUCKET"
+        )
+        super().__init__(f"InfluxDB refuses what it was sent ({reason}): {todo}.")
         self.reason = reason
 
 

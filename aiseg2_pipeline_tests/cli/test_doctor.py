@@ -377,6 +377,7 @@ def test_rows_that_influxdb_refused_are_listed_with_the_reason(setup: Setup) -> 
     assert code == 1
     assert failures(lines).keys() == {"refused rows"}
     assert failures(lines)["refused rows"].startswith("InfluxDB refused 7 rows permanently")
+    assert failures(lines)["refused rows"].endswith("set INFLUXDB_BUCKET to another one")
     reason = r"2026-07-14 08:15:00\+09:00 回路\d: .*field type conflict: .* already exists as type integer.*"
     listed_rows = hints(lines, "refused rows")
     assert len(listed_rows) == 5

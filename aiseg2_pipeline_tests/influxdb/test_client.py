@@ -123,6 +123,7 @@ def test_a_type_conflict_is_refused_with_the_servers_reason(influx: Influx, writ
     with pytest.raises(Rejected, match="field type conflict") as raised:
         writer.write([point(TIME + timedelta(minutes=1)), point().replace("power", "other", 1)])
     assert "already exists as type integer" in raised.value.reason
+    assert str(raised.value).endswith("so set INFLUXDB_BUCKET to another bucket.")
     assert not isinstance(raised.value, BeyondRetention)
     # The server stores the rest of a request of which it refuses a point.
     assert len(influx.points("other")) == 1

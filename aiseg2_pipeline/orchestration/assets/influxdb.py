@@ -248,7 +248,7 @@ def _report(context: OpExecutionContext, rows: Rows, delivery: Delivery) -> None
         context.log.warning(delivery.stopped)
     if delivery.set_aside:
         context.log.warning(
-            f"{delivery.set_aside} rows were refused by InfluxDB for good and set aside: run `aiseg2-pipeline doctor`, which lists them with the reason."
+            f"{delivery.set_aside} rows were refused for good and set aside; `aiseg2-pipeline doctor` lists them. {delivery.refusal or ''}".rstrip()
         )
     log_line("write_out", asset=rows.asset.to_user_string(), **_metadata(delivery), stopped=delivery.stopped)
 
