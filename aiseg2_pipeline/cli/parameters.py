@@ -5,19 +5,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from aiseg2_pipeline.japan_time import MINUTE, TOKYO
+from aiseg2_pipeline.japan_time import DAY, MINUTE, TOKYO
 
 if TYPE_CHECKING:
     from aiseg2_pipeline.simulator.faults import Fault
 
 
 FORMATS = {
-    "%Y-%m-%d": timedelta(days=1),
+    "%Y-%m-%d": DAY,
     "%Y-%m-%dT%H:%M": MINUTE,
     "%Y-%m-%dT%H:%M%z": MINUTE,
     "%Y-%m-%dT%H:%M:%S": timedelta(seconds=1),
     "%Y-%m-%dT%H:%M:%S%z": timedelta(seconds=1),
 }
+
+DAYS_AGO = {"today": 0, "yesterday": 1}
 
 
 class Span(NamedTuple):
@@ -28,7 +30,7 @@ class Span(NamedTuple):
 
 
 class Moment(click.ParamType[Span]):
-    """A date, or a date and time; Japan time unless it has an offset."""
+    """A date, or a date and time, or `today` or `yesterday`; Japan time unless it has an offset."""
 
     name = "DATE[THH:MM[:SS]]"
 
@@ -36,6 +38,8 @@ class Moment(click.ParamType[Span]):
         """Return the interval of the named day, minute or second."""
         if isinstance(value, Span):
             return value
+        if value in DAYS_AGO:
+            value = f"{datetime.now(TOKYO) - DAYS_AGO[value] * DAY:%Y-%m-%d}"
         for form, length in FORMATS.items():
             try:
                 named = datetime.strptime(value, form)  # noqa: DTZ007 - the next line adds a missing zone
@@ -43,7 +47,11 @@ class Moment(click.ParamType[Span]):
                 return Span(start, start + length)
             except (ValueError, OverflowError):
                 continue
-        self.fail(f"{value!r} is not a date or a time: write it like 2026-07-14 or 2026-07-14T08:15.", param, ctx)
+        self.fail(
+            f"{value!r} is not a date or a time: write it like 2026-07-14, 2026-07-14T08:15 or yesterday.",
+            param,
+            ctx,
+        )
 
 
 class FaultKinds(click.ParamType["tuple[Fault, ...]"]):

@@ -148,8 +148,11 @@ def gaps(first: Span | None, last: Span | None, form: str) -> None:
         start, end, now = _past(settings, first, last)
         with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
             found = find_gaps(store, energy, start, end, now)
+            began = store.live_near(now) is not None
         if form == "json":
             _echo_json(output.gaps_json(found))
+        elif not began and not found.fillable:
+            click.echo("There is no reading yet: run the pipeline for a minute first.")
         else:
             output.gaps_table(found)
         for damaged in unrecovered(settings.store_path, settings.energy_path):

@@ -210,7 +210,7 @@ def test_the_real_process_fails_with_one_line_and_exit_code_1(folder: Path) -> N
     [
         ["read", "--format", "xml"],
         ["read", "now"],
-        ["resend", "--from", "yesterday"],
+        ["resend", "--from", "tomorrow"],
         ["resend", "--from", "2026-02-30"],
         ["resend", "--from", "0001-01-01"],
         ["resend", "--to", "9999-12-31T23:59Z"],
@@ -242,6 +242,10 @@ def test_every_command_has_a_help_that_needs_no_settings(command: list[str]) -> 
     described = (main.commands[command[0]] if command else main).help
     assert described is not None
     assert " ".join(described.split("\n")[0].split()) in " ".join(text.split())
+
+
+def test_gaps_says_that_there_is_no_reading_yet() -> None:
+    assert succeed({}, "gaps") == "There is no reading yet: run the pipeline for a minute first.\n"
 
 
 # resend and remove

@@ -224,7 +224,7 @@ def test_a_cards_half_hours_add_up_to_the_pages_hours(tmp_path: Path) -> None:
         day = yesterday(home)
         halves, hours = (day_rows(home, day, "--source", source) for source in ("sd", "web"))
         assert day_rows(home, day) == halves
-        assert "SD card, half hours" in home.succeed("history", day)
+        assert "SD card, half hours" in home.succeed("history", "yesterday")
         card, web = (
             home.succeed("history", day, "--format", "lp", "--source", source).splitlines()
             for source in ("sd", "web")
