@@ -32,7 +32,6 @@ from aiseg2_pipeline_tests.support.device import (
     flow_json,
     serving,
 )
-from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 EXPORT = "GET /set/exectop2.cgi"
@@ -136,10 +135,6 @@ def hints(lines: Lines, subject: str) -> list[str]:
     return [finding for mark, finding in lines[subject] if mark == "--"]
 
 
-def unused_address() -> str:
-    return f"127.0.0.1:{free_port()}"
-
-
 def test_a_setup_without_faults_passes_every_check(setup: Setup) -> None:
     code, lines = examine(setup)
     assert code == 0
@@ -198,6 +193,7 @@ def late() -> datetime:
     return utc_now() - timedelta(minutes=5)
 
 
+NOBODY_LISTENS = "127.0.0.1:1"
 OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "SD card"}
 OF_BUCKET = {"other writers", "series", "pending"}
 
@@ -212,7 +208,7 @@ OF_BUCKET = {"other writers", "series", "pending"}
         (shown((LIST, listed(["ＬＤ"]))), {"circuits"}, "'ＩＨ'", set()),
         (shown(*home(late).items()), {"clock"}, "30[01] s behind", set()),
         (store_foreign, {"store", "bucket"}, "AISEG2_DATA_DIR", OF_BUCKET),
-        (changed("INFLUXDB_HOST", unused_address()), {"InfluxDB"}, "INFLUXDB_HOST", {"token and bucket", *OF_BUCKET}),
+        (changed("INFLUXDB_HOST", NOBODY_LISTENS), {"InfluxDB"}, "INFLUXDB_HOST", {"token and bucket", *OF_BUCKET}),
         (changed("INFLUXDB_TOKEN", WRONG_TOKEN), {"token and bucket"}, "INFLUXDB_TOKEN", {"InfluxDB", *OF_BUCKET}),
         (ca_file_wrong, {"InfluxDB"}, "INFLUXDB_CA_FILE", {"token and bucket", *OF_BUCKET}),
     ],
@@ -234,7 +230,7 @@ def test_a_device_that_is_off_fails_one_check_and_the_others_are_made(
 ) -> None:
     # Instead of the 20 s for which it is retried.
     monkeypatch.setattr(doctor, "READING_TIMEOUT_S", 0.4)
-    setup.changed["AISEG2_HOST"] = unused_address()
+    setup.changed["AISEG2_HOST"] = NOBODY_LISTENS
     code, lines = run_doctor(setup.settings)
     assert code == 1
     assert failures(lines).keys() == {"device"}
