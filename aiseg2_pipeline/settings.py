@@ -208,7 +208,7 @@ class Settings(BaseModel):
 
     @property
     def data_dir(self) -> Path:
-        """The data directory; the demo's is a folder in it."""
+        """Return the data directory; the demo's is a folder in it."""
         base = self.base_data_dir.absolute()
         return base / "demo" if self.demo else base
 

@@ -46,7 +46,7 @@ class Deadline:
     """The time at which a whole reading must have ended."""
 
     def __init__(self, seconds: float) -> None:
-        """Let the deadline be `seconds` from now."""
+        """Set the deadline to `seconds` from now."""
         self._end = time.monotonic() + seconds
 
     def left_s(self) -> float:
