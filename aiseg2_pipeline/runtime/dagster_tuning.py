@@ -20,7 +20,8 @@ import time
 from importlib import import_module
 from typing import ClassVar
 
-from aiseg2_pipeline.dagster_internals import poll_code_server
+from aiseg2_pipeline.dagster_internals import DAEMON, poll_code_server
+from aiseg2_pipeline.runtime import open_stores
 
 POLL_S = 20
 REPEAT_S = 60.0
@@ -84,6 +85,8 @@ def main() -> None:
     # The module that its `__main__` imports.
     import_module(f"{sys.argv[0]}.cli")
     freeze_imported_objects()
+    if sys.argv[0] == DAEMON:
+        open_stores.keep_those_of_environment_open()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 

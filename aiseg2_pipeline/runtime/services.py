@@ -21,7 +21,7 @@ from honcho.manager import KILL_WAIT, Manager
 
 from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import dagster_home, parent_watch
+from aiseg2_pipeline.runtime import dagster_home, open_stores, parent_watch
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
@@ -121,7 +121,9 @@ def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
-    return _until_stopped(services, say)
+    code = _until_stopped(services, say)
+    open_stores.close_journals(_stores(settings))
+    return code
 
 
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
@@ -197,11 +199,16 @@ def _variables(settings: Settings) -> dict[str, str]:
     return environment() | {
         "DAGSTER_HOME": str(settings.dagster_home),
         "AISEG2_CODE_SERVER": str(settings.code_server_socket),
+        **open_stores.variable(_stores(settings)),
         "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
         # glibc's heaps, one for each thread, never stop growing in services with many threads: 4 MB a day, measured.
         "MALLOC_ARENA_MAX": "1",
     }
+
+
+def _stores(settings: Settings) -> tuple[Path, ...]:
+    return settings.store_path, settings.energy_path, settings.climate_path
 
 
 def _project_folder() -> Path:

@@ -116,6 +116,7 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         assert pipeline.processes() == []
         for unwanted in ("Traceback", "Warning"):
             assert unwanted not in pipeline.output
+        assert list(demo.glob("*-wal")) == []
         # Nothing is written outside the demo's own folder.
         assert list(pipeline.home.iterdir()) == []
         assert list(pipeline.folder.iterdir()) == [demo.parent]
