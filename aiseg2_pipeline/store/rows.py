@@ -146,8 +146,8 @@ class Rows(Transactions):
         deleted = execute(f"DELETE {IN_RANGE}", (start_s, end_s)).rowcount
         for table in ("hours", "hourly"):
             execute(f"DELETE FROM {table} WHERE hour >= ? AND hour < ?", (hour_of(start_s), end_s))
-        # Only the first and the last hour can have rows left.
-        edges = {hour_of(start_s), hour_of(end_s)}
+        # Only the first and the last hour can have rows left; the hour that begins at the end is not in the range.
+        edges = {hour for hour in (hour_of(start_s), hour_of(end_s)) if hour < end_s}
         for hour in edges:
             count_minutes(execute, hour)
         self._summarize(execute, edges, None)
