@@ -1,7 +1,7 @@
 """Open the device's client, the stores and the InfluxDB writer for a command. Dagster's resources do the same for assets."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -38,10 +38,14 @@ def store_files(settings: Settings) -> list[tuple[type[Outbox], Path]]:
 
 
 @contextmanager
-def stores(settings: Settings) -> Iterator[list[Outbox]]:
-    """Yield the open stores: readings, energy, climate."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(kind.open(path)) for kind, path in store_files(settings)]
+def stores(settings: Settings) -> Iterator[tuple[Store, EnergyStore, ClimateStore]]:
+    """Yield the open stores."""
+    with (
+        Store.open(settings.store_path) as readings,
+        EnergyStore.open(settings.energy_path) as energy,
+        ClimateStore.open(settings.climate_path) as climate,
+    ):
+        yield readings, energy, climate
 
 
 def writer(influx: InfluxSettings) -> InfluxWriter:

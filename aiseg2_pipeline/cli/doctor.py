@@ -192,8 +192,8 @@ def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[L
         yield OK, "InfluxDB", f"answers at {influx.url}"
         yield OK, "token and bucket", f"may write to {influx.bucket}"
         try:
-            with connect.stores(settings) as stores, Store.open(settings.store_path) as readings:
-                yield from _bucket(writer, readings, influx, clock(), taken)
+            with connect.stores(settings) as stores:
+                yield from _bucket(writer, stores[0], influx, clock(), taken)
                 yield from _outbox(stores, connect.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)

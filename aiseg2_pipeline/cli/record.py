@@ -106,8 +106,6 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
                 click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
                 return
             rows = _remove(store, influx, first.start, last.end)
-            if refill:
-                store.allow_fill(first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
         if refill:
             _fill(settings, *_past(settings, first, last), dry_run=False)

@@ -73,11 +73,6 @@ class _Stores:
         """Return the open store of the rooms' climate, as `open` does."""
         return ClimateStore.open(self.settings.climate_path, self._warn)
 
-    def not_upgraded(self) -> list[str]:
-        """Return the names of the files that have rows of an older version. Raise StoreError."""
-        with self.open() as readings, self.open_energy() as energy, self.open_climate() as climate:
-            return [store.path.stem for store in (readings, energy, climate) if not store.is_upgraded]
-
 
 @dataclass
 class _InfluxDB:

@@ -155,6 +155,8 @@ class _Recovery:
                         self.lost.add(hour)
             except (sqlite3.Error, TypeError):
                 self.lost.add(hour)
+        if not rows:
+            return
         try:
             added = self.store.add(frame(rows, self.store.shape))
         except (TypeError, ValueError):

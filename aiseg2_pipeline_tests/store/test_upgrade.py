@@ -309,21 +309,27 @@ def test_a_disk_that_is_full_in_the_middle_of_an_upgrade_loses_nothing(
         pd.testing.assert_frame_equal(store.read(START, START + 3 * DAY), table)
 
 
+def refusal(path: Path) -> str:
+    """Return the message with which the store is refused, and check that its file is unchanged."""
+    before = path.read_bytes()
+    with pytest.raises(StoreError) as error:
+        Store.open(path)
+    assert path.read_bytes() == before
+    return str(error.value)
+
+
 def test_an_upgrade_without_room_is_refused_with_the_space_that_it_needs(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_old(path, 2, readings(START, 3))
-    before = path.read_bytes()
     usage = shutil.disk_usage(path.parent)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
-        with pytest.raises(StoreError) as error:
-            Store.open(path)
-    assert str(error.value) == (
+        refused = refusal(path)
+    assert refused == (
         f"{path} is from an older aiseg2-pipeline, and its upgrade needs 20 MB of free space on its disk, which has 5 MB: free some, "
         "or set AISEG2_DATA_DIR to another folder."
     )
-    assert path.read_bytes() == before
     with Store.open(path) as store:
         pd.testing.assert_frame_equal(store.read(START, START + DAY), readings(START, 3))
 
@@ -331,12 +337,8 @@ def test_an_upgrade_without_room_is_refused_with_the_space_that_it_needs(
 def test_a_newer_store_is_refused_and_not_changed(path: Path) -> None:
     Store.open(path).close()
     execute_in(path, f"PRAGMA user_version = {VERSION + 1}", "DROP VIEW readings")
-    before = path.read_bytes()
-    with pytest.raises(StoreError) as error:
-        Store.open(path)
-    assert str(error.value) == (
+    assert refusal(path) == (
         f"{path} is from a newer aiseg2-pipeline (store version {VERSION + 1}, this program supports {VERSION}): install the newer one "
         "again, or set AISEG2_DATA_DIR to another folder."
     )
-    assert path.read_bytes() == before
     assert damaged_files(path) == []

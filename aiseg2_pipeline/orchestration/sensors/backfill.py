@@ -101,10 +101,11 @@ def healing_sensor(
             yield SkipReason("A background run is still active.")
             return
         try:
-            if names := [one.path.stem for one in unrecovered(*store.paths)] + store.not_upgraded():
-                requests = [_request(salvage, ":".join(names), now, run_config=LOGGED)]
-            else:
-                with store.open() as readings, store.open_energy() as known:
+            with store.open() as readings, store.open_energy() as known, store.open_climate() as climate:
+                old = [one for one in (readings, known, climate) if not one.is_upgraded]
+                if names := [one.path.stem for one in (*unrecovered(*store.paths), *old)]:
+                    requests = [_request(salvage, ":".join(names), now, run_config=LOGGED)]
+                else:
                     requests = list(backfill.requests(readings, known, influxdb.destination, now))
         except StoreError as error:
             yield SkipReason(str(error))
