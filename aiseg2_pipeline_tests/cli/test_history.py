@@ -158,6 +158,18 @@ def test_a_fill_completes_the_hours_and_keeps_the_live_rows(home: Home) -> None:
     assert json.loads(home.succeed("gaps", *home.window(), "--format", "json")) == []
 
 
+def test_removed_minutes_are_filled_again_with_refill_alone(home: Home) -> None:
+    home.succeed("fill", *home.window())
+    before = len(home.rows())
+    removed = home.window(6, 5)
+    home.succeed("remove", *removed, "--yes")
+    after = len(home.rows())
+    assert after < before
+    assert "No minute is missing." in home.succeed("gaps", *removed)
+    home.succeed("remove", *removed, "--refill", "--yes")
+    assert len(home.rows()) == before
+
+
 def test_a_fill_of_a_given_range_may_start_before_the_first_reading(home: Home) -> None:
     home.succeed("fill", *home.window(30, 29))
     assert len(set(home.rows()["time"])) == 1 + 120
