@@ -34,12 +34,16 @@ LIVE_EXCEEDS_ENERGY = (
 
 @dataclass(frozen=True)
 class FilledDay:
-    """Sum up a day: the state of the requested hours, the number of minutes filled, and a sentence for each problem."""
+    """Sum up a day: the state of the requested hours, the number of minutes filled, and a sentence for each problem.
+
+    `energy` is what was read from the device for it, None if nothing was.
+    """
 
     day: date
     hours: tuple[Hour, ...]
     filled_minutes: int
     problems: tuple[str, ...]
+    energy: DayEnergy | None = None
 
 
 def fill_hours(
@@ -75,19 +79,20 @@ class _Filler:
         if unrecovered(self.store.path):
             # Live readings of these hours may be restored.
             return FilledDay(day, before, 0, (NOT_SALVAGED,))
-        problems = self._request(day, [hour for hour in before if hour.missing])
+        result, problems = self._request(day, [hour for hour in before if hour.missing])
         problems += self._fill(before)
         after = self._hours(starts)
         minutes = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
-        return FilledDay(day, after, minutes, tuple(problems))
+        return FilledDay(day, after, minutes, tuple(problems), result)
 
     def _hours(self, starts: Sequence[datetime]) -> tuple[Hour, ...]:
         hours = hours_between(self.store, starts[0], starts[-1] + HOUR, self.now)
         return tuple(hour for hour in hours if hour.start in starts)
 
-    def _request(self, day: date, missing: Sequence[Hour]) -> list[str]:
-        """Read the day's energy from the device as far as it is unknown; return a sentence for each problem."""
+    def _request(self, day: date, missing: Sequence[Hour]) -> tuple[DayEnergy | None, list[str]]:
+        """Read the day's energy from the device as far as it is unknown; also return a sentence for each problem."""
         problems: list[str] = []
+        result = None
         known, due = retries.of_day(self.energy, day, self.now)
         whole_day = bool(missing) and must_request(self.energy, day, missing, self.now)
         if whole_day or due:
@@ -106,7 +111,7 @@ class _Filler:
             # All hours of the day, because all of them were filled without these circuits.
             self._fill(self._hours([day_start(day) + n * HOUR for n in range(24)]), again=True)
             retries.settle(self.energy, day, known)
-        return problems
+        return result, problems
 
     def _fill(self, hours: Sequence[Hour], *, again: bool = False) -> list[str]:
         """Fill the hours with missing minutes, or those filled before `again`; return a sentence for each problem."""

@@ -25,7 +25,7 @@ from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 
 MEASUREMENTS = ("power", "power_fill", "battery")
-ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost")
+ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost", "monthly_total")
 # Returns a circuit's name at a time, by its id; None if it is unknown.
 NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
@@ -101,7 +101,7 @@ def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None
     section = shown if shown is not None else name
     if kind in energy.HOURLY_KINDS:
         return _head("energy", {"detail-type": kind, "detail-section": section} | of_circuit, "wh")
-    if kind == energy.DAILY_TOTAL:
+    if kind in (energy.DAILY_TOTAL, energy.MONTHLY_TOTAL):
         return _head(kind, {"detail-section": section}, "value")
     if kind == energy.CIRCUIT_DAILY_TOTAL:
         return _head(kind, {"detail-section": f"{section}(kWh)"} | of_circuit, "value")
