@@ -108,10 +108,10 @@ class Aiseg2Client:
         body = self.transport.request(endpoints.CircuitGraph(circuit_id, day), deadline)
         return self._noted(graphs.circuit_graph(body, circuit_id, day))
 
-    def climate_page(self, page: int, deadline: Deadline) -> ClimatePage:
+    def climate_page(self, source: climate.ClimateSource, page: int, deadline: Deadline) -> ClimatePage:
         """Return page `page`, from 1, of the rooms' temperature and humidity."""
-        body = self.transport.request(endpoints.RoomsPage(page), deadline)
-        return self._noted(climate.climate_page(body, page))
+        body = self.transport.request(endpoints.RoomsPage(source, page), deadline)
+        return self._noted(climate.climate_page(body, page, source))
 
     def download_export(self, target: Path, deadline: Deadline) -> datetime:
         """Write the SD card's zip to `target` and return the time of the request (UTC); a failure leaves `target` as it was.

@@ -16,7 +16,7 @@ from datetime import date
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from aiseg2_pipeline.aiseg2.climate import CLIMATE
+from aiseg2_pipeline.aiseg2.climate import ClimateSource
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.aiseg2.graphs import CIRCUIT_GRAPH, Series, graph_page
 from aiseg2_pipeline.aiseg2.pages import CIRCUIT_LIST, CIRCUITS, EXPORT, FLOW_HTML, FLOW_JSON
@@ -46,6 +46,7 @@ class CircuitsPage:
 class RoomsPage:
     """Page `number`, from 1, of the rooms' temperature and humidity."""
 
+    source: ClimateSource
     number: int
 
 
@@ -95,8 +96,8 @@ def http_request(endpoint: Endpoint) -> HttpRequest:
             return HttpRequest("GET", endpoint.value)
         case CircuitsPage(number):
             target = f"{CIRCUITS}?id={_number(number, CIRCUITS)}"
-        case RoomsPage(number):
-            target = f"{CLIMATE}?page={_number(number, CLIMATE)}"
+        case RoomsPage(ClimateSource(value=address), number):
+            target = f"{address}?page={_number(number, address)}"
         case Graph(series, day):
             target = graph_page(series)
             if day is not None:

@@ -103,7 +103,7 @@ class Room:
 
 @dataclass(frozen=True)
 class ClimatePage:
-    """One page of 41: at most three rooms in the order shown; `problems` has a message for each number left out."""
+    """One page of the rooms, in the order shown; `problems` has a message for each number left out."""
 
     rooms: tuple[Room, ...]
     problems: tuple[str, ...]

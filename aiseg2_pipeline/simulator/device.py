@@ -35,6 +35,7 @@ _T = TypeVar("_T")
 _FLOW_JSON = "/data/electricflow/111/update"
 _FLOW = "/page/electricflow/111"
 _CIRCUITS = "/page/electricflow/1113"
+_ROOMS, _ROOMS_WITH_IDS = "/page/airenvironment/43", "/page/airenvironment/41"
 _OTHER_DAYS = (-1, -2, -7, 1)  # WRONG_DAY's offsets from the requested day
 
 
@@ -79,7 +80,8 @@ def create_app(  # noqa: PLR0913 - each is a property of a device that a test va
             Route(_FLOW, device.flow_page),
             Route(_CIRCUITS, device.circuits_page),
             Route("/page/setting/installation/734", device.circuit_list_page),
-            Route("/page/airenvironment/41", device.climate_page),
+            Route(_ROOMS, device.climate_page),
+            Route(_ROOMS_WITH_IDS, device.climate_page),
             Route("/page/graph/{page_id}", device.graph_page),
             Route("/set/exectop2.cgi", device.settings_page),
         ],
@@ -138,7 +140,8 @@ class _Device:
     async def climate_page(self, request: Request) -> Response:
         now = self._now()
         rooms = climate(self.household.seed, self.rooms, now)
-        return html(climate_page(rooms, _page_number(request, "page"), self._shown(now)))
+        has_ids = request.url.path == _ROOMS_WITH_IDS
+        return html(climate_page(rooms, _page_number(request, "page"), self._shown(now), ids=has_ids))
 
     async def graph_page(self, request: Request) -> Response:
         page_id = request.path_params["page_id"]

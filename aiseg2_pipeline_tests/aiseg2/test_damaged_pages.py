@@ -41,7 +41,7 @@ def first_page(body: bytes) -> object:
 
 
 def rooms(body: bytes) -> object:
-    return climate.climate_page(body, 1).rooms
+    return climate.climate_page(body, 1, climate.ClimateSource.PAGE_41).rooms
 
 
 def consumption(body: bytes) -> object:

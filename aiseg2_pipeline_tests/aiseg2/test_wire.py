@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2 import endpoints
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.climate import ClimateSource
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.cli.main import main
@@ -48,7 +49,7 @@ LINES = re.compile(
     r"|GET /page/electricflow/111"
     r"|GET /page/electricflow/1113\?id=[1-9][0-9]?"
     r"|GET /page/setting/installation/734"
-    r"|GET /page/airenvironment/41\?page=[1-9][0-9]?"
+    r"|GET /page/airenvironment/4[13]\?page=[1-9][0-9]?"
     r"|GET /page/graph/(?:51111|52111|53111|54111|55111|57111)(?:\?data=[A-Za-z0-9%]+)?"
     r"|GET /page/graph/584\?data=[A-Za-z0-9%]+"
     r"|GET /set/exectop2\.cgi(?:\?downType=1&csrftoken=[0-9A-Za-z_-]{1,64})?"
@@ -129,7 +130,7 @@ WORDS = st.text(max_size=80) | st.from_regex(r"[0-9A-Za-z_-]{1,70}", fullmatch=T
 ENDPOINTS = (
     st.sampled_from(endpoints.Page)
     | st.builds(endpoints.CircuitsPage, st.integers())
-    | st.builds(endpoints.RoomsPage, st.integers())
+    | st.builds(endpoints.RoomsPage, st.sampled_from(ClimateSource), st.integers())
     | st.builds(endpoints.Graph, SERIES, DAYS)
     | st.builds(endpoints.CircuitGraph, WORDS, DAYS)
     | st.builds(endpoints.ExportZip, WORDS)
@@ -157,6 +158,7 @@ def test_no_endpoint_makes_another_request(endpoint: endpoints.Endpoint) -> None
         endpoints.HttpRequest("GET", "/action/reset"),
         endpoints.CircuitsPage(cast(Any, "1&doReset=1")),
         endpoints.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - not a number
+        endpoints.RoomsPage(cast(Any, "/action/reset"), 1),
         endpoints.Graph(cast(Any, "action"), None),
         endpoints.CircuitGraph(cast(Any, 30), None),
         endpoints.ExportZip(cast(Any, None)),
@@ -206,7 +208,7 @@ def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
         FLOW_POST,
         *(f"GET /page/electricflow/1113?id={n}" for n in (1, 2, 3, 4)),
         "GET /page/setting/installation/734",
-        "GET /page/airenvironment/41?page=1",
+        "GET /page/airenvironment/43?page=1",
         *(f"GET /page/graph/{n}" for n in (51111, 52111, 53111, 54111, 55111, 57111, 584)),
         EXPORT,
     }
@@ -241,7 +243,8 @@ def _reads(client: Aiseg2Client, folder: Path) -> Iterable[Callable[[], object]]
     deadline = Deadline(5)
     yield lambda: client.live(5)
     yield lambda: client.flow_html(deadline)
-    yield lambda: client.climate_page(1, deadline)
+    for source in ClimateSource:
+        yield partial(client.climate_page, source, 1, deadline)
     yield lambda: client.download_export(folder / "export.zip", deadline)
     for circuit_id in HOSTILE:
         yield partial(client.circuit_graph, circuit_id, DAY, deadline)

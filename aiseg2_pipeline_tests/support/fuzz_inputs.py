@@ -31,7 +31,7 @@ LIVE = {
     "circuit page": f"{pages.CIRCUITS}?id=1",
     "circuit page 4": f"{pages.CIRCUITS}?id=4",
     "circuit list": pages.CIRCUIT_LIST,
-    "climate": f"{climate.CLIMATE}?page=1",
+    "climate": f"{climate.ClimateSource.PAGE_43.value}?page=1",
     "export page": pages.EXPORT,
 }
 

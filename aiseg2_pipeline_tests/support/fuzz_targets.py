@@ -94,9 +94,10 @@ def _pages(valid: dict[str, list[bytes]]) -> Iterator[Target]:
 
 
 def _climate(body: bytes) -> object:
-    page = climate.climate_page(body, 1)
+    source = climate.ClimateSource.PAGE_43
+    page = climate.climate_page(body, 1, source)
     for problem in page.problems:
-        assert_message(Unreadable(problem), (climate.CLIMATE,), b"")
+        assert_message(Unreadable(problem), (source.value,), b"")
     return replace(page, problems=())
 
 
@@ -167,7 +168,9 @@ def _responses(server: RawServer, folder: Path) -> Iterator[Target]:
         assert live_circuits.Memory.from_state(json.loads(json.dumps(memory.to_state()))) == memory
         sensors = Sensors(folder, server.url)
         sensors.due(NOW)
-        sensors.seen(NOW)
+        for source in climate.ClimateSource:
+            sensors.seen(NOW, source)
+            assert sensors.sources(NOW) == (source,)
         assert sensors.due(NOW)
         return memory.shown
 
