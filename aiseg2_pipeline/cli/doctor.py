@@ -18,7 +18,7 @@ from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.alerts import rules
 from aiseg2_pipeline.alerts import send as notify
-from aiseg2_pipeline.cli import connect
+from aiseg2_pipeline.cli import connect, rooms
 from aiseg2_pipeline.frames.readings import live_frame
 from aiseg2_pipeline.influxdb.client import TYPE_CONFLICT, InfluxError, InfluxWriter, Tags, Unavailable
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
@@ -105,6 +105,9 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
             yield OK, "circuit list", f"{len(listed.circuits)} circuits are registered"
         yield from _live(client, taken)
         yield _clock(client.clock_offset_s)
+        yield from (
+            (OK if well else HINT, "rooms", text) for well, text in rooms.findings(client, settings, clock)
+        )
         try:
             client.export_token(Deadline(READING_TIMEOUT_S))
             yield (

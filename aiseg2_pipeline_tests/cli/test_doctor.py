@@ -32,12 +32,13 @@ from aiseg2_pipeline_tests.support.device import (
     flow_json,
     serving,
 )
+from aiseg2_pipeline_tests.support.device_pages import rooms_page_43
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 EXPORT = "GET /set/exectop2.cgi"
 WRONG_PASSWORD, WRONG_TOKEN = "battery staple", "stolen-token"
 ALL_FINE = [
-    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "SD card", "store", "InfluxDB",
+    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "rooms", "SD card", "store", "InfluxDB",
     "token and bucket", "other writers", "series", "pending",
 ]  # fmt: skip
 # Marks and findings by subject.
@@ -194,7 +195,7 @@ def late() -> datetime:
 
 
 NOBODY_LISTENS = "127.0.0.1:1"
-OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "SD card"}
+OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "rooms", "SD card"}
 OF_BUCKET = {"other writers", "series", "pending"}
 
 
@@ -257,6 +258,20 @@ def test_missing_optional_parts_of_the_device_are_no_failure(setup: Setup) -> No
     assert code == 0
     assert lines["SD card"][0][0] == "--"
     assert lines["power flow"] == [("ok", "no generating device, consumption 1.2 kW")]
+
+
+def test_the_rooms_are_read_and_a_page_of_them_that_cannot_be_read_is_no_failure(setup: Setup) -> None:
+    page = "GET /page/airenvironment/43?page=1"
+    setup.device.pages[page] = rooms_page_43(("居間", "23.5", "48"), ("屋外", "-2.6", "4_"))
+    code, lines = examine(setup)
+    assert code == 0
+    (read, problem) = lines["rooms"]
+    assert read == ("ok", "居間 23.5 ℃ 48 %, 屋外 -2.6 ℃")
+    assert problem[0] == "--"
+    assert ".num_shitudo" in problem[1]
+    setup.device.pages[page] = b"<html>half a page"
+    code, lines = examine(setup)
+    assert (code, lines["rooms"][0][0]) == (0, "--")
 
 
 def test_a_misspelt_setting_and_readable_files_are_hints(setup: Setup) -> None:
