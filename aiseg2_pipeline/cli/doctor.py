@@ -278,7 +278,7 @@ def _tags(label: Label) -> Tags:
 
 
 def _labels_of(table: pd.DataFrame) -> set[Label]:
-    rows = table[table["kind"] != "battery"]
+    rows = table[table["kind"].isin(["total", "generation", "usage"])]
     return set(zip(rows["kind"], rows["name"], rows["unit"], strict=True))
 
 

@@ -86,6 +86,8 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
         return
     if reading.circuits_error is not None:
         result.problems.append(f"The circuits are missing. {reading.circuits_error}")
+    if reading.battery_flow_error is not None:
+        result.problems.append(f"The power of sun, grid and battery is missing. {reading.battery_flow_error}")
     table = live_frame(reading)
     if table.empty:
         result.problems.append(

@@ -1,6 +1,6 @@
 """The device as an ASGI application: one handler per page, over one household, its meter and its SD card.
 
-Accepts GET, and the one POST with which the power flow page refreshes itself; no request changes anything. Listening
+Accepts GET, and the POSTs with which the power flow pages refresh themselves; no request changes anything. Listening
 on a port belongs in `server`, login and most faults in `middleware`, HTML in `pages`, `settings_pages` and `graphs`,
 the card's files in `card`.
 """
@@ -77,6 +77,7 @@ def create_app(  # noqa: PLR0913 - each is a property of a device that a test va
     app = Starlette(
         routes=[
             Route(_FLOW_JSON, device.flow_json, methods=["POST"]),
+            Route("/data/electricflow/112/update", device.battery_flow_json, methods=["POST"]),
             Route(_FLOW, device.flow_page),
             Route(_CIRCUITS, device.circuits_page),
             Route("/page/setting/installation/734", device.circuit_list_page),
@@ -120,6 +121,15 @@ class _Device:
         moment = self._moment(self._now())
         readings = [*pages.FLOW_READINGS, *([pages.BATTERY_READING] if moment.battery else [])]
         return JSONResponse(pages.flow_json(moment, _dashes(request, readings)))
+
+    async def battery_flow_json(self, _: Request) -> Response:
+        moment = self._moment(self._now())
+        # Assumed, not observed: a home without a battery has no such page.
+        return (
+            JSONResponse(pages.battery_flow_json(moment, moment.battery))
+            if moment.battery
+            else html(NOT_FOUND, 404)
+        )
 
     async def flow_page(self, request: Request) -> Response:
         moment = self._moment_with_shown_clock()

@@ -1,4 +1,4 @@
-"""The bytes sent to the device: requests of pages and the one POST that redraws the flow, and nothing else."""
+"""The bytes sent to the device: requests of pages and the two POSTs that redraw the flow, and nothing else."""
 
 import base64
 import json
@@ -27,6 +27,7 @@ from aiseg2_pipeline.ingest.climate import Sensors, read_climate
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline_tests.support.device import (
@@ -43,9 +44,9 @@ from aiseg2_pipeline_tests.support.device import (
 from aiseg2_pipeline_tests.support.wire import Recorder, recording
 
 # Written by hand, so that the product's constants do not prove themselves.
-FLOW_POST = "POST /data/electricflow/111/update"
+FLOW_POSTS = {f"POST /data/electricflow/{page}/update" for page in (111, 112)}
 LINES = re.compile(
-    r"POST /data/electricflow/111/update"
+    r"POST /data/electricflow/11[12]/update"
     r"|GET /page/electricflow/111"
     r"|GET /page/electricflow/1113\?id=[1-9][0-9]?"
     r"|GET /page/setting/installation/734"
@@ -83,7 +84,7 @@ def data_of(target: str) -> Any:
 
 def check(line: str, body: bytes) -> None:
     assert LINES.fullmatch(line), line
-    assert body == (b"data={}" if line == FLOW_POST else b"")
+    assert body == (b"data={}" if line in FLOW_POSTS else b"")
     sent = line.lower()
     if "data=" in line:
         data = data_of(line)
@@ -181,7 +182,7 @@ def test_anything_but_an_endpoint_is_refused_before_a_connection_is_made(tmp_pat
 # The requests that are sent
 
 
-def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
+def test_every_command_and_run_sends_only_pages_and_the_display_posts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -189,7 +190,8 @@ def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
         monkeypatch.delenv(str(field.alias), raising=False)
     lines: set[str] = set()
     for sd_card in (False, True):
-        with running(sd_card=sd_card) as unit, recording(f"http://{unit.address}") as recorder:
+        home = Household(battery=True)
+        with running(home, sd_card=sd_card) as unit, recording(f"http://{unit.address}") as recorder:
             given = {
                 "AISEG2_HOST": recorder.address.removeprefix("http://"),
                 "AISEG2_USER": unit.user,
@@ -205,7 +207,7 @@ def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
             assert unit.password.encode() not in recorder.everything()
     # Every page was requested, so that the test cannot pass by doing nothing.
     assert {line for line in lines if "csrftoken" not in line} == {
-        FLOW_POST,
+        *FLOW_POSTS,
         *(f"GET /page/electricflow/1113?id={n}" for n in (1, 2, 3, 4)),
         "GET /page/setting/installation/734",
         "GET /page/airenvironment/43?page=1",

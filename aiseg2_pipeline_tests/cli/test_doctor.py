@@ -19,6 +19,7 @@ from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Store, database
 from aiseg2_pipeline_tests.support.device import (
+    BATTERY_FLOW,
     FLOW,
     FLOW_HTML,
     LIST,
@@ -26,6 +27,7 @@ from aiseg2_pipeline_tests.support.device import (
     SERVER_TIME,
     Device,
     Page,
+    battery_flow,
     circuit_list,
     circuit_page,
     circuits_path,
@@ -342,6 +344,8 @@ DEVICES = ["detail-type=generation,detail-section=太陽光発電(W)", *(f"detai
 def test_the_series_of_the_earlier_program_are_those_that_are_written(setup: Setup, second_value: str) -> None:
     rows = [("ＬＤ<br />", " 224W"), ("ＩＨ<br />", second_value)]
     setup.device.pages[circuits_path(1)] = lambda: circuit_page(rows, clock=shown_clock(utc_now()))
+    # These are in measurements of their own.
+    setup.device.pages |= {FLOW: flow_json(connSb=1, percent="80"), BATTERY_FLOW: battery_flow()}
     write_as_the_earlier_program(setup, *TOTALS, *DEVICES)
     write_as_the_earlier_program(setup, "summary=of\\ long\\ ago", ago=timedelta(days=8))
     _, lines = examine(setup)
