@@ -139,6 +139,15 @@ class LiveReading:
     battery_flow: BatteryFlow | None = None
     battery_flow_error: Aiseg2Error | None = None
 
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each part that could not be read."""
+        parts = (
+            ("The circuits are missing.", self.circuits_error),
+            ("The power of sun, grid and battery is missing.", self.battery_flow_error),
+        )
+        return tuple(f"{part} {error}" for part, error in parts if error is not None)
+
 
 @dataclass(frozen=True)
 class DayGraph:

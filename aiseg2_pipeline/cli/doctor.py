@@ -134,6 +134,8 @@ def _live(client: Aiseg2Client, taken: list[LiveReading]) -> Iterator[Line]:
     else:
         total_w = sum(row.power_w or 0 for row in reading.circuits)
         yield OK, "circuits", f"{len(reading.circuits)} circuits, {total_w:.0f} W in all"
+    if reading.battery_flow_error is not None:
+        yield HINT, "battery", str(reading.battery_flow_error)
 
 
 def _kw(value_kw: float | None) -> str:

@@ -84,10 +84,7 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
             f"one of {last:%Y-%m-%d %H:%M:%S} UTC: set this machine's clock (NTP), it seems to be behind.",
         )
         return
-    if reading.circuits_error is not None:
-        result.problems.append(f"The circuits are missing. {reading.circuits_error}")
-    if reading.battery_flow_error is not None:
-        result.problems.append(f"The power of sun, grid and battery is missing. {reading.battery_flow_error}")
+    result.problems += reading.problems
     table = live_frame(reading)
     if table.empty:
         result.problems.append(

@@ -153,7 +153,7 @@ def test_a_battery_flow_that_fails_costs_nothing_else_and_is_bounded(
     with serving(household(FEW) | {FLOW: flow_json(connSb=1, percent="80"), BATTERY_FLOW: answer}) as device:
         reading = live(device, tmp_path)
     assert (reading.flow.consumption_kw, watts(reading)["ＬＤ"]) == (1.2, 224)
-    assert reading.elapsed_s < 1.8
+    assert reading.elapsed_s < 5
     assert reading.battery_flow is None
     assert "electricflow/112" in str(reading.battery_flow_error)
 

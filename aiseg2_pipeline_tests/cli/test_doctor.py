@@ -254,11 +254,12 @@ def test_a_store_that_is_held_by_another_process_fails(setup: Setup, monkeypatch
 
 
 def test_missing_optional_parts_of_the_device_are_no_failure(setup: Setup) -> None:
-    setup.device.pages[FLOW] = flow_json(g_capacity="-", g_d_1_title="", g_d_1_capacity="-")
+    setup.device.pages[FLOW] = flow_json(g_capacity="-", g_d_1_title="", g_d_1_capacity="-", connSb=1)
+    setup.device.pages[BATTERY_FLOW] = b"{}"
     del setup.device.pages[EXPORT]
     code, lines = examine(setup)
     assert code == 0
-    assert lines["SD card"][0][0] == "--"
+    assert lines["SD card"][0][0] == lines["battery"][0][0] == "--"
     assert lines["power flow"] == [("ok", "no generating device, consumption 1.2 kW")]
 
 
