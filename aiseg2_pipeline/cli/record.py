@@ -60,8 +60,8 @@ def read(form: str) -> None:
             click.echo("\n".join(line for row in lines(table) for line in row))
         else:
             output.reading(reading, table)
-        if reading.circuits_error is not None:
-            click.echo(f"The circuits are missing. {reading.circuits_error}", err=True)
+        for problem in reading.problems:
+            click.echo(problem, err=True)
 
 
 @click.command()

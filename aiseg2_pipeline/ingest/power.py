@@ -85,8 +85,7 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
             f"one of {last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: set this machine's clock (NTP), it seems to be behind.",
         )
         return
-    if reading.circuits_error is not None:
-        result.problems.append(f"The circuits are missing. {reading.circuits_error}")
+    result.problems += reading.problems
     table = live_frame(reading)
     if table.empty:
         result.problems.append(

@@ -16,6 +16,7 @@ from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key, hourly
 from aiseg2_pipeline.orchestration.sensors import backfill
+from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
@@ -196,6 +197,24 @@ def test_filled_rows_are_written_by_the_next_minute(pipeline: SimulatedPipeline,
     pd.testing.assert_frame_equal(influx.readings(), rows)
     assert len(set(rows["time"].dt.floor("min"))) == 3 * 60 + 1
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
+
+
+def test_the_flow_of_a_home_with_a_battery_is_written_and_neither_filled_nor_missed(
+    tmp_path: Path, influx: Influx
+) -> None:
+    key = hour_key(NOW - 3 * HOUR)
+    with simulated_pipeline(tmp_path, influx.settings, household=Household(battery=True)) as pipeline:
+        pipeline.minute(NOW - 3 * HOUR)
+        pipeline.set_clock(NOW)
+        assert pipeline.run("power_fill", key).success
+        assert pipeline.metadata(POWER_READINGS, key)["missing_minutes"] == 0
+        pipeline.minute(NOW)
+        rows = pipeline.rows()
+    flow = rows[rows["kind"] == "flow"]
+    assert flow["time"].tolist() == [time for time in (NOW - 3 * HOUR, NOW) for _ in range(3)]
+    assert set(flow["interval_s"]) == {0}
+    pd.testing.assert_frame_equal(influx.readings(), rows)
+    assert {point["summary"] for point in influx.points("flow")} == {"太陽光(kW)", "系統(kW)", "蓄電池(kW)"}
 
 
 def test_an_hour_is_not_filled_before_the_fifth_minute_after_it(alone: SimulatedPipeline) -> None:
