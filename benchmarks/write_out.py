@@ -9,7 +9,6 @@ must have all points.
 
 import argparse
 import secrets
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,8 +54,6 @@ def ours(path: Path, outlet: Outlet, days: int) -> None:
             writer,
             destination,
             now=now,
-            running_hour=now,
-            max_older_rows=sys.maxsize,
             batch_rows=ROWS_A_REQUEST,
         )
 

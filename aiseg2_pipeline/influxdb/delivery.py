@@ -7,7 +7,6 @@ continues where this one stopped.
 
 import hashlib
 import itertools
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,18 +18,22 @@ from filelock import FileLock, Timeout
 
 from aiseg2_pipeline.influxdb.client import BeyondRetention, InfluxError, InfluxWriter, Rejected, TooLarge
 from aiseg2_pipeline.influxdb.line_protocol import lines as power_lines
+from aiseg2_pipeline.japan_time import HOUR
 from aiseg2_pipeline.store import Destination, Outbox, PendingBatch
 
 MAX_SPLIT_REQUESTS = 200
 # No request starts with less time left: its timeout would not mean that the server is down.
 LEAST_REQUEST_S = 0.5
+# A waiting delivery tries the lock this often. One without a deadline releases it for longer after each request, or the
+# minute's rows would wait for seconds.
+LOCK_POLL_S, GIVE_WAY_S = 0.02, 0.1
 
 
 @dataclass(frozen=True)
 class Delivery:
     """Sum up a delivery: rows and points acknowledged by the server, rows set aside, requests made.
 
-    `hours` had rows written and have none pending now; `left_hours` counts the destination's hours with pending rows;
+    `hours` had rows written and have none pending now; `left_hours` counts the hours with pending rows, of those asked for;
     `stopped` says why the delivery ended early, None if it did not; `refusal` is the newest error of the rows set aside,
     None if all of them were beyond the bucket's retention, which is expected.
     """
@@ -44,6 +47,19 @@ class Delivery:
     stopped: str | None
     refusal: str | None = None
 
+    def __add__(self, later: "Delivery") -> "Delivery":
+        """Return the sums of this delivery and a later one of the same store, which was asked for all hours."""
+        return Delivery(
+            self.rows + later.rows,
+            self.points + later.points,
+            tuple(sorted({*self.hours, *later.hours})),
+            self.set_aside + later.set_aside,
+            self.requests + later.requests,
+            later.left_hours,
+            self.stopped or later.stopped,
+            later.refusal or self.refusal,
+        )
+
 
 def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     store: Outbox,
@@ -51,37 +67,30 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     destination: Destination,
     *,
     now: datetime,
-    running_hour: datetime,
     hours: Sequence[datetime] | None = None,
-    max_older_rows: int = 10_000,
     deadline: float | None = None,
     clock: Callable[[], float] = time.monotonic,
     batch_rows: int = 5_000,
     on_progress: Callable[[int], None] | None = None,
     lines: Callable[[pd.DataFrame], list[tuple[str, ...]]] = power_lines,
 ) -> Delivery:
-    """Send the pending rows of `hours` (UTC starts; None: all): the running hour first, then the others, oldest first.
+    """Send the pending rows of `hours` (UTC starts; None: all), newest hours first.
 
-    It sends at most `max_older_rows` rows of hours other than the running one. After `deadline`, a time of `clock`, no
-    request or wait starts. `on_progress` gets the number of rows settled so far after each batch. A file lock allows one
-    delivery at a time to a destination, across processes; another one waits for it until the deadline.
+    After `deadline`, a time of `clock`, no request or wait starts. `on_progress` gets the number of rows settled so far
+    after each batch. A file lock allows one request at a time to a destination, across processes; without a deadline, a
+    delivery gives way to others after each one.
 
     `lines` converts the store's rows to points. Rows that the server rejects for good are set aside with its reason.
     Raises StoreError, and Unavailable and Misconfigured with the Delivery so far in `delivery`; acknowledged rows stay so.
     """
-    run = _Run(store, writer, destination, now, deadline, clock, lines)
-    wanted = None if hours is None else set(hours)
+    run = _Run(store, writer, destination, now, deadline, clock, lines, hours)
     stopped = None
     try:
-        with delivery_lock(store, destination, run.patience_s()):
-            pending = [hour for hour in store.pending_hours(destination) if wanted is None or hour in wanted]
-            if running_hour in pending:
-                pending.remove(running_hour)
-                run.settle([running_hour], batch_rows, sys.maxsize, on_progress)
-            left = max_older_rows
-            # A request spans at most one UTC day, as InfluxDB's shards do.
-            for _, day in itertools.groupby(pending, key=datetime.date):
-                left -= run.settle(list(day), batch_rows, left, on_progress)
+        newest_first = run.pending()[::-1]
+        # The newest hour alone, so that its rows do not wait for others; then requests of at most one UTC day, as
+        # InfluxDB's shards are.
+        for _, group in itertools.groupby(newest_first, key=lambda hour: (hour != newest_first[0], hour.date())):
+            run.settle(list(group), batch_rows, on_progress)
     except Timeout:
         stopped = (
             f"Another run is writing to the bucket {destination.bucket}; the next run sends the pending rows."
@@ -100,7 +109,8 @@ def delivery_lock(store: Outbox, destination: Destination, patience_s: float) ->
     `patience_s` of -1 waits without end.
     """
     name = hashlib.sha256(repr(destination).encode()).hexdigest()[:12]
-    return FileLock(store.path.with_name(f"outbox-{name}.lock"), timeout=patience_s, mode=0o600)
+    path = store.path.with_name(f"outbox-{name}.lock")
+    return FileLock(path, timeout=patience_s, mode=0o600, poll_interval=LOCK_POLL_S)
 
 
 class _StoppedError(Exception):
@@ -118,6 +128,7 @@ class _Run:
     deadline: float | None
     clock: Callable[[], float]
     lines: Callable[[pd.DataFrame], list[tuple[str, ...]]]
+    hours: Sequence[datetime] | None
     rows: int = 0
     points: int = 0
     set_aside: int = 0
@@ -126,9 +137,17 @@ class _Run:
     refusal: str | None = None
     written_hours: set[int] = field(default_factory=set)
 
+    def pending(self) -> list[datetime]:
+        """Return the hours with pending rows, of those asked for, oldest first."""
+        if self.hours is None:
+            return self.store.pending_hours(self.destination)
+        wanted = set(self.hours)
+        span = (min(wanted), max(wanted) + HOUR) if wanted else (None, None)
+        return [hour for hour in self.store.pending_hours(self.destination, *span) if hour in wanted]
+
     def delivery(self, stopped: str | None) -> Delivery:
         """Return the delivery's sums."""
-        pending = set(self.store.pending_hours(self.destination))
+        pending = set(self.pending())
         written = (datetime.fromtimestamp(hour, UTC) for hour in sorted(self.written_hours))
         hours = tuple(hour for hour in written if hour not in pending)
         return Delivery(
@@ -140,19 +159,19 @@ class _Run:
         return -1 if self.deadline is None else max(0.0, self.deadline - self.clock())
 
     def settle(
-        self, hours: Sequence[datetime], batch_rows: int, most_rows: int, on_progress: Callable[[int], None] | None
-    ) -> int:
-        """Write or set aside at most `most_rows` pending rows of these hours; return the number of rows."""
-        settled = 0
-        while not (batch := self.store.pending_rows(self.destination, hours, batch_rows)).frame.empty:
-            rows = min(len(batch.frame), most_rows - settled)
-            if rows == 0:
-                raise _StoppedError("This run has sent its share of older rows; the next runs send the rest.")
-            self._send(batch, self.lines(batch.frame), 0, rows)
-            settled += rows
+        self, hours: Sequence[datetime], batch_rows: int, on_progress: Callable[[int], None] | None
+    ) -> None:
+        """Write or set aside the pending rows of these hours."""
+        while True:
+            with delivery_lock(self.store, self.destination, self.patience_s()):
+                batch = self.store.pending_rows(self.destination, hours, batch_rows)
+                if batch.frame.empty:
+                    return
+                self._send(batch, self.lines(batch.frame), 0, len(batch.frame))
             if on_progress is not None:
                 on_progress(self.rows + self.set_aside)
-        return settled
+            if self.deadline is None:
+                time.sleep(GIVE_WAY_S)
 
     def _send(
         self, batch: PendingBatch, points: list[tuple[str, ...]], start: int, stop: int, *, split: bool = False

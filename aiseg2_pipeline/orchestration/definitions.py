@@ -15,10 +15,10 @@ from dagster import (
 
 from aiseg2_pipeline.gaps.past import Record, note_first_hour
 from aiseg2_pipeline.ingest.climate import Sensors
-from aiseg2_pipeline.orchestration.assets.climate import climate_asset, influxdb_climate_asset
+from aiseg2_pipeline.orchestration.assets.climate import climate_asset, climate_rows
 from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
-from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, influxdb_energy_asset
-from aiseg2_pipeline.orchestration.assets.influxdb import influxdb_power_asset
+from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, energy_rows
+from aiseg2_pipeline.orchestration.assets.influxdb import influxdb_asset, power_rows
 from aiseg2_pipeline.orchestration.assets.power_readings import power_readings_asset
 from aiseg2_pipeline.orchestration.checks import newest_reading_check, record_check
 from aiseg2_pipeline.orchestration.jobs import climate_job, energy_job, fill_job, minute_job, pending_job
@@ -101,8 +101,8 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
 def _influxdb_assets(
     hours: HourlyPartitionsDefinition, days: DailyPartitionsDefinition, clock: Callable[[], datetime]
 ) -> list[AssetsDefinition]:
+    others = [energy_rows(days), climate_rows(days)]
     return [
-        influxdb_power_asset(hours, clock=clock),
-        influxdb_energy_asset(days, clock=clock),
-        influxdb_climate_asset(days, clock=clock),
+        influxdb_asset(power_rows(hours), clock, others),
+        *(influxdb_asset(rows, clock) for rows in others),
     ]

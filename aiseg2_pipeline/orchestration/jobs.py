@@ -51,8 +51,8 @@ def fill_job() -> Job:
 
 
 def pending_job() -> Job:
-    """Return the job that writes pending rows of older hours."""
-    description = "Writes the pending rows of many hours to InfluxDB."
+    """Return the job that writes pending rows while there are no readings, whose runs do it otherwise."""
+    description = "Writes the pending rows to InfluxDB while the AiSEG2 gives no reading."
     return _job("power_pending", [INFLUXDB_POWER], description, BACKGROUND | {PENDING_TAG: "1"})
 
 

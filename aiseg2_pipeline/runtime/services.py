@@ -121,6 +121,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
+            _check_socket(settings)
             return _run(settings, folder, lock, say)
     except filelock.Timeout:
         raise ServicesError(
@@ -142,13 +143,13 @@ def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None
         signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
     while (code := _serve(settings, folder, lock, say)) == _START_AGAIN:
         say("The start of the record was found, so the services start again with its hours.")
+        _check_socket(settings)
     open_stores.close_journals(_stores(settings))
     return code
 
 
 def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
     """Run all services until they end; return the exit code, `_START_AGAIN` if the record's first hour has moved."""
-    _check_socket(settings)
     services = _Services(settings, lock)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")

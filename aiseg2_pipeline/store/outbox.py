@@ -65,7 +65,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """Pending rows: a readings frame ordered by hour, then version, with each row's version and hour (unix s).
+    """Pending rows: a readings frame, hour by hour and by version, with each row's version and hour (unix s).
 
     `resends` is the store's counter of resends when the batch was made.
     """
@@ -98,8 +98,8 @@ class Outbox(Rows):
         return len(self.pending_hours(destination))
 
     def pending_rows(self, destination: Destination, hours: Sequence[datetime], limit: int) -> PendingBatch:
-        """Return at most `limit` pending rows of these hours (UTC starts), by hour, then version."""
-        starts = sorted({hour_of(unix_s(hour)) for hour in hours})
+        """Return at most `limit` pending rows of these hours (UTC starts), in their order, then by version."""
+        starts = list(dict.fromkeys(hour_of(unix_s(hour)) for hour in hours))
         with self._reading(*((hour, hour + HOUR_S) for hour in starts)) as execute:
             parameters: dict[str, Any] = {"destination": _destination_id(execute, destination)}
             rows: list[tuple[Any, ...]] = []

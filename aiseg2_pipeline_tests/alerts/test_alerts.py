@@ -207,9 +207,10 @@ def test_accepted_rows_end_the_incident_while_others_are_pending(
     for hours in (3, 2, 1):
         assert not pipeline.minute(NOW - hours * HOUR).success
     influx.proxy.token = None
-    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_ROWS_A_MINUTE", 7)
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_END_S", 0)
+    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_LEAST_S", 0)
     assert pipeline.minute(NOW).success
-    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 2
+    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 3
     assert incidents.read(pipeline.settings.data_dir, incidents.INFLUXDB) is None
 
 

@@ -278,7 +278,7 @@ def store(folder: Path) -> Iterator[Store]:
 
 def write_out(store: Store, influx: Influx) -> int:
     with influx.writer() as writer:
-        return deliver(store, writer, influx.destination, now=EIGHT, running_hour=EIGHT).rows
+        return deliver(store, writer, influx.destination, now=EIGHT).rows
 
 
 def everything(store: Store) -> pd.DataFrame:
@@ -383,7 +383,7 @@ def test_rows_removed_during_a_delivery_are_not_written_again(influx: Influx, st
         return lines(table)
 
     with influx.writer() as writer:
-        delivery = deliver(store, writer, influx.destination, now=EIGHT, running_hour=EIGHT, lines=lines_meanwhile)
+        delivery = deliver(store, writer, influx.destination, now=EIGHT, lines=lines_meanwhile)
     removing.join()
     assert delivery.rows > 0
     assert everything(store).empty

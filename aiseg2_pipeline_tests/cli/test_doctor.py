@@ -98,8 +98,7 @@ class Setup:
     def write_out(self, store: Store) -> None:
         with self.influx.writer() as writer:
             now = utc_now()
-            hour = now.replace(minute=0, second=0)
-            deliver(store, writer, self.influx.destination, now=now, running_hour=hour)
+            deliver(store, writer, self.influx.destination, now=now)
 
 
 @pytest.fixture

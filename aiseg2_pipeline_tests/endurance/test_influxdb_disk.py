@@ -57,4 +57,4 @@ def test_a_full_disk_of_influxdb_loses_nothing(small_disk: Path, tmp_path: Path)
 
 def _deliver(store: Store, influx: Influx) -> Delivery:
     with influx.writer() as writer:
-        return deliver(store, writer, influx.destination, now=END, running_hour=END, max_older_rows=10**6)
+        return deliver(store, writer, influx.destination, now=END)

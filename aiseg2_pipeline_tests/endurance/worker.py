@@ -8,7 +8,6 @@ a minute costs what its work costs. Which job when, which fault and which kill b
 import mmap
 import os
 import resource
-import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -33,9 +32,8 @@ from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailab
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, delivery_lock
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.power import take_minute
-from aiseg2_pipeline.japan_time import MINUTE, day_start, hour_of
+from aiseg2_pipeline.japan_time import MINUTE, day_start
 from aiseg2_pipeline.orchestration.assets import energy_history
-from aiseg2_pipeline.orchestration.assets.influxdb import OLDER_ROWS_A_MINUTE
 from aiseg2_pipeline.orchestration.resources import WRITE_OUT_S
 from aiseg2_pipeline.orchestration.sensors import backfill
 from aiseg2_pipeline.store import Destination, EnergyStore, Outbox, Store, UpsertResult, database
@@ -231,7 +229,7 @@ class Worker:
             read = store.live_near(now) is not None
             hours = backfill.hours_to_fill(store, energy, start, now) if read else []
             days = backfill.days_to_renew(energy, hours, start, now) if read else []
-            owed = backfill.hours_to_write(store, self._home.destination, job.first, now)
+            owed = backfill.must_write(store, self._home.destination, now)
         found = []
         for first, last in backfill.contiguous(hours):
             found.append(Job("fill", hours=tuple(first + n * HOUR for n in range((last - first) // HOUR + 1))))
@@ -316,14 +314,11 @@ class Worker:
                     self._readings() as readings,
                     self._home.writer(self._job.influx_url) as writer,
                 ):
-                    now = self.now()
                     deliver(
                         store,
                         writer,
                         self._home.destination,
-                        now=now,
-                        running_hour=hour_of(now),
-                        max_older_rows=sys.maxsize if deadline is None else OLDER_ROWS_A_MINUTE,
+                        now=self.now(),
                         deadline=deadline,
                         lines=lambda table, readings=readings: lines(readings, table),  # type: ignore[misc] # as bound
                     )

@@ -94,7 +94,7 @@ class WrittenRecord(Record):
     def write_out(self) -> None:
         to, now = self.influx.destination, self.memory.now()
         with self.influx.writer() as writer:
-            deliver(self.store, writer, to, now=now, running_hour=hour_of(now), max_older_rows=10**7)
+            deliver(self.store, writer, to, now=now)
 
     def rows(self) -> pd.DataFrame:
         return self.store.read(BEGIN - DAY, END + DAY).sort_values(KEY, ignore_index=True)

@@ -61,7 +61,7 @@ def home(influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory) 
     ):
         data.fill(store, energies, folder)
         send = partial(deliver, writer=writer, destination=Destination(server.url, server.org, bucket), now=NOW)
-        send = partial(send, running_hour=NOW, max_older_rows=10**9, batch_rows=50_000)
+        send = partial(send, batch_rows=50_000)
         for done in (send(store), send(energies, lines=partial(energy_history.lines, store))):
             assert (done.set_aside, done.left_hours, done.stopped) == (0, 0, None)
         power, energy = store.read(data.HOURS_FROM, NOW), energies.read(data.HOURS_FROM, NOW)

@@ -1,6 +1,7 @@
 """Every row of the store reaches a real InfluxDB once, despite outages, refusals and changes."""
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -53,7 +54,7 @@ class Home:
     def deliver(self, to: Influx | None = None, **options: Any) -> Delivery:
         to = to or self.influx
         with to.writer() as writer:
-            return deliver(self.store, writer, to.destination, **({"now": NOW, "running_hour": RUNNING} | options))
+            return deliver(self.store, writer, to.destination, **({"now": NOW} | options))
 
     def stored(self) -> pd.DataFrame:
         everything = self.store.read(datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
@@ -162,17 +163,16 @@ def test_a_row_that_changes_while_it_is_sent_stays_pending(home: Home) -> None:
     assert home.influx.readings().equals(home.stored())
 
 
-def test_the_running_hour_goes_first_and_no_request_mixes_it_with_older_hours_or_spans_a_day(home: Home) -> None:
+def test_the_newest_hour_goes_first_and_alone_then_older_days_and_no_request_spans_a_day(home: Home) -> None:
     for day in range(3):
         for hour in (0, 5, 23):
             home.store.upsert(readings(RUNNING - timedelta(days=day) - hour * HOUR, 2))
     home.deliver()
     sent = [line_times(exchange) for exchange in home.influx.proxy.requests]
     assert set(sent[0]) == {RUNNING, RUNNING + MINUTE}
-    assert all(RUNNING not in times for times in sent[1:])
     assert all(max(times) - min(times) < timedelta(days=1) for times in sent)
-    older = [time for times in sent[1:] for time in times]
-    assert older == sorted(older)
+    days = [times[0].date() for times in sent]
+    assert days == sorted(days, reverse=True)
     assert home.influx.readings().equals(home.stored())
 
 
@@ -181,16 +181,6 @@ def test_only_the_hours_asked_for_are_sent(home: Home) -> None:
     delivery = home.deliver(hours=[RUNNING - HOUR])
     assert delivery.hours == (RUNNING - HOUR,)
     assert home.store.pending_hours(home.destination) == [RUNNING - 2 * HOUR, RUNNING]
-
-
-def test_older_rows_are_sent_a_bounded_share_a_run_until_none_are_left(home: Home) -> None:
-    home.store.upsert(readings(RUNNING - HOUR, 61))
-    first = home.deliver(max_older_rows=100, batch_rows=40)
-    assert (first.rows, first.hours, first.left_hours) == (104, (RUNNING,), 1)
-    assert first.stopped is not None
-    second = home.deliver(max_older_rows=140, batch_rows=40)
-    assert (second.rows, second.hours, second.left_hours, second.stopped) == (140, (RUNNING - HOUR,), 0, None)
-    assert home.influx.readings().equals(home.stored())
 
 
 def test_no_request_starts_after_the_deadline_and_settled_rows_stay_settled(home: Home) -> None:
@@ -204,7 +194,7 @@ def test_no_request_starts_after_the_deadline_and_settled_rows_stay_settled(home
     assert home.influx.readings().equals(home.stored())
 
 
-def test_one_delivery_at_a_time_to_a_destination(home: Home) -> None:
+def test_one_request_at_a_time_to_a_destination(home: Home) -> None:
     home.store.upsert(readings(RUNNING, 1))
     entered, resume = threading.Event(), threading.Event()
 
@@ -225,6 +215,22 @@ def test_one_delivery_at_a_time_to_a_destination(home: Home) -> None:
     assert second.stopped is not None
     assert home.influx.bucket in second.stopped
     assert home.store.pending_hours(home.destination) == []
+
+
+def test_rows_of_now_do_not_wait_for_the_end_of_a_delivery_of_the_past(home: Home) -> None:
+    home.store.upsert(pd.concat([readings(RUNNING - n * HOUR, 1) for n in range(1, 40)], ignore_index=True))
+    past = threading.Thread(target=home.deliver, kwargs={"batch_rows": 4})
+    past.start()
+    while not home.influx.proxy.requests:
+        time.sleep(0.01)
+    try:
+        home.store.upsert(readings(RUNNING, 1))
+        delivery = home.deliver(hours=[RUNNING], deadline=time.monotonic() + 60)
+        assert (delivery.rows, delivery.stopped) == (4, None)
+        assert home.store.pending_count(home.destination) > 1
+    finally:
+        past.join()
+    assert home.influx.readings().equals(home.stored())
 
 
 def test_a_request_too_large_is_halved_and_a_row_too_large_is_set_aside(home: Home) -> None:
@@ -291,7 +297,7 @@ def test_hours_beyond_the_buckets_retention_and_points_refused_for_good_are_set_
         kept.conflict(hours[3])
         for hour in hours:
             home.store.upsert(readings(hour, 10))
-        delivery = kept.deliver(now=now, running_hour=running)
+        delivery = kept.deliver(now=now)
         assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (110, 50, 0)
         aside = home.store.set_aside_rows(short.destination)
         beyond = aside["reason"].str.contains("retention")

@@ -57,7 +57,7 @@ def reach_influxdb(store: Store, influx: Influx, names: list[str]) -> None:
     table = live_frame(LiveReading(hour, flow, circuits, None, None, None, 0, 0.0))
     store.upsert(table)
     with influx.writer() as writer:
-        delivery = deliver(store, writer, influx.destination, now=hour + HOUR, running_hour=hour)
+        delivery = deliver(store, writer, influx.destination, now=hour + HOUR)
     assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (len(table), 0, 0)
     rows = [row for row in influx.points() if hour <= row["time"] < hour + HOUR]
     known = {"measurement", "time", "value", "summary", "detail-type", "detail-section"}

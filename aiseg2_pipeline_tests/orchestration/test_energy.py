@@ -12,6 +12,7 @@ from dagster import DagsterRunStatus
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps import past
+from aiseg2_pipeline.orchestration.assets import influxdb as write_out
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_key, hour_key, hourly
@@ -362,16 +363,25 @@ def test_the_energy_of_a_day_that_was_not_read_at_its_end_is_requested(alone: Si
     assert "Nothing is missing" in alone.heal()
 
 
-def test_the_pending_rows_of_many_hours_are_written_by_one_run(
+def test_a_minutes_run_writes_its_own_hour_then_other_stores_and_older_hours_while_there_is_time(
     pipeline: SimulatedPipeline, influx: Influx
 ) -> None:
     hours = [NOW.replace(minute=0, second=0) - n * HOUR for n in range(1, 61)]
     pipeline.store_rows(*hours)
-    pipeline.execute_requests("power_pending")
-    with Store.open(pipeline.settings.store_path) as store:
-        assert store.pending_count(influx.destination) == 0
-    assert pipeline.green(INFLUXDB_POWER) == hour_keys(*hours)
-    assert "power_pending" not in {request.job_name for request in pipeline.healing()}
+    with EnergyStore.open(pipeline.settings.energy_path) as store:
+        store.upsert(energy.frame([Row(YESTERDAY, "consumption", "consumption", 5.0, "Wh", 3600)]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_out, "OLDER_END_S", 0)
+        patch.setattr(write_out, "OLDER_LEAST_S", 0)
+        pipeline.minute()
+    assert pipeline.green(INFLUXDB_POWER) == {hour_key(NOW)}
+    assert pipeline.green(INFLUXDB_ENERGY) == set()
+    pipeline.minute(NOW + MINUTE)
+    assert pipeline.green(INFLUXDB_POWER) == hour_keys(NOW, *hours)
+    assert pipeline.green(INFLUXDB_ENERGY) == {day_key(YESTERDAY)}
+    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 0
+    with Store.open(pipeline.settings.store_path) as readings:
+        assert readings.pending_count(influx.destination) == 0
 
 
 def test_pending_rows_are_written_while_the_device_gives_no_reading(
@@ -382,9 +392,9 @@ def test_pending_rows_are_written_while_the_device_gives_no_reading(
     minute = NOW.replace(second=0).isoformat(timespec="minutes")
     assert not pipeline.run("power_minute", hour_key(NOW), **{MINUTE_TAG: minute}).success
     influx.server.start()
-    pipeline.set_clock(NOW + 9 * MINUTE)
+    pipeline.set_clock(NOW + 1 * MINUTE)
     assert "Nothing is missing" in pipeline.heal()
-    pipeline.set_clock(NOW + 11 * MINUTE)
+    pipeline.set_clock(NOW + 3 * MINUTE)
     (request,) = pipeline.healing()
     assert request.job_name == "power_pending"
     pipeline.execute_requests()

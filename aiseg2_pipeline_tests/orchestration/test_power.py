@@ -22,7 +22,6 @@ from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_key, hourly
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
-from aiseg2_pipeline.store import Destination, Store
 from aiseg2_pipeline_tests.support.device import (
     FLOW,
     FLOW_HTML,
@@ -309,20 +308,6 @@ def test_materializing_an_hour_by_hand_writes_all_its_rows_again(pipeline: Pipel
     assert len(set(influx.readings()["time"])) == 1
     assert pipeline.by_hand(NOW - HOUR, NOW, [INFLUXDB_POWER]).success
     pd.testing.assert_frame_equal(influx.readings().sort_values(KEY, ignore_index=True), pipeline.rows())
-
-
-def test_older_rows_are_written_in_bounded_batches(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    for hours in (4, 3, 2):
-        pipeline.minute(NOW - hours * HOUR)
-    with Store.open(pipeline.settings.store_path) as store:
-        influx = pipeline.settings.influx
-        assert influx is not None
-        store.resend(None, None, Destination(influx.host, influx.org, influx.bucket))
-    monkeypatch.setattr("aiseg2_pipeline.orchestration.assets.influxdb.OLDER_ROWS_A_MINUTE", 14)
-    assert pipeline.minute().success
-    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 1
-    assert pipeline.minute(NOW + timedelta(minutes=1)).success
-    assert pipeline.metadata(INFLUXDB_POWER)["hours_pending"] == 0
 
 
 def test_an_unusable_store_is_one_sentence(alone: Pipeline, tmp_path: Path) -> None:

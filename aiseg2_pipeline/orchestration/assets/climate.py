@@ -27,7 +27,7 @@ from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, ClimateReading, Sensors, read_climate
 from aiseg2_pipeline.japan_time import DAY, TOKYO
 from aiseg2_pipeline.logs import log_error, log_line
-from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.assets.influxdb import Rows
 from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import CLIMATE, INFLUXDB_CLIMATE
@@ -67,9 +67,9 @@ def climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], dateti
     return climate
 
 
-def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
-    """Return the asset, partitioned by `days`."""
-    rows = Rows(
+def climate_rows(days: DailyPartitionsDefinition) -> Rows:
+    """Return what the asset `influxdb_climate` writes."""
+    return Rows(
         asset=INFLUXDB_CLIMATE,
         upstream=CLIMATE,
         group="climate",
@@ -79,7 +79,6 @@ def influxdb_climate_asset(days: DailyPartitionsDefinition, *, clock: Callable[[
         open=lambda store: store.open_climate(),
         lines=lambda _, table: line_protocol.climate_lines(table),
     )
-    return influxdb_asset(rows, clock)
 
 
 def _take(

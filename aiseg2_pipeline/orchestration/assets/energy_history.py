@@ -13,7 +13,7 @@ from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.energy import DayEnergy, History
 from aiseg2_pipeline.japan_time import DAY, day_of
 from aiseg2_pipeline.logs import log_line
-from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
+from aiseg2_pipeline.orchestration.assets.influxdb import Rows
 from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation, balance
 from aiseg2_pipeline.orchestration.failures import failures
@@ -66,9 +66,9 @@ def energy_history_asset(
     return energy_history
 
 
-def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
-    """Return the asset, partitioned by `days`."""
-    rows = Rows(
+def energy_rows(days: DailyPartitionsDefinition) -> Rows:
+    """Return what the asset `influxdb_energy` writes."""
+    return Rows(
         asset=INFLUXDB_ENERGY,
         upstream=ENERGY_HISTORY,
         group="energy",
@@ -78,7 +78,6 @@ def influxdb_energy_asset(days: DailyPartitionsDefinition, *, clock: Callable[[]
         open=lambda store: store.open_energy(),
         lines=lines,
     )
-    return influxdb_asset(rows, clock)
 
 
 def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:

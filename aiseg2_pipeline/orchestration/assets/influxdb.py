@@ -1,16 +1,15 @@
-"""The asset `influxdb_power`, and the op of all InfluxDB assets, which delivers a store's rows with retries.
+"""The InfluxDB assets, and their op, which delivers a store's rows with retries.
 
-A scheduled run delivers pending rows: those of its own partition, and a limited number of older ones. Any other run
-writes all rows of its partitions again. Batches and refusals belong in `influxdb/delivery`.
+A minute's run delivers the pending rows of its own hour, then those of the other stores, then those of older hours, newest
+first, until second 50 of its minute. Any other scheduled run delivers all pending rows of its store. A run that a person
+started writes all rows of its partitions again. Batches and refusals belong in `influxdb/delivery`.
 """
 
-import contextlib
-import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 import pandas as pd
 from dagster import (
@@ -39,7 +38,6 @@ from dagster import (
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver
-from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
@@ -49,7 +47,8 @@ from aiseg2_pipeline.store import Destination, Outbox, Store, incidents
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
 
-OLDER_ROWS_A_MINUTE = 10_000
+# Older rows go out until this second of the minute, or for some seconds where several readings fill the minute.
+OLDER_END_S, OLDER_LEAST_S = 50, 5.0
 KEPT = "The rows are kept and go out with a later run."
 # Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_retry`.
 RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
@@ -74,10 +73,13 @@ class Rows:
     lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
 
 
-def influxdb_asset(rows: Rows, clock: Callable[[], datetime]) -> AssetsDefinition:
-    """Return the asset that writes these rows; `clock` gives the host's time."""
+def influxdb_asset(rows: Rows, clock: Callable[[], datetime], others: Sequence[Rows] = ()) -> AssetsDefinition:
+    """Return the asset that writes these rows; `clock` gives the host's time.
+
+    Its minute runs also deliver the pending rows of `others`.
+    """
     unit = rows.period.name
-    write_out = _write_out_op(rows, clock)
+    write_out = _write_out_op(rows, clock, others)
 
     @graph_asset(
         name=rows.asset.to_user_string(),
@@ -95,9 +97,9 @@ def influxdb_asset(rows: Rows, clock: Callable[[], datetime]) -> AssetsDefinitio
     return written
 
 
-def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
-    """Return the asset, partitioned by `hours`."""
-    rows = Rows(
+def power_rows(hours: HourlyPartitionsDefinition) -> Rows:
+    """Return what the asset `influxdb_power` writes."""
+    return Rows(
         asset=INFLUXDB_POWER,
         upstream=POWER_READINGS,
         group="power",
@@ -107,10 +109,9 @@ def influxdb_power_asset(hours: HourlyPartitionsDefinition, *, clock: Callable[[
         open=lambda store: store.open(),
         lines=lambda _, table: line_protocol.lines(table),
     )
-    return influxdb_asset(rows, clock)
 
 
-def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
+def _write_out_op(rows: Rows, clock: Callable[[], datetime], others: Sequence[Rows]) -> OpDefinition:
     @op(
         name=f"write_out_{rows.asset.to_user_string()}",
         ins={"upstream": In(Nothing)},
@@ -125,54 +126,115 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime]) -> OpDefinition:
                 "No InfluxDB is configured (INFLUXDB_HOST), so nothing was written; the rows are kept."
             )
             return
-        now = clock()
+        writing = _Writing(context, influxdb, store, destination, rows.asset, clock)
         deadline = influxdb.minute_deadline() if MINUTE_TAG in context.run.tags else None
         try:
-            with failures(), rows.open(store) as opened, store.open() as readings:
-                with influxdb.writer() as writer:
-                    delivery = deliver(
-                        opened,
-                        writer,
-                        destination,
-                        now=now,
-                        running_hour=hour_of(now),
-                        hours=_hours(context, rows, opened, destination),
-                        max_older_rows=sys.maxsize if deadline is None else OLDER_ROWS_A_MINUTE,
-                        deadline=deadline,
-                        on_progress=None if deadline else lambda n: context.log.info(f"{n} rows settled so far."),
-                        lines=lambda table: rows.lines(readings, table),
-                    )
-                keys = _settled_keys(rows, opened, destination, delivery)
+            with failures():
+                own = _deliver_all(writing, rows, others, deadline)
         except InfluxError as error:
             _note_incident(store, error.delivery, error, clock())
-            _fail(context, rows, store, destination, error, deadline)
-        _note_incident(store, delivery, None, clock())
-        _report(context, rows, delivery)
-        if delivery.stopped and not delivery.rows and context.retry_number:
+            _retry(error, context, deadline)
+            raise Failure(f"{error} {KEPT}", allow_retries=False) from None
+        if own.stopped and not own.rows and context.retry_number:
             raise Failure(
                 f"InfluxDB did not answer within {WRITE_OUT_S:.0f} s: see that it is running. {KEPT}",
                 allow_retries=False,
             )
-        if _materialize(context, rows, keys):
-            yield Output(None, metadata=_metadata(delivery))
+        writing.report()
+        if writing.own_is_settled:
+            yield Output(None, metadata=_metadata(writing.done[rows.asset]))
 
     return write_out
 
 
-def _fail(
-    context: OpExecutionContext,
-    rows: Rows,
-    store: ReadingsStore,
-    destination: Destination,
-    error: InfluxError,
-    deadline: float | None,
-) -> NoReturn:
-    """Materialize the partitions written before the error, and raise RetryRequested or Failure."""
-    # If the store fails as well, the next run reports that; this one reports InfluxDB's error.
-    with contextlib.suppress(StoreError), rows.open(store) as opened:
-        _materialize(context, rows, _settled_keys(rows, opened, destination, error.delivery))
-    _retry(error, context, deadline)
-    raise Failure(f"{error} {KEPT}", allow_retries=False) from None
+def _deliver_all(writing: "_Writing", rows: Rows, others: Sequence[Rows], deadline: float | None) -> Delivery:
+    """Deliver what the run has to write; return the delivery of its own partitions."""
+    context = writing.context
+    if deadline is None:
+        return writing.deliver(rows, lambda store: _hours(context, rows, store, writing.destination), None)
+    older_end = _older_end(context, writing.clock())
+    own = writing.deliver(rows, lambda _: [rows.period.start(context.partition_key)], deadline)
+    for other in others:
+        try:
+            writing.deliver(other, lambda _: None, older_end)
+        except StoreError as error:
+            context.log.warning(str(error))
+    writing.deliver(rows, lambda _: None, older_end)
+    return own
+
+
+@dataclass
+class _Writing:
+    """The deliveries of a run of `asset`: their sums by asset, and whether the run's only partition is settled."""
+
+    context: OpExecutionContext
+    influxdb: InfluxDB
+    store: ReadingsStore
+    destination: Destination
+    asset: AssetKey
+    clock: Callable[[], datetime]
+    done: dict[AssetKey, Delivery] = field(default_factory=dict)
+    own_is_settled: bool = False
+
+    def deliver(
+        self, rows: Rows, hours: Callable[[Outbox], Sequence[datetime] | None], deadline: float | None
+    ) -> Delivery:
+        """Deliver pending rows of a store, all or those of `hours`, and materialize the partitions that have none left."""
+        with rows.open(self.store) as opened, self.store.open() as readings:
+            try:
+                with self.influxdb.writer() as writer:
+                    delivery = deliver(
+                        opened,
+                        writer,
+                        self.destination,
+                        now=self.clock(),
+                        hours=hours(opened),
+                        deadline=deadline,
+                        on_progress=None
+                        if deadline
+                        else lambda n: self.context.log.info(f"{n} rows settled so far."),
+                        lines=lambda table: rows.lines(readings, table),
+                    )
+            except InfluxError as error:
+                if error.delivery:
+                    self._materialize(rows, opened, error.delivery)
+                raise
+            self._materialize(rows, opened, delivery)
+        _note_incident(self.store, delivery, None, self.clock())
+        before = self.done.get(rows.asset)
+        self.done[rows.asset] = before + delivery if before else delivery
+        return delivery
+
+    def _materialize(self, rows: Rows, store: Outbox, delivery: Delivery) -> None:
+        """Materialize partitions; the run's only one is left to the op's output."""
+        context = self.context
+        own = context.partition_keys[0] if len(context.partition_keys) == 1 else None
+        for key in _settled_keys(rows, store, self.destination, delivery):
+            if key == own and rows.asset == self.asset:
+                self.own_is_settled = True
+            else:
+                context.log_event(AssetMaterialization(rows.asset, partition=key))
+
+    def report(self) -> None:
+        """Log what was written of each store, and why a delivery ended early."""
+        for asset, delivery in self.done.items():
+            if delivery.stopped:
+                self.context.log.info(delivery.stopped)
+            if delivery.set_aside:
+                self.context.log.warning(
+                    f"{delivery.set_aside} rows were refused for good and set aside; `aiseg2-pipeline doctor` lists them. {delivery.refusal or ''}".rstrip()
+                )
+            if asset == self.asset or delivery.requests:
+                log_line(
+                    "write_out", asset=asset.to_user_string(), **_metadata(delivery), stopped=delivery.stopped
+                )
+
+
+def _older_end(context: OpExecutionContext, now: datetime) -> float:
+    """Return the end (time.monotonic) of writing older rows in a minute's run."""
+    minute = datetime.fromisoformat(context.run.tags[MINUTE_TAG])
+    left_s = (minute - now).total_seconds() + OLDER_END_S
+    return time.monotonic() + max(OLDER_LEAST_S, left_s)
 
 
 def _note_incident(
@@ -204,10 +266,8 @@ def _hours(
     return store.hours_with_rows(start, end)
 
 
-def _settled_keys(rows: Rows, store: Outbox, destination: Destination, delivery: Delivery | None) -> list[str]:
+def _settled_keys(rows: Rows, store: Outbox, destination: Destination, delivery: Delivery) -> list[str]:
     """Return the partitions of which rows were written and none is left pending."""
-    if delivery is None:
-        return []
     key, start = rows.period.key, rows.period.start
     written = {key(hour) for hour in delivery.hours if hour >= first_of(rows.partitions)}
     # One query for each: all pending hours, of years, take longer than a minute's one or two.
@@ -216,15 +276,6 @@ def _settled_keys(rows: Rows, store: Outbox, destination: Destination, delivery:
         for one in written
         if not store.pending_hours(destination, start(one), start(one) + rows.period.length, limit=1)
     )
-
-
-def _materialize(context: OpExecutionContext, rows: Rows, keys: list[str]) -> bool:
-    """Materialize partitions; return whether the run's only one is among them, which the op's output materializes."""
-    own = context.partition_keys[0] if len(context.partition_keys) == 1 else None
-    for key in keys:
-        if key != own:
-            context.log_event(AssetMaterialization(rows.asset, partition=key))
-    return own in keys
 
 
 def _retry(error: InfluxError, context: OpExecutionContext, deadline: float | None) -> None:
@@ -241,16 +292,6 @@ def _retry(error: InfluxError, context: OpExecutionContext, deadline: float | No
     if wait_s is None:
         wait_s = min(RETRIES.calculate_delay(context.retry_number + 1), left_s)
     raise RetryRequested(RETRIES.max_retries, wait_s) from Failure(f"{error} {KEPT}")
-
-
-def _report(context: OpExecutionContext, rows: Rows, delivery: Delivery) -> None:
-    if delivery.stopped:
-        context.log.warning(delivery.stopped)
-    if delivery.set_aside:
-        context.log.warning(
-            f"{delivery.set_aside} rows were refused for good and set aside; `aiseg2-pipeline doctor` lists them. {delivery.refusal or ''}".rstrip()
-        )
-    log_line("write_out", asset=rows.asset.to_user_string(), **_metadata(delivery), stopped=delivery.stopped)
 
 
 def _metadata(delivery: Delivery) -> dict[str, Any]:

@@ -36,9 +36,8 @@ from aiseg2_pipeline.tags import BACKGROUND_TAG
 
 # The schedule `settle_the_hour` fills the newest hour.
 SETTLING = timedelta(minutes=20)
-# Fewer hours are written by the minute runs alone.
-MANY_PENDING_HOURS = 48
-QUIET = timedelta(minutes=10)
+# A minute run without a reading writes nothing.
+QUIET = timedelta(minutes=2)
 UNFINISHED = [
     DagsterRunStatus.QUEUED,
     DagsterRunStatus.NOT_STARTED,
@@ -71,8 +70,8 @@ class _Backfill:
                 yield _range(self.fill, range_start, range_end, now)
             for day in days_to_renew(known, hours, start, now):
                 yield _request(self.energy, day.isoformat(), now, partition_key=day.isoformat())
-        if self.pending and (to_write := hours_to_write(readings, destination, self.record.first, now)):
-            yield _range(self.pending, to_write[0], to_write[-1], now)
+        if self.pending and must_write(readings, destination, now):
+            yield _request(self.pending, "", now, partition_key=hour_key(now), run_config=LOGGED)
 
     def _searched(self, readings: Store, energy: EnergyStore, start: datetime, now: datetime) -> list[datetime]:
         """Return the hours since AISEG2_START_DATE that were not searched, in order; store the end of the search."""
@@ -128,17 +127,11 @@ def healing_sensor(
     return heal
 
 
-def hours_to_write(
-    readings: Store, destination: Destination | None, first: datetime, now: datetime
-) -> list[datetime]:
-    """Return the hours with pending rows that the minute runs do not write soon."""
-    if destination is None:
-        return []
+def must_write(readings: Store, destination: Destination | None, now: datetime) -> bool:
+    """Return whether rows are pending that no minute run writes, because the device gives no reading."""
     last = readings.last_time()
-    # A minute run without a reading writes nothing.
     quiet = last is not None and now - last > QUIET
-    hours = readings.pending_hours(destination, start=first, end=None if quiet else hour_of(now))
-    return hours if quiet or len(hours) > MANY_PENDING_HOURS else []
+    return quiet and destination is not None and bool(readings.pending_hours(destination, limit=1))
 
 
 def hours_to_fill(readings: Store, energy: EnergyStore, start: datetime, now: datetime) -> list[datetime]:
