@@ -26,6 +26,9 @@ def main() -> None:
 
     Settings come from the environment or from .env in the current folder; .env.example explains them.
     """
+    # https://no-color.org; click itself only looks at whether the output is a terminal.
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
     # The files show when somebody is at home: only their owner may read them.
     os.umask(0o077)
 
@@ -58,9 +61,8 @@ def doctor(*, alert: bool) -> None:
     """Check everything that the pipeline needs, and print what to do where a check fails."""
     from aiseg2_pipeline.cli import doctor as examination
 
-    with settings_or_exit() as settings:
-        if not examination.examine(settings, utc_now, click.echo, alert=alert):
-            sys.exit(1)
+    if not examination.examine(utc_now, click.echo, alert=alert):
+        sys.exit(1)
 
 
 @main.command()
