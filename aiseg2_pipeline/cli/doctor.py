@@ -20,8 +20,9 @@ from aiseg2_pipeline.alerts import rules
 from aiseg2_pipeline.alerts import send as notify
 from aiseg2_pipeline.cli import bucket, connect, rooms
 from aiseg2_pipeline.cli.output import FAILED, HINT, OK, Line, checks, japan_time
+from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.settings import Settings, SettingsError, environment, load_settings, unknown_settings
-from aiseg2_pipeline.store import Store
+from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline.store.damage import damaged_files
 from aiseg2_pipeline.store.database import StoreError
 
@@ -41,6 +42,7 @@ def examine(clock: Callable[[], datetime], say: Callable[[str], None], *, alert:
             _settings(settings),
             _device(looked, clock, taken),
             _store(settings),
+            _pipeline(settings, clock()),
             bucket.influxdb(looked, clock, taken),
             _alerts(settings, send=alert),
         )
@@ -187,6 +189,24 @@ def _new_store(folder: Path) -> Line:
         "store",
         f"{folder} cannot be written: let this user write to {present}, or set AISEG2_DATA_DIR to another folder.",
     )
+
+
+def _pipeline(settings: Settings, now: datetime) -> Iterator[Line]:
+    """Check the processes where they run, and that they take readings."""
+    if not health.is_listening(settings.code_server_socket):
+        yield HINT, "pipeline", "it does not run on this data directory: `aiseg2-pipeline run` starts it"
+        return
+    problems = health.problems(settings, now)
+    for problem in problems:
+        yield FAILED, "pipeline", problem
+    if problems:
+        return
+    yield OK, "pipeline", "the code server answers, and the daemon works"
+    if not health.read_lately(settings, now):
+        trouble = incidents.read(settings.data_dir, incidents.DEVICE)
+        reason = trouble.sentence if trouble else "The newest runs in Dagster's pages show why."
+        minutes = settings.alert_after_minutes
+        yield FAILED, "readings", f"none for {minutes} minutes or more, though runs are started: {reason}"
 
 
 def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:

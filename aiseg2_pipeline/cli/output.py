@@ -104,7 +104,9 @@ def energy_table(day: date, energy: DeviceDay) -> None:
         for name, values in circuits.items():
             largest_wh, at = max(values)
             # As Text: a bracket in one of the device's names is not markup.
-            shown.add_row(Text(name), _kwh(sum(wh for wh, _ in values)), _kwh(largest_wh), at)
+            shown.add_row(
+                Text(name), _kwh(sum(wh for wh, _ in values)), _kwh(largest_wh), at if largest_wh else ""
+            )
         Console().print(shown)
 
 

@@ -41,7 +41,7 @@ from aiseg2_pipeline_tests.support.influxdb import Influx
 EXPORT = "GET /set/exectop2.cgi"
 WRONG_PASSWORD, WRONG_TOKEN = "battery staple", "stolen-token"
 ALL_FINE = [
-    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "rooms", "SD card", "store", "InfluxDB",
+    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "rooms", "SD card", "store", "pipeline", "InfluxDB",
     "token and bucket", "other writers", "series", "pending",
 ]  # fmt: skip
 # Marks and findings by subject.
@@ -145,6 +145,9 @@ def test_a_setup_without_faults_passes_every_check(setup: Setup) -> None:
     code, lines = examine(setup)
     assert code == 0
     assert list(lines) == ALL_FINE
+    assert lines.pop("pipeline") == [
+        ("--", "it does not run on this data directory: `aiseg2-pipeline run` starts it")
+    ]
     assert {mark for found in lines.values() for mark, _ in found} == {"ok"}
     assert lines["circuit list"] == [("ok", "2 circuits are registered")]
     assert lines["power flow"] == [("ok", "generation 2.1 kW, consumption 1.2 kW")]
