@@ -535,7 +535,7 @@ def test_without_addresses_or_the_extra_doctor_and_the_sensor_name_what_is_missi
     assert (code, "AISEG2_ALERT_URLS is not set" in lines[0]) == (1, True)
     monkeypatch.setitem(sys.modules, "apprise", None)
     code, lines = doctor(home, phone.address, "--alert")
-    assert (code, "aiseg2-pipeline[alerts]" in lines[0]) == (1, True)
+    assert (code, "make run EXTRAS=alerts" in lines[0]) == (1, True)
     with DagsterInstance.ephemeral() as instance:
         data = watch.sensor.evaluate_tick(build_sensor_context(instance))
-    assert "aiseg2-pipeline[alerts]" in (data.skip_message or "")
+    assert "make run EXTRAS=alerts" in (data.skip_message or "")
