@@ -3,6 +3,7 @@
 The lines on InfluxDB are in `bucket`. Reading a store and requests to a server belong in their packages.
 """
 
+import contextlib
 import os
 import shlex
 import tempfile
@@ -52,15 +53,21 @@ def examine(clock: Callable[[], datetime], say: Callable[[str], None], *, alert:
 def _wrong_settings(error: SettingsError) -> Iterator[Line]:
     for problem in error.problems:
         yield FAILED, "settings", problem
-    yield HINT, "settings", "nothing else can be checked before they are right"
+    with contextlib.suppress(SettingsError):
+        yield from _misspelt()
+    yield HINT, "settings", "nothing else can be checked before the settings are right"
+
+
+def _misspelt() -> Iterator[Line]:
+    for name in unknown_settings(environment()):
+        yield HINT, "settings", f"{name} is not a setting of this program: see .env.example for the names"
 
 
 def _settings(settings: Settings) -> Iterator[Line]:
     yield OK, "settings", f"data directory {settings.data_dir}"
     if settings.demo:
         yield HINT, "settings", "no AISEG2_HOST is set, so this is the demo with a simulated home"
-    for name in unknown_settings(environment()):
-        yield HINT, "settings", f"{name} is not a setting of this program: see .env.example for the names"
+    yield from _misspelt()
     if _others_may_read(Path(".env")):
         yield HINT, "settings", "others on this machine can read .env, which holds passwords: run chmod 600 .env"
     kept = [path for _, path in connect.store_files(settings)] + [settings.device_state_dir, settings.dagster_home]

@@ -179,8 +179,10 @@ def test_a_card_is_named_with_its_newest_day() -> None:
 
 
 def test_all_wrong_settings_are_listed_at_once() -> None:
-    code, lines = run_doctor({"AISEG2_HOST": "http://x", "AISEG2_UI_PORT": "x", "INFLUXDB_HOST": "influxdb"})
+    wrong_values = {"AISEG2_HOST": "http://x", "AISEG2_UI_PORT": "x", "INFLUXDB_HOST": "influxdb"}
+    code, lines = run_doctor(wrong_values | {"AISEG2_PASWORD": "x"})
     assert code == 1
+    assert "AISEG2_PASWORD is not a setting of this program" in hints(lines, "settings")[0]
     wrong = "AISEG2_HOST", "AISEG2_UI_PORT", "AISEG2_PASSWORD", "INFLUXDB_TOKEN", "INFLUXDB_ORG", "INFLUXDB_BUCKET"
     assert tuple(finding.split()[0] for mark, finding in lines["settings"] if mark == "FAIL") == wrong
 
