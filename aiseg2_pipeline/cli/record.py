@@ -238,7 +238,7 @@ def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, 
         if not dry_run:
             store.allow_fill(start, end)
         found = find_gaps(store, energy, start, end, now)
-        if dry_run:
+        if dry_run or not found.fillable:
             output.gaps_table(found, began=began)
             return
 

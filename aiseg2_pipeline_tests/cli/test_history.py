@@ -152,7 +152,7 @@ def test_a_fill_completes_the_hours_and_keeps_the_live_rows(home: Home) -> None:
     assert minutes.is_unique
     assert len(minutes) == 5 * 60
     requests = home.requests()
-    home.succeed("fill", *home.window())
+    assert home.succeed("fill", *home.window()) == "No minute is missing.\n"
     assert home.requests() == requests
     pd.testing.assert_frame_equal(home.rows(), rows)
     assert "No minute is missing." in home.succeed("gaps", *home.window())
