@@ -5,12 +5,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# The extras of `make run`, separated by commas. Those of an earlier one stay, and follow their lock.
+EXTRAS = report
+comma := ,
+CHOSEN := $(subst $(comma), ,$(EXTRAS))
+UNKNOWN := $(filter-out alerts postgres report,$(CHOSEN))
+ifneq ($(UNKNOWN),)
+$(error There is no extra $(UNKNOWN): choose from alerts, postgres and report, as in make run EXTRAS=report,alerts)
+endif
+EXTRA_STAMPS = $(sort $(CHOSEN:%=$(VENV)/extra-%.stamp) $(wildcard $(VENV)/extra-*.stamp))
+# The copy with which `pip install .` replaces the editable installation: it stays as it is when this folder changes.
+COPY = $(wildcard $(VENV)/lib/python*/site-packages/aiseg2_pipeline/__init__.py)
+
 # A process more than there are cores, each with servers of its own. A file's tests share fixtures, so one process runs them all.
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run test endurance endurance-short lint bench clean
+.PHONY: run editable test endurance endurance-short lint bench clean
 
-run: $(VENV)/run.stamp
+run: $(VENV)/run.stamp $(EXTRA_STAMPS) $(if $(COPY),editable)
 	@exec $(BIN)/python -m aiseg2_pipeline.cli run
 
 test: $(VENV)/dev.stamp
@@ -51,6 +63,15 @@ $(VENV)/run.stamp: pyproject.toml requirements-core.lock $(BIN)/python
 	@echo "Installing aiseg2-pipeline into $(VENV) (the first time takes a minute or two) ..."
 	@$(PIP) --require-hashes --no-deps --only-binary=:all: --requirement requirements-core.lock
 	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+editable: $(VENV)/run.stamp
+	@echo "pip install . put a copy of this folder into $(VENV), which does not follow its changes: installing the folder itself again ..."
+	@$(PIP) --no-deps --no-build-isolation --editable .
+
+$(VENV)/extra-%.stamp: requirements-%.lock $(VENV)/run.stamp
+	@echo "Installing the extra $* into $(VENV) ..."
+	@$(PIP) --require-hashes --no-deps --only-binary=:all: --requirement $<
 	@touch $@
 
 $(VENV)/dev.stamp: $(VENV)/run.stamp

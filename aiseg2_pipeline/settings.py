@@ -20,7 +20,8 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
-    model_validator,
+    ValidationInfo,
+    field_validator,
 )
 
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
@@ -53,7 +54,13 @@ _PATTERNS = {
 
 
 class SettingsError(Exception):
-    """A setting is missing or wrong. The message names it."""
+    """Settings are missing or wrong: a sentence for each in `problems`, of which the message is the first."""
+
+    def __init__(self, *problems: str) -> None:
+        """Use these sentences."""
+        more = f" `aiseg2-pipeline doctor` lists {len(problems) - 1} more." if len(problems) > 1 else ""
+        super().__init__(problems[0] + more)
+        self.problems = problems
 
 
 def _host(value: str) -> str:
@@ -77,6 +84,12 @@ def _expanded(value: Path) -> Path:
         return value.expanduser()
     except RuntimeError:
         raise ValueError("starts with ~ and the name of an unknown user") from None
+
+
+def _file(value: Path) -> Path:
+    if not value.is_file():
+        raise ValueError("is not a file: set it to the certificate's path")
+    return value
 
 
 def _postgres_url(value: SecretStr) -> SecretStr:
@@ -106,6 +119,7 @@ Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
 PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
 AlertUrls = Annotated[SecretStr, AfterValidator(_alert_urls)]
 LocalPath = Annotated[Path, AfterValidator(_expanded)]
+CaFile = Annotated[LocalPath, AfterValidator(_file)]
 
 
 class InfluxSettings(BaseModel):
@@ -133,14 +147,14 @@ class Settings(BaseModel):
     aiseg2_user: Annotated[HeaderText, Field(alias="AISEG2_USER")] = "aiseg"
     aiseg2_password: Annotated[SecretStr | None, Field(alias="AISEG2_PASSWORD")] = None
     aiseg2_use_https: Annotated[bool, Field(alias="AISEG2_USE_HTTPS")] = False
-    aiseg2_ca_file: Annotated[LocalPath | None, Field(alias="AISEG2_CA_FILE")] = None
+    aiseg2_ca_file: Annotated[CaFile | None, Field(alias="AISEG2_CA_FILE")] = None
     aiseg2_tls_verify: Annotated[bool, Field(alias="AISEG2_TLS_VERIFY")] = True
     influxdb_host: Annotated[Host | None, Field(alias="INFLUXDB_HOST")] = None
     influxdb_token: Annotated[SecretStr | None, Field(alias="INFLUXDB_TOKEN")] = None
     influxdb_org: Annotated[str | None, Field(alias="INFLUXDB_ORG")] = None
     influxdb_bucket: Annotated[str | None, Field(alias="INFLUXDB_BUCKET")] = None
     influxdb_use_https: Annotated[bool, Field(alias="INFLUXDB_USE_HTTPS")] = False
-    influxdb_ca_file: Annotated[LocalPath | None, Field(alias="INFLUXDB_CA_FILE")] = None
+    influxdb_ca_file: Annotated[CaFile | None, Field(alias="INFLUXDB_CA_FILE")] = None
     influxdb_tls_verify: Annotated[bool, Field(alias="INFLUXDB_TLS_VERIFY")] = True
     base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
     start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE", ge=EARLIEST)] = None
@@ -154,7 +168,7 @@ class Settings(BaseModel):
     ui_host: Annotated[UiHost, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
-    simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT")] = 8420
+    simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT", validate_default=True)] = 8420
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -164,42 +178,25 @@ class Settings(BaseModel):
             for name, value in environment.items()
             if name in _NAMES and value.strip()
         }
+        problems = _missing(given)
         try:
-            return cls.model_validate(given)
+            settings = cls.model_validate(given)
         except ValidationError as error:
-            # Without the value, which may be a password on the wrong line.
-            first = error.errors(include_input=False, include_url=False)[0]
-            words = _WORDS.get(first["type"], first["msg"]).format(**first.get("ctx", {}))
-            problem = words.removeprefix("Value error, ")
-            if not first["loc"]:
-                raise SettingsError(f"{problem}.") from None
-            name = str(first["loc"][0])
-            problem = _PATTERNS[name] if first["type"] == "string_pattern_mismatch" else problem
-            raise SettingsError(f"{name} {problem}: correct it in .env or in the environment.") from None
+            # Without the values: a password may be on the wrong line.
+            wrong = error.errors(include_input=False, include_url=False)
+            problems = [
+                _problem(one["type"], one["msg"], str(one["loc"][0]), one.get("ctx", {})) for one in wrong
+            ] + problems
+        if problems:
+            raise SettingsError(*problems) from None
+        return settings
 
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.influxdb_host and not self.aiseg2_host:
-            raise ValueError(
-                "INFLUXDB_HOST is set but AISEG2_HOST is not: set AISEG2_HOST to the device's address (or remove "
-                "INFLUXDB_HOST for the demo, whose readings are never written to an InfluxDB)"
-            )
-        if self.aiseg2_host and not self.aiseg2_password:
-            raise ValueError("AISEG2_PASSWORD is not set: set it to the password of the AiSEG2's web pages")
-        if self.influxdb_host:
-            for part in ("token", "org", "bucket"):
-                if not getattr(self, f"influxdb_{part}"):
-                    raise ValueError(
-                        f"INFLUXDB_{part.upper()} is not set: set it, or leave INFLUXDB_HOST empty to keep readings on this machine only"
-                    )
-        for name, path in (("AISEG2_CA_FILE", self.aiseg2_ca_file), ("INFLUXDB_CA_FILE", self.influxdb_ca_file)):
-            if path is not None and not path.is_file():
-                raise ValueError(f"{name} is not a file: set it to the certificate's path")
-        if self.demo and self.ui_port == self.simulator_port:
-            raise ValueError(
-                "AISEG2_SIMULATOR_PORT and AISEG2_UI_PORT are the same: set one of them to another port"
-            )
-        return self
+    @field_validator("simulator_port")
+    @classmethod
+    def _other_port(cls, port: int, info: ValidationInfo) -> int:
+        if "aiseg2_host" in info.data and info.data["aiseg2_host"] is None and info.data.get("ui_port") == port:
+            raise ValueError("is also the port of AISEG2_UI_PORT: set one of them to another port")
+        return port
 
     @property
     def demo(self) -> bool:
@@ -286,6 +283,34 @@ class Settings(BaseModel):
             bucket=self.influxdb_bucket,
             verify=_verify(self.influxdb_tls_verify, self.influxdb_ca_file),
         )
+
+
+def _problem(kind: str, message: str, name: str, limits: Mapping[str, Any]) -> str:
+    """Return the sentence for one of pydantic's errors, which names a default by its field."""
+    name = str(Settings.model_fields[name].alias) if name in Settings.model_fields else name
+    words = _PATTERNS[name] if kind == "string_pattern_mismatch" else _WORDS.get(kind, message).format(**limits)
+    problem = words.removeprefix("Value error, ")
+    what_to_do = "" if ": " in problem else ": correct it in .env or in the environment"
+    return f"{name} {problem}{what_to_do}."
+
+
+def _missing(given: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each setting that another one needs."""
+    problems = []
+    if "INFLUXDB_HOST" in given and "AISEG2_HOST" not in given:
+        problems.append(
+            "INFLUXDB_HOST is set but AISEG2_HOST is not: set AISEG2_HOST to the device's address (or remove "
+            "INFLUXDB_HOST for the demo, whose readings are never written to an InfluxDB)."
+        )
+    if "AISEG2_HOST" in given and "AISEG2_PASSWORD" not in given:
+        problems.append("AISEG2_PASSWORD is not set: set it to the password of the AiSEG2's web pages.")
+    if "INFLUXDB_HOST" in given:
+        problems += [
+            f"{name} is not set: set it, or leave INFLUXDB_HOST empty to keep readings on this machine only."
+            for name in ("INFLUXDB_TOKEN", "INFLUXDB_ORG", "INFLUXDB_BUCKET")
+            if name not in given
+        ]
+    return problems
 
 
 _NAMES = {field.alias for field in Settings.model_fields.values()}

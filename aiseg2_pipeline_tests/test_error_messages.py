@@ -41,7 +41,7 @@ MADE_OF_TEXTS = (
     "orchestration.schedules",
 )
 # Their texts are parts of a line that ends elsewhere.
-PARTS = ("cli.doctor", "settings", "simulator.server")
+PARTS = ("cli.bucket", "cli.doctor", "settings", "simulator.server")
 MOST_SENTENCES = {"alerts.rules": 4}
 INTERNAL_WORDS = re.compile(r"Traceback|\b\w+(?:Error|Exception)\b|0x[0-9a-f]{6}|\bNone\b(?! is)|[\n\r\t]")
 SENTENCE_END = re.compile(r"[.。:](?= ?[A-Z\u3040-\u9fff])")

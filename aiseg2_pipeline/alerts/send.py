@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 # Apprise's own separators between addresses.
 _ADDRESS = re.compile(r"[a-z0-9]+?://.*?(?=$|[\s,;]{1,32}[a-z0-9]{1,32}?://)", re.IGNORECASE)
 MISSING_EXTRA = (
-    "AISEG2_ALERT_URLS is set, but the extra is not installed, so no message is sent: run pip install "
-    "'aiseg2-pipeline[alerts]' (in a clone: pip install '.[alerts]'), or remove the setting."
+    "AISEG2_ALERT_URLS is set, but its extra is not installed, so no message is sent: start with "
+    "`make run EXTRAS=alerts` (pipx and uv: see docs/installation.md), or remove the setting."
 )
 
 

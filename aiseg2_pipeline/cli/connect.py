@@ -1,5 +1,6 @@
 """Open the device's client, the stores and the InfluxDB writer for a command. Dagster's resources do the same for assets."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +13,19 @@ from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.settings import InfluxSettings, Settings
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Outbox, Store
+
+
+@contextmanager
+def without_trace(settings: Settings) -> Iterator[Settings]:
+    """Yield the settings for a command that only looks: without a record, those of a temporary data directory.
+
+    Opening a store or the device's client creates files.
+    """
+    if settings.store_path.exists():
+        yield settings
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield settings.model_copy(update={"base_data_dir": Path(folder)})
 
 
 def device(settings: Settings, clock: Callable[[], datetime], slot: Slot = "live") -> Aiseg2Client:

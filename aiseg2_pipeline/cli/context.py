@@ -14,11 +14,15 @@ DEMO_HINT = "No AISEG2_HOST is set, so this is the demo: start its simulated hom
 @contextmanager
 def settings_or_exit() -> Iterator[Settings]:
     """Yield the settings, and turn the package's own errors into one message and exit code 1."""
-    demo = False
+    with errors_or_exit():
+        yield load_settings()
+
+
+@contextmanager
+def errors_or_exit() -> Iterator[None]:
+    """Turn the package's own errors into one message and exit code 1."""
     try:
-        settings = load_settings()
-        demo = settings.demo
-        yield settings
+        yield
     except Exception as error:
         from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreachable
         from aiseg2_pipeline.influxdb.client import InfluxError
@@ -29,7 +33,7 @@ def settings_or_exit() -> Iterator[Settings]:
         expected = SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError
         if not isinstance(error, expected):
             raise
-        hint = f" {DEMO_HINT}" if demo and isinstance(error, Unreachable) else ""
+        hint = f" {DEMO_HINT}" if isinstance(error, Unreachable) and load_settings().demo else ""
         raise click.ClickException(f"{error}{hint}") from None
 
 

@@ -1,73 +1,73 @@
 """`aiseg2-pipeline doctor`: one line for each check, and what to do where it fails.
 
-The checks of the bucket are here as well. Reading a store and requests to a server belong in their packages.
+The lines on InfluxDB are in `bucket`. Reading a store and requests to a server belong in their packages.
 """
 
+import contextlib
+import os
 import shlex
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+import tempfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
-import pandas as pd
-
-from aiseg2_pipeline.aiseg2.circuits import clean_name
-from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
-from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused, Unreadable
+from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, EXPORT_TIMEOUT_S, Aiseg2Client
+from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreadable
 from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.alerts import rules
 from aiseg2_pipeline.alerts import send as notify
-from aiseg2_pipeline.cli import connect, rooms
-from aiseg2_pipeline.frames.readings import live_frame
-from aiseg2_pipeline.influxdb.client import TYPE_CONFLICT, InfluxError, InfluxWriter, Tags, Unavailable
-from aiseg2_pipeline.influxdb.line_protocol import series_tags
-from aiseg2_pipeline.japan_time import TOKYO
-from aiseg2_pipeline.settings import InfluxSettings, Settings, environment, unknown_settings
-from aiseg2_pipeline.store import Destination, Outbox, Store
+from aiseg2_pipeline.cli import bucket, connect, rooms
+from aiseg2_pipeline.cli.output import FAILED, HINT, OK, Line, checks, japan_time
+from aiseg2_pipeline.runtime import health
+from aiseg2_pipeline.settings import Settings, SettingsError, environment, load_settings, unknown_settings
+from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline.store.damage import damaged_files
 from aiseg2_pipeline.store.database import StoreError
 
-OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
-OTHER_WRITER_WITHIN = timedelta(minutes=10)
-SET_ASIDE_SHOWN = 5
-SERIES_WITHIN = timedelta(days=7)
-SERIES_SHOWN = 6
 
-# Mark, subject, finding.
-Line = tuple[str, str, str]
-# Kind, name and unit of a series.
-Label = tuple[str, str, str]
-
-
-def examine(
-    settings: Settings, clock: Callable[[], datetime], say: Callable[[str], None], *, alert: bool = False
-) -> bool:
+def examine(clock: Callable[[], datetime], say: Callable[[str], None], *, alert: bool = False) -> bool:
     """Pass a line for each check to `say`, and return whether none failed.
 
     `alert` sends a test message to every service of AISEG2_ALERT_URLS.
     """
-    passed = True
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        return checks(_wrong_settings(error), say)
     taken: list[LiveReading] = []
-    for part in (
-        _settings(settings),
-        _device(settings, clock, taken),
-        _store(settings),
-        _influx(settings, clock, taken),
-        _alerts(settings, send=alert),
-    ):
-        for mark, subject, finding in part:
-            say(f"{mark} {subject}: {finding}")
-            passed = passed and mark != FAILED
-    return passed
+    with connect.without_trace(settings) as looked:
+        lines = chain(
+            _settings(settings),
+            _device(looked, clock, taken),
+            _store(settings),
+            _pipeline(settings, clock()),
+            bucket.influxdb(looked, clock, taken),
+            _alerts(settings, send=alert),
+        )
+        return checks(lines, say)
+
+
+def _wrong_settings(error: SettingsError) -> Iterator[Line]:
+    for problem in error.problems:
+        yield FAILED, "settings", problem
+    with contextlib.suppress(SettingsError):
+        yield from _misspelt()
+    yield HINT, "settings", "nothing else can be checked before the settings are right"
+
+
+def _misspelt() -> Iterator[Line]:
+    for name in unknown_settings(environment()):
+        yield HINT, "settings", f"{name} is not a setting of this program: see .env.example for the names"
 
 
 def _settings(settings: Settings) -> Iterator[Line]:
     yield OK, "settings", f"data directory {settings.data_dir}"
     if settings.demo:
         yield HINT, "settings", "no AISEG2_HOST is set, so this is the demo with a simulated home"
-    for name in unknown_settings(environment()):
-        yield HINT, "settings", f"{name} is not a setting of this program: see .env.example for the names"
+    yield from _misspelt()
     if _others_may_read(Path(".env")):
         yield HINT, "settings", "others on this machine can read .env, which holds passwords: run chmod 600 .env"
     kept = [path for _, path in connect.store_files(settings)] + [settings.device_state_dir, settings.dagster_home]
@@ -108,15 +108,23 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
         yield from (
             (OK if well else HINT, "rooms", text) for well, text in rooms.findings(client, settings, clock)
         )
+    yield _card(settings, clock)
+
+
+def _card(settings: Settings, clock: Callable[[], datetime]) -> Line:
+    """Export the card, as the device shows in no other way whether it has one."""
+    # In the background's slot: an export can take as long as a minute's readings.
+    with tempfile.TemporaryDirectory() as folder, connect.device(settings, clock, "background") as client:
+        target = Path(folder, "export.zip")
         try:
-            client.export_token(Deadline(READING_TIMEOUT_S))
-            yield (
-                OK,
-                "SD card",
-                "the export page answers; with a card, energy is stored by the half hour instead of the hour",
-            )
-        except Aiseg2Error:
-            yield HINT, "SD card", "the export page cannot be read; readings do not need it"
+            made_at = client.download_export(target, Deadline(EXPORT_TIMEOUT_S))
+            with Export(target, made_at=made_at) as export:
+                newest = max(export.days(), default="none yet")
+        except NoData:
+            return OK, "SD card", "there is none, or it is not ready: energy is kept by the hour"
+        except Aiseg2Error as error:
+            return HINT, "SD card", f"unknown, and not needed for readings. {error}"
+    return OK, "SD card", f"there is one, the newest day on it is {newest}: energy is kept by the half hour"
 
 
 def _live(client: Aiseg2Client, taken: list[LiveReading]) -> Iterator[Line]:
@@ -153,6 +161,9 @@ def _clock(offset_s: float | None) -> Line:
 
 
 def _store(settings: Settings) -> Iterator[Line]:
+    if not settings.store_path.exists():
+        yield _new_store(settings.data_dir)
+        return
     try:
         with Store.open(settings.store_path) as store:
             store.check()
@@ -160,7 +171,7 @@ def _store(settings: Settings) -> Iterator[Line]:
     except StoreError as error:
         yield FAILED, "store", str(error)
         return
-    yield OK, "store", f"{settings.store_path}, last reading {_shown(last) if last else 'none yet'}"
+    yield OK, "store", f"{settings.store_path}, last reading {japan_time(last) if last else 'none yet'}"
     for kind, path in connect.store_files(settings):
         try:
             with kind.open(path) as store:
@@ -175,128 +186,34 @@ def _store(settings: Settings) -> Iterator[Line]:
                 yield HINT, "damaged store", f"{damaged.path} is kept and may be deleted. {damaged.salvaged}"
 
 
-def _influx(settings: Settings, clock: Callable[[], datetime], taken: Sequence[LiveReading]) -> Iterator[Line]:
-    influx = settings.influx
-    if influx is None:
-        yield HINT, "InfluxDB", "none is configured (INFLUXDB_HOST); readings are kept in the store only"
+def _new_store(folder: Path) -> Line:
+    """Check that the first run can create the data directory and its files, without creating them."""
+    present = next(path for path in (folder, *folder.parents) if path.exists())
+    if present.is_dir() and os.access(present, os.W_OK | os.X_OK):
+        return OK, "store", f"{folder}, last reading none yet"
+    return (
+        FAILED,
+        "store",
+        f"{folder} cannot be written: let this user write to {present}, or set AISEG2_DATA_DIR to another folder.",
+    )
+
+
+def _pipeline(settings: Settings, now: datetime) -> Iterator[Line]:
+    """Check the processes where they run, and that they take readings."""
+    if not health.is_listening(settings.code_server_socket):
+        yield HINT, "pipeline", "it does not run on this data directory: `aiseg2-pipeline run` starts it"
         return
-    try:
-        writer = connect.writer(influx)
-    except InfluxError as error:
-        yield FAILED, "InfluxDB", str(error)
+    problems = health.problems(settings, now)
+    for problem in problems:
+        yield FAILED, "pipeline", problem
+    if problems:
         return
-    with writer:
-        try:
-            writer.check()
-        except Unavailable as error:
-            yield FAILED, "InfluxDB", str(error)
-            return
-        except InfluxError as error:
-            yield FAILED, "token and bucket", str(error)
-            return
-        yield OK, "InfluxDB", f"answers at {influx.url}"
-        yield OK, "token and bucket", f"may write to {influx.bucket}"
-        try:
-            with connect.stores(settings) as stores:
-                yield from _bucket(writer, stores[0], influx, clock(), taken)
-                yield from _outbox(stores, connect.destination(influx))
-        except (InfluxError, StoreError) as error:
-            yield FAILED, "bucket", str(error)
-
-
-def _bucket(
-    writer: InfluxWriter, store: Store, influx: InfluxSettings, now: datetime, taken: Sequence[LiveReading]
-) -> Iterator[Line]:
-    """Compare the bucket's recent readings and its series with ours."""
-    since = now - OTHER_WRITER_WITHIN
-    ours = [time.to_pydatetime() for time in store.read(since, now, kinds=["total"])["time"]]
-    others = writer.other_writers(since, ours)
-    present = None if others is None else writer.power_series(now - SERIES_WITHIN)
-    if others is None or present is None:
-        yield (
-            HINT,
-            "other writers",
-            "unknown, as are the series: the token may write to the bucket, but not read it",
-        )
-        return
-    if others:
-        finding = (
-            f"another program wrote {len(others)} readings to {influx.bucket} in the last ten minutes, which doubles every sum: stop that "
-            "program, or set INFLUXDB_BUCKET to another bucket"
-        )
-        yield FAILED, "other writers", finding
-    else:
-        yield OK, "other writers", "none in the last ten minutes"
-    for mark, finding in _series(set(present), *_labels(store, taken)):
-        yield mark, "series", finding
-
-
-def _series(present: set[Tags], labels: set[Label], shared: set[Label]) -> Iterator[tuple[str, str]]:
-    """Compare the series in the bucket with those that are written."""
-    written = set(map(_tags, labels))
-    new, missing, summed = written - present, present - written, set(map(_tags, shared)) & present
-    if not written:
-        yield HINT, "not compared with the bucket's: there is no reading with circuits"
-    elif not present:
-        yield (
-            OK,
-            f"the bucket has no point of `power` of the last {SERIES_WITHIN.days} days; {len(written)} series will be written",
-        )
-    else:
-        if written == present:
-            yield OK, f"the {len(written)} series of `power` in the bucket are those that are written"
-        if new:
-            yield HINT, f"{len(new)} new, which the bucket does not have yet: {_names(new)}"
-        if missing:
-            yield (
-                HINT,
-                f"{len(missing)} in the bucket that this program does not write (any more): {_names(missing)}",
-            )
-        if summed:
-            yield (
-                HINT,
-                f"{len(summed)} of several circuits with one name, which are written as their sum: {_names(summed)}",
-            )
-
-
-def _labels(store: Store, taken: Sequence[LiveReading]) -> tuple[set[Label], set[Label]]:
-    """Return the series of `power` that are written, and those of them that sum several devices.
-
-    They are those of the reading that was just taken, else of the last one in the store.
-    """
-    for reading in taken:
-        if reading.circuits is not None:
-            devices = [("generation", device.name, "W") for device in reading.flow.generators]
-            devices += [("usage", circuit.name, "W") for circuit in reading.circuits]
-            # With the devices that report no number now.
-            shared = {label for label, count in Counter(devices).items() if count > 1}
-            return _labels_of(live_frame(reading)) | set(devices), shared
-    last = store.last_time()
-    return (_labels_of(store.read(last, last + timedelta(seconds=1))) if last else set()), set()
-
-
-def _tags(label: Label) -> Tags:
-    return frozenset(series_tags(*label).items())
-
-
-def _labels_of(table: pd.DataFrame) -> set[Label]:
-    rows = table[table["kind"].isin(["total", "generation", "usage"])]
-    return set(zip(rows["kind"], rows["name"], rows["unit"], strict=True))
-
-
-def _names(series: Collection[Tags]) -> str:
-    """Return the names of the first `SERIES_SHOWN` series."""
-    names = sorted(clean_name(_name(dict(tags))) for tags in series)
-    more = f" and {len(names) - SERIES_SHOWN} more" if len(names) > SERIES_SHOWN else ""
-    return ", ".join(names[:SERIES_SHOWN]) + more
-
-
-def _name(tags: dict[str, str]) -> str:
-    if tags.keys() == {"summary"}:
-        return tags["summary"]
-    if tags.keys() == {"detail-type", "detail-section"}:
-        return f"{tags['detail-section']} ({tags['detail-type']})"
-    return " ".join(f"{name}={value}" for name, value in sorted(tags.items())) or "one without tags"
+    yield OK, "pipeline", "the code server answers, and the daemon works"
+    if not health.read_lately(settings, now):
+        trouble = incidents.read(settings.data_dir, incidents.DEVICE)
+        reason = trouble.sentence if trouble else "The newest runs in Dagster's pages show why."
+        minutes = settings.alert_after_minutes
+        yield FAILED, "readings", f"none for {minutes} minutes or more, though runs are started: {reason}"
 
 
 def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:
@@ -324,23 +241,3 @@ def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:
                 f"{name} did not take the test message: check its address in AISEG2_ALERT_URLS and the network"
             )
             yield FAILED, subject, finding
-
-
-def _outbox(stores: Sequence[Outbox], destination: Destination) -> Iterator[Line]:
-    pending = sum(store.pending_count(destination) for store in stores)
-    yield OK, "pending", f"{pending} hours have rows that InfluxDB has not acknowledged yet"
-    refused = pd.concat([store.set_aside_rows(destination) for store in stores])
-    if len(refused):
-        finding = f"InfluxDB refused {len(refused)} rows permanently: correct the reasons below, then run `aiseg2-pipeline resend`"
-        if refused["reason"].str.contains(TYPE_CONFLICT).any():
-            finding += (
-                ". Another program wrote another type of number to this bucket: set INFLUXDB_BUCKET to another one"
-            )
-        yield FAILED, "refused rows", finding
-        shown = refused.head(SET_ASIDE_SHOWN)
-        for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):
-            yield HINT, "refused rows", f"{_shown(time)} {name}: {reason}"
-
-
-def _shown(time: datetime) -> str:
-    return time.astimezone(TOKYO).isoformat(sep=" ", timespec="seconds")

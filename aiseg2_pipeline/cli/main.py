@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aiseg2_pipeline import __version__
-from aiseg2_pipeline.cli.context import settings_or_exit, utc_now
+from aiseg2_pipeline.cli.context import errors_or_exit, settings_or_exit, utc_now
 from aiseg2_pipeline.cli.parameters import FaultKinds, Moment, Span
 from aiseg2_pipeline.cli.record import fill, gaps, history, read, remove, report, resend, salvage
 
@@ -26,6 +26,9 @@ def main() -> None:
 
     Settings come from the environment or from .env in the current folder; .env.example explains them.
     """
+    # https://no-color.org; click itself only looks at whether the output is a terminal.
+    if os.environ.get("NO_COLOR"):
+        click.get_current_context().color = False
     # The files show when somebody is at home: only their owner may read them.
     os.umask(0o077)
 
@@ -58,9 +61,9 @@ def doctor(*, alert: bool) -> None:
     """Check everything that the pipeline needs, and print what to do where a check fails."""
     from aiseg2_pipeline.cli import doctor as examination
 
-    with settings_or_exit() as settings:
-        if not examination.examine(settings, utc_now, click.echo, alert=alert):
-            sys.exit(1)
+    with errors_or_exit():
+        passed = examination.examine(utc_now, click.echo, alert=alert)
+    sys.exit(0 if passed else 1)
 
 
 @main.command()

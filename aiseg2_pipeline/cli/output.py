@@ -1,16 +1,21 @@
-"""Show readings, energy and gaps on a terminal, as JSON and as line protocol, in Japan time and with the device's names.
+"""Show readings, energy, gaps and the lines of `doctor` on a terminal, the first three also as JSON or line protocol.
+
+Times are those of Japan, and names the device's.
 
 Nothing here reads a store or the device.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import date, datetime
 from itertools import groupby
 from typing import Any
 
+import click
 import pandas as pd
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from aiseg2_pipeline.aiseg2.models import LiveReading
@@ -20,6 +25,12 @@ from aiseg2_pipeline.gaps.find import Gaps, Hour
 from aiseg2_pipeline.influxdb.line_protocol import energy_lines
 from aiseg2_pipeline.ingest.energy import DeviceDay
 from aiseg2_pipeline.japan_time import HOUR, TOKYO
+
+OK, HINT, FAILED = "ok  ", "--  ", "FAIL"
+COLOURS = {OK: "green", HINT: "yellow", FAILED: "red"}
+
+# Mark, subject, finding.
+Line = tuple[str, str, str]
 
 
 def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -67,20 +78,40 @@ def energy_lp(day: DeviceDay) -> list[str]:
     return [line for row in energy_lines(frame(rows), lambda circuit, _: day.names.get(circuit)) for line in row]
 
 
-def energy_table(day: DeviceDay) -> None:
-    """Print a line for each series of a day, with its sum and its largest interval."""
-    length = "half hours" if (day.table["interval_s"] < HOUR_S).all() else "hours"
-    shown = Table(title=f"{'SD card' if day.source == 'sd' else 'graph pages'}, {length}")
-    for column in ("name", "Wh", "largest", "at"):
-        shown.add_column(column, justify="left" if column == "name" else "right")
-    series: dict[tuple[str, str | None], list[tuple[float, str]]] = {}
-    for time, _, name, circuit_id, wh in _intervals(day):
-        series.setdefault((name, circuit_id), []).append((wh, f"{time.tz_convert(TOKYO):%H:%M}"))
-    for (name, circuit_id), values in series.items():
-        largest_wh, at = max(values)
-        label = f"{name} ({circuit_id})" if circuit_id else name
-        shown.add_row(Text(label), f"{sum(wh for wh, _ in values):.0f}", f"{largest_wh:.0f}", at)
+def energy_table(day: date, energy: DeviceDay) -> None:
+    """Print the totals of each hour or half hour of a day, and a line for each circuit."""
+    length = "half hours" if (energy.table["interval_s"] < HOUR_S).all() else "hours"
+    totals: dict[str, dict[str, float]] = {}
+    circuits: dict[str, list[tuple[float, str]]] = {}
+    for time, _, name, circuit_id, wh in _intervals(energy):
+        at = f"{time.tz_convert(TOKYO):%H:%M}"
+        if circuit_id is None:
+            totals.setdefault(name, {})[at] = wh
+        else:
+            circuits.setdefault(f"{name} ({circuit_id})", []).append((wh, at))
+    source = "SD card" if energy.source == "sd" else "graph pages"
+    shown = Table(Column("from"), title=f"{day}, kWh ({source}, {length})", show_footer=True)
+    for name, by_time in totals.items():
+        shown.add_column(name, _kwh(sum(by_time.values())), justify="right")
+    for at in sorted({at for by_time in totals.values() for at in by_time}):
+        shown.add_row(at, *(_kwh(by_time[at]) if at in by_time else "" for by_time in totals.values()))
+    shown.columns[0].footer = "sum"
     Console().print(shown)
+    if circuits:
+        shown = Table(Column("circuit"), title=f"{day}, kWh of each circuit")
+        for name in ("sum", "largest", "at"):
+            shown.add_column(name, justify="right")
+        for name, values in circuits.items():
+            largest_wh, at = max(values)
+            # As Text: a bracket in one of the device's names is not markup.
+            shown.add_row(
+                Text(name), _kwh(sum(wh for wh, _ in values)), _kwh(largest_wh), at if largest_wh else ""
+            )
+        Console().print(shown)
+
+
+def _kwh(wh: float) -> str:
+    return f"{wh / 1000:.2f}"
 
 
 def gaps_json(found: Gaps) -> list[dict[str, Any]]:
@@ -98,8 +129,11 @@ def gaps_json(found: Gaps) -> list[dict[str, Any]]:
     ]
 
 
-def gaps_table(found: Gaps) -> None:
-    """Print the gaps as ranges of hours, and the number of requests that filling them takes."""
+def gaps_table(found: Gaps, *, began: bool) -> None:
+    """Print the gaps as ranges of hours, and the number of requests that filling them takes; `began`: there is a reading."""
+    if not began and not found.fillable:
+        Console().print("There is no reading yet: run the pipeline for a minute first.")
+        return
     if not found.fillable and not found.hopeless:
         Console().print("No minute is missing.")
         return
@@ -130,6 +164,32 @@ def fill_progress(days: Iterable[FilledDay], found: Gaps) -> None:
             for problem in day.problems:
                 progress.console.print(Text(problem))
             progress.advance(task, len(day.hours))
+
+
+def checks(lines: Iterable[Line], say: Callable[[str], None]) -> bool:
+    """Pass the lines of `doctor`, coloured, and a last one that sums them up to `say`; return whether none failed."""
+    marks: Counter[str] = Counter()
+    failed: dict[str, None] = {}
+    for mark, subject, finding in lines:
+        say(f"{click.style(mark, fg=COLOURS[mark])} {subject}: {finding}")
+        marks[mark] += 1
+        if mark == FAILED:
+            failed[subject] = None
+    made = marks[OK] + marks[FAILED]
+    hints = f" Hints (--): {marks[HINT]}." if marks[HINT] else ""
+    if failed:
+        summary = click.style(
+            f"{marks[FAILED]} of {made} checks failed: {', '.join(failed)}.", fg="red", bold=True
+        )
+    else:
+        summary = click.style(f"All {made} checks passed.", fg="green", bold=True)
+    say(f"{summary}{hints}")
+    return not failed
+
+
+def japan_time(moment: datetime) -> str:
+    """Return a time as a person reads it."""
+    return f"{moment.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}"
 
 
 def _contiguous(hours: Iterable[Hour]) -> Iterator[list[Hour]]:

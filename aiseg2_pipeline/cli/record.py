@@ -49,7 +49,7 @@ def read(form: str) -> None:
         from aiseg2_pipeline.frames.readings import live_frame
         from aiseg2_pipeline.influxdb.line_protocol import lines
 
-        with connect.device(settings, utc_now) as client:
+        with connect.without_trace(settings) as looked, connect.device(looked, utc_now) as client:
             reading = client.live()
         table = live_frame(reading)
         if table.empty:
@@ -96,19 +96,39 @@ def remove(first: Span, last: Span, *, refill: bool, yes: bool) -> None:
     """Remove wrong readings from the store and from InfluxDB. Their minutes stay empty; --refill or `fill` fills them."""
     check_order(first, last)
     with settings_or_exit() as settings:
+        from aiseg2_pipeline.cli import connect
         from aiseg2_pipeline.store import Store
 
         influx = settings.influx
         where = "the store" + (f" and of the bucket {influx.bucket}" if influx else "")
+        with connect.without_trace(settings) as looked, Store.open(looked.store_path) as store:
+            rows = store.count(first.start, last.end)
+            plan = _refill_plan(store, first, last) if refill else ""
+        if not yes:
+            click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
+            if refill:
+                click.echo(f"Then --refill fills {plan}.")
+            return
         with Store.open(settings.store_path) as store:
-            if not yes:
-                rows = store.count(first.start, last.end)
-                click.echo(f"{rows} rows of {where} would be removed. Nothing is removed without --yes.")
-                return
             rows = _remove(store, influx, first.start, last.end)
         click.echo(f"{rows} rows of {where} were removed.")
         if refill:
+            click.echo(f"Now --refill fills {plan}.")
             _fill(settings, *_past(settings, first, last), dry_run=False)
+
+
+def _refill_plan(store: "Store", first: Span, last: Span) -> str:
+    """Return which minutes are filled after the removal of a range: those of its hours that are not covered then."""
+    from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, hours_between
+    from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO
+
+    hours = hours_between(store, first.start, last.end, utc_now())
+    if not hours:
+        return "nothing yet: the run after the end of the hour does"
+    start, end = hours[0].start, hours[-1].start + HOUR
+    kept = [time for time in store.minutes(start, end) if time >= last.end or time + MINUTE <= first.start]
+    shown = " to ".join(f"{moment.astimezone(TOKYO):%Y-%m-%d %H:%M}" for moment in (start, end))
+    return f"up to {len(hours) * MINUTES_AN_HOUR - len(kept)} minutes of {shown}, as far as the AiSEG2 has kept their energy"
 
 
 def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end: datetime) -> int:
@@ -138,21 +158,20 @@ def _remove(store: "Store", influx: InfluxSettings | None, start: datetime, end:
 def gaps(first: Span | None, last: Span | None, form: str) -> None:
     """List the hours with missing minutes, which of them can be filled, and how many requests that takes."""
     with settings_or_exit() as settings:
-        from aiseg2_pipeline.cli import output
+        from aiseg2_pipeline.cli import connect, output
         from aiseg2_pipeline.gaps.find import find_gaps
         from aiseg2_pipeline.store import EnergyStore, Store
         from aiseg2_pipeline.store.damage import unrecovered
 
-        start, end, now = _past(settings, first, last)
-        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
-            found = find_gaps(store, energy, start, end, now)
-            began = store.live_near(now) is not None
+        with connect.without_trace(settings) as looked:
+            start, end, now = _past(looked, first, last)
+            with Store.open(looked.store_path) as store, EnergyStore.open(looked.energy_path) as energy:
+                found = find_gaps(store, energy, start, end, now)
+                began = store.live_near(now) is not None
         if form == "json":
             _echo_json(output.gaps_json(found))
-        elif not began and not found.fillable:
-            click.echo("There is no reading yet: run the pipeline for a minute first.")
         else:
-            output.gaps_table(found)
+            output.gaps_table(found, began=began)
         for damaged in unrecovered(settings.store_path, settings.energy_path):
             click.echo(
                 f"Rows of the damaged store {damaged.path} may be recoverable: run `aiseg2-pipeline salvage`.",
@@ -195,7 +214,10 @@ def salvage(file: Path | None) -> None:
 def fill(first: Span | None, last: Span | None, *, dry_run: bool) -> None:
     """Fill missing minutes from the energy that the AiSEG2 has kept; live readings stay unchanged."""
     with settings_or_exit() as settings:
-        _fill(settings, *_past(settings, first, last), dry_run=dry_run)
+        from aiseg2_pipeline.cli import connect
+
+        with connect.without_trace(settings) as looked:
+            _fill(looked, *_past(looked, first, last), dry_run=dry_run)
 
 
 def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, dry_run: bool) -> None:
@@ -208,16 +230,17 @@ def _fill(settings: Settings, start: datetime, end: datetime, now: datetime, *, 
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(settings.store_path))
         energy = stack.enter_context(EnergyStore.open(settings.energy_path))
-        if not dry_run:
-            store.allow_fill(start, end)
-        found = find_gaps(store, energy, start, end, now)
-        if dry_run:
-            output.gaps_table(found)
-            return
-        if store.live_near(now) is None:
+        began = store.live_near(now) is not None
+        if not began and not dry_run:
             raise click.ClickException(
                 "There is no live reading yet, and a fill needs one for the names of the circuits: run the pipeline for a minute first."
             )
+        if not dry_run:
+            store.allow_fill(start, end)
+        found = find_gaps(store, energy, start, end, now)
+        if dry_run or not found.fillable:
+            output.gaps_table(found, began=began)
+            return
 
         def history() -> History:
             client = stack.enter_context(connect.device(settings, utc_now, "background"))
@@ -243,14 +266,22 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
         from aiseg2_pipeline.ingest.energy import day_on_device
         from aiseg2_pipeline.japan_time import day_of
 
-        with connect.device(settings, utc_now, "background") as client:
-            energy = day_on_device(client, settings.device_state_dir, day_of(day.start), utc_now(), source=source)
+        date = day_of(day.start)
+        if day.start > utc_now():
+            raise click.ClickException(
+                f"{date} is in the future, so there is no energy of it: choose today or an earlier day."
+            )
+        with (
+            connect.without_trace(settings) as looked,
+            connect.device(looked, utc_now, "background") as client,
+        ):
+            energy = day_on_device(client, looked.device_state_dir, date, utc_now(), source=source)
         if form == "json":
             _echo_json(output.energy_json(energy))
         elif form == "lp":
             click.echo("\n".join(output.energy_lp(energy)))
         else:
-            output.energy_table(energy)
+            output.energy_table(date, energy)
         for problem in energy.problems:
             click.echo(problem, err=True)
 
@@ -258,17 +289,27 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
 def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
     """Return the start of the range's first hour, its end, and now. By default it starts as `PAST` says."""
     from aiseg2_pipeline.gaps.past import Record
+    from aiseg2_pipeline.japan_time import TOKYO
     from aiseg2_pipeline.store import Store
 
     check_order(first, last)
     now = utc_now()
+    end = min(last.end if last else now, now)
     if first is not None:
         start = first.start
     else:
         with Store.open(settings.store_path) as store:
             record = Record.of(settings.first_partition_path, settings.start_date, now)
             start = max(now - timedelta(days=35), record.start(store, now))
-    return start.replace(minute=0, second=0, microsecond=0), min(last.end if last else now, now), now
+            # Without a record, there is no start that --to could be earlier than.
+            start = start if store.live_near(now) else min(start, end)
+    start = start.replace(minute=0, second=0, microsecond=0)
+    if end < start:
+        shown = [f"{moment.astimezone(TOKYO):%Y-%m-%d %H:%M}" for moment in (start, end)]
+        raise click.UsageError(
+            f"The range starts at {shown[0]} and ends before that, at {shown[1]}: choose an earlier --from or a later --to."
+        )
+    return start, end, now
 
 
 @click.command()
@@ -279,6 +320,7 @@ def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[da
 def report(day: Span | None, output: Path | None) -> None:
     """Draw a day as a picture, by default yesterday, and print its path. It needs the extra `report`."""
     with settings_or_exit() as settings:
+        from aiseg2_pipeline.cli import connect
         from aiseg2_pipeline.japan_time import day_of
         from aiseg2_pipeline.report.saving import report_path, save_report
         from aiseg2_pipeline.store import EnergyStore, Store
@@ -286,6 +328,10 @@ def report(day: Span | None, output: Path | None) -> None:
         now = utc_now()
         drawn = day_of(day.start if day else now - timedelta(days=1))
         path = output or report_path(settings.data_dir, drawn)
-        with Store.open(settings.store_path) as store, EnergyStore.open(settings.energy_path) as energy:
+        with (
+            connect.without_trace(settings) as looked,
+            Store.open(looked.store_path) as store,
+            EnergyStore.open(looked.energy_path) as energy,
+        ):
             save_report(store, energy, drawn, now, path, demo=settings.demo)
         click.echo(path)

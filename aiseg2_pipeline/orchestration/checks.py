@@ -179,7 +179,7 @@ def _clock(offset_s: float) -> AssetCheckResult:
         description=f"The AiSEG2 is {abs(offset_s):.0f} s {'ahead of' if offset_s > 0 else 'behind'} this machine."
         # Dagster stores each description six times a minute: no advice while the check passes.
         + ("" if agree else " Set the device's clock, and NTP on this machine."),
-        metadata={"device_minus_host_s": offset_s},
+        metadata={"device_minus_host_s": round(offset_s, 1)},
     )
 
 

@@ -34,8 +34,8 @@ MISSING = "〓"
 MOST_LETTERS = 200_000
 LIGHTEST, HEAVIEST = 300, 500
 NO_FONT = (
-    "No Japanese font was found: install the extra `report` (pip install 'aiseg2-pipeline[report]'), which contains one, or a package "
-    "such as fonts-noto-cjk or fonts-ipafont (Debian, Ubuntu)."
+    "No Japanese font was found: install the extra `report`, which contains one (`make run EXTRAS=report`; pipx and uv: see "
+    "docs/installation.md), or a package such as fonts-noto-cjk or fonts-ipafont (Debian, Ubuntu)."
 )
 # Unicode categories without a shape: controls, joiners, surrogates, line separators. Variation selectors have none either.
 _SHAPELESS = ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -14,9 +14,7 @@ from aiseg2_pipeline.report import NoReadings, ReportError
 from aiseg2_pipeline.report.day import HOURS_A_DAY, Day, by_minute, day_of_frames
 from aiseg2_pipeline.store import EnergyStore, Store
 
-NO_MATPLOTLIB = (
-    "The picture of a day needs matplotlib: install the extra `report` (pip install 'aiseg2-pipeline[report]')."
-)
+NO_MATPLOTLIB = "The picture of a day needs the extra `report`: start with `make run EXTRAS=report` (pipx and uv: see docs/installation.md)."
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def _check_postgres(url: str) -> None:
         import_module("dagster_postgres")
     except ImportError:
         raise DagsterHomeError(
-            "AISEG2_POSTGRES_URL is set, but the extra is not installed: run pip install 'aiseg2-pipeline[postgres]' (in a "
-            "clone: pip install '.[postgres]'), or remove the setting."
+            "AISEG2_POSTGRES_URL is set, but its extra is not installed: start with `make run EXTRAS=postgres` (pipx and uv: see "
+            "docs/installation.md), or remove the setting."
         ) from None
     engine = sqlalchemy.create_engine(url, connect_args={"connect_timeout": CONNECT_S})
     try:

@@ -1,15 +1,17 @@
 """Check that the pipeline's own processes work, without importing Dagster, which costs more than a minute's run.
 
-Healthy means: the code server answers, and the daemon, which starts every minute's run, has stored a heartbeat within
-the last two minutes. The device and InfluxDB are not checked here, because restarting the pipeline does not repair
-them: the checks in Dagster's pages, the alerts and `doctor` report them.
+Healthy means: the code server answers, the daemon has stored a heartbeat within the last two minutes, and it starts the
+minutes' runs. The device and InfluxDB are not checked here, because restarting the pipeline does not repair them: the
+checks in Dagster's pages, the alerts and `doctor` report them.
 """
 
 import contextlib
 import json
+import socket
 import sqlite3
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
@@ -17,19 +19,74 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from pydantic import SecretStr
 
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.store.queries import Queries
 
 TIMEOUT_S = 5
 # The daemon stores a heartbeat every 30 s; later than that on a busy machine.
 SILENT_S = 120
-# The service name of Dagster's code server, and the last heartbeat of the daemon's part that starts the minutes.
+# The service name of Dagster's code server, and its files of the run history and of the schedules.
 CODE_SERVER = "DagsterApi"
+RUNS, SCHEDULES = "history/runs.db", "schedules/schedules.db"
+# The last heartbeat of the daemon's part that starts the minutes, the newest start of a minute's run, and the schedules
+# that somebody has switched on or off.
 HEARTBEAT = "SELECT body FROM daemon_heartbeats WHERE daemon_type = 'SCHEDULER'"
+NEWEST_RUN = "SELECT max(start_time) FROM runs WHERE pipeline_name = 'power_minute'"
+SWITCHED_OFF = "SELECT instigator_body FROM instigators WHERE instigator_type = 'SCHEDULE' AND status = 'STOPPED'"
+MINUTE_SCHEDULE = "every_minute"
 
 
 def problems(settings: Settings, now: datetime) -> list[str]:
-    """Return a sentence for each of the two processes that does not work."""
-    found = (_code_server(settings.code_server_socket), _daemon(settings, now))
+    """Return a sentence for each of the two processes that does not work, else for runs that are not started."""
+    found = [_code_server(settings.code_server_socket)]
+    try:
+        found.append(_daemon(settings, now))
+        if not any(found):
+            found.append(_runs(settings, now))
+    except OSError as error:
+        found.append(
+            f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
+        )
     return [problem for problem in found if problem]
+
+
+def is_listening(path: Path) -> bool:
+    """Return whether a code server listens there; a killed one leaves a file to which nothing listens."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def read_lately(settings: Settings, now: datetime) -> bool:
+    """Return whether there is a live reading of the last AISEG2_ALERT_AFTER_MINUTES, or the pipeline started since."""
+    since = now - timedelta(minutes=settings.alert_after_minutes)
+    with contextlib.suppress(OSError):
+        # The code server creates its socket when it starts.
+        if settings.code_server_socket.stat().st_mtime > since.timestamp():
+            return True
+    with contextlib.suppress(sqlite3.Error), Queries(settings.store_path) as queries:
+        return queries.has_live(since.timestamp(), now.timestamp())
+    return False
+
+
+def _runs(settings: Settings, now: datetime) -> str | None:
+    """Return why no run of a minute is started, if nothing was read lately.
+
+    Runs that are started but cannot read the device are no problem here.
+    """
+    if read_lately(settings, now):
+        return None
+    ((newest,),) = _rows(settings, RUNS, NEWEST_RUN)
+    since = now - timedelta(minutes=settings.alert_after_minutes)
+    if newest is not None and datetime.fromtimestamp(newest, UTC) > since:
+        return None
+    nothing = f"nothing has been read for {settings.alert_after_minutes} minutes or more"
+    bodies = [json.loads(body) for (body,) in _rows(settings, SCHEDULES, SWITCHED_OFF)]
+    if any(body["origin"]["job_name"] == MINUTE_SCHEDULE for body in bodies):
+        return f"The schedule {MINUTE_SCHEDULE} is switched off, so {nothing}: switch it on in Dagster's pages, under Automation."
+    return f"Dagster's daemon works but starts no run, so {nothing}: start the pipeline again."
 
 
 def _code_server(path: Path) -> str | None:
@@ -45,13 +102,10 @@ def _code_server(path: Path) -> str | None:
 
 
 def _daemon(settings: Settings, now: datetime) -> str | None:
-    try:
-        row = _postgres(settings.run_history) if settings.run_history else _sqlite(settings.dagster_home)
-    except OSError as error:
-        return f"Dagster's run history cannot be read ({error}): start the pipeline, and its PostgreSQL where AISEG2_POSTGRES_URL is set."
-    if row is None:
+    rows = _rows(settings, RUNS, HEARTBEAT)
+    if not rows:
         return "Dagster's daemon has not sent a heartbeat yet: wait two minutes if the pipeline is starting, or start it."
-    silent_s = now.timestamp() - float(json.loads(row[0])["timestamp"])
+    silent_s = now.timestamp() - float(json.loads(rows[0][0])["timestamp"])
     if silent_s > SILENT_S:
         return (
             f"Dagster's daemon has been silent for {silent_s:.0f} s and starts no run: start the pipeline again."
@@ -59,17 +113,24 @@ def _daemon(settings: Settings, now: datetime) -> str | None:
     return None
 
 
-def _sqlite(home: Path) -> tuple[str] | None:
-    path = home / "history" / "runs.db"
+def _rows(settings: Settings, file: str, sql: str) -> list[Any]:
+    """Return the rows of Dagster's storage: of this file of its home, or of the PostgreSQL. Raise OSError."""
+    return (
+        _postgres(settings.run_history, sql)
+        if settings.run_history
+        else _sqlite(settings.dagster_home / file, sql)
+    )
+
+
+def _sqlite(path: Path, sql: str) -> list[Any]:
     try:
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            row: tuple[str] | None = connection.execute(HEARTBEAT).fetchone()
-            return row
+            return connection.execute(sql).fetchall()
     except sqlite3.Error as error:
         raise OSError(f"{path}: {error}") from error
 
 
-def _postgres(url: SecretStr) -> tuple[str] | None:
+def _postgres(url: SecretStr, sql: str) -> list[Any]:
     try:
         import psycopg2  # noqa: PLC0415 - the extra `postgres`
     except ImportError:
@@ -80,9 +141,8 @@ def _postgres(url: SecretStr) -> tuple[str] | None:
             contextlib.closing(psycopg2.connect(dsn, connect_timeout=TIMEOUT_S)) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(HEARTBEAT)
-            row: tuple[str] | None = cursor.fetchone()
-            return row
+            cursor.execute(sql)
+            return list(cursor.fetchall())
     except psycopg2.Error as error:
         # The server's message, which does not hold the password.
         raise OSError(" ".join(str(error).split())) from error

@@ -22,7 +22,7 @@ from honcho.manager import KILL_WAIT, Manager
 
 from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import dagster_home, open_stores, parent_watch
+from aiseg2_pipeline.runtime import dagster_home, health, open_stores, parent_watch
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
@@ -170,7 +170,7 @@ def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], No
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
     folder = _project_folder()
-    if not _answers(settings.code_server_socket):
+    if not health.is_listening(settings.code_server_socket):
         raise ServicesError(
             f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
         )
@@ -256,20 +256,10 @@ def _project_folder() -> Path:
     raise ServicesError(f"{WORKSPACE} and {dagster_home.INSTANCE} are not here: run this in the project's folder.")
 
 
-def _answers(path: Path) -> bool:
-    """Return whether a code server listens there; a killed one leaves a file to which nothing listens."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(str(path))
-        except OSError:
-            return False
-    return True
-
-
 def _check_socket(settings: Settings) -> None:
     """Check that the code server can listen at its socket, and remove the file of an earlier one."""
     path = settings.code_server_socket
-    if _answers(path):
+    if health.is_listening(path):
         raise ServicesError(_left_running(settings))
     path.unlink(missing_ok=True)
     reason = "its path has a comma, %, # or ?" if _NO_SOCKET_NAME.search(str(path)) else ""

@@ -32,6 +32,8 @@ SELECT {DAY_OF} AS day, sum(live_minutes), sum(filled_minutes) FROM hours
 WHERE hour >= :start AND hour < :stop AND live_minutes + filled_minutes > 0 GROUP BY day ORDER BY day
 """
 
+HAS_LIVE = "SELECT EXISTS (SELECT 1 FROM reading_rows WHERE time >= ? AND time < ? AND interval_s = 0)"
+
 
 class Summary(NamedTuple):
     """The number, sum, smallest and largest of a series' values, in its unit, from `start` (unix s) on."""
@@ -85,6 +87,11 @@ class Queries:
         """Return the days of the range that have covered minutes."""
         rows = self._connection.execute(COVERAGE_BY_DAY, {"start": start_s, "stop": end_s})
         return [Covered(*row) for row in rows]
+
+    def has_live(self, start_s: float, end_s: float) -> bool:
+        """Return whether there is a live reading in the range, whose limits may be any times."""
+        (found,) = self._connection.execute(HAS_LIVE, (start_s, end_s)).fetchone()
+        return bool(found)
 
     def _summaries(self, sql: str, kind: str, start_s: int, end_s: int, name: str | None) -> Iterator[Summary]:
         parameters: dict[str, Any] = {"kind": kind, "name": name, "start": start_s, "stop": end_s}

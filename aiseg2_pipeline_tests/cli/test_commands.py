@@ -113,15 +113,40 @@ def test_read_prints_the_rows_with_any_name_in_every_format() -> None:
     assert printed == [line for points in expected for line in points]
 
 
-def test_read_keeps_only_the_clients_state_and_uses_it(folder: Path) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "read",
+        "doctor",
+        "gaps",
+        "fill --dry-run",
+        "fill",
+        "history yesterday",
+        "report",
+        "remove --from today --to today",
+    ],
+)
+@pytest.mark.parametrize("empty", [True, False], ids=["an empty data directory", "none"])
+def test_a_command_that_only_looks_creates_nothing(command: str, empty: bool, folder: Path) -> None:  # noqa: FBT001 - pytest's
+    if empty:
+        (folder / "data").mkdir()
+    before = list(folder.rglob("*"))
+    with serving(household(FEW)) as device:
+        result = invoke(settings_of(device), *command.split())
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert list(folder.rglob("*")) == before
+
+
+def test_read_keeps_only_the_clients_state_beside_a_record_and_uses_it(store: Store, folder: Path) -> None:
+    present = set(folder.rglob("*"))
     with serving(household(FEW)) as device:
         succeed(settings_of(device), "read")
         device.log.clear()
         assert "(2 requests" in succeed(settings_of(device), "read")
         assert device.requests == 2
-    kept = [path for path in folder.rglob("*") if path.is_file()]
+    kept = [path for path in folder.rglob("*") if path.is_file() and path not in present]
     assert kept
-    assert all(path.parent == folder / "data" / "device" for path in kept)
+    assert all(path.parent == store.path.parent / "device" for path in kept)
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
 
 
@@ -176,7 +201,7 @@ def test_a_device_that_is_off_is_one_message_with_a_hint_in_the_demo(monkeypatch
     assert "this is the demo" in fail({"AISEG2_SIMULATOR_PORT": port}, "read")
 
 
-@pytest.mark.parametrize("command", ["read", "resend", "doctor", "run", "simulate"])
+@pytest.mark.parametrize("command", ["read", "resend", "run", "simulate"])
 def test_a_wrong_setting_is_one_message_in_every_command(command: str, folder: Path) -> None:
     assert fail({"AISEG2_HOST": "192.168.0.216"}, command).startswith("AISEG2_PASSWORD is not set")
     assert fail({"INFLUXDB_HOST": "192.168.0.10:8086"}, command).startswith("INFLUXDB_HOST is set but")
@@ -190,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_one_message(folder: Path) -> None:
     with serving(household(FEW)) as device:
         real = settings_of(device) | {"INFLUXDB_HOST": "127.0.0.1:9"}
         real |= {"INFLUXDB_TOKEN": "test-token", "INFLUXDB_ORG": "home", "INFLUXDB_BUCKET": "aiseg2"}
-        for command in (["read"], ["resend"], ["remove", *WHOLE_DAY, "--yes"]):
+        for command in (["resend"], ["remove", *WHOLE_DAY, "--yes"]):
             assert "AISEG2_DATA_DIR" in fail(real | {"AISEG2_DATA_DIR": "file/data"}, *command)
         assert "readings.sqlite is not a store" in fail(real | {"AISEG2_DATA_DIR": "foreign"}, "resend")
 
@@ -223,6 +248,8 @@ def test_the_real_process_fails_with_one_line_and_exit_code_1(folder: Path) -> N
         ["resend", "--to", "9999-12-31T23:59Z"],
         ["resend", "--from", "2026-07-14", "--to", "2026-07-13"],
         ["gaps", "--from", "2026-07-14", "--to", "2026-07-13"],
+        ["gaps", "--from", "2126-07-14"],
+        ["fill", "--from", "2126-07-14"],
         ["fill", "--from", "2026-07-14", "--to", "2026-07-13"],
         ["remove"],
         ["remove", "--from", "2026-07-14"],
@@ -251,8 +278,9 @@ def test_every_command_has_a_help_that_needs_no_settings(command: list[str]) -> 
     assert " ".join(described.split("\n")[0].split()) in " ".join(text.split())
 
 
-def test_gaps_says_that_there_is_no_reading_yet() -> None:
-    assert succeed({}, "gaps") == "There is no reading yet: run the pipeline for a minute first.\n"
+@pytest.mark.parametrize("command", ["gaps", "gaps --to yesterday", "fill --dry-run"])
+def test_without_a_record_gaps_and_a_dry_run_say_that_there_is_no_reading_yet(command: str) -> None:
+    assert succeed({}, *command.split()) == "There is no reading yet: run the pipeline for a minute first.\n"
 
 
 # resend and remove
@@ -412,7 +440,7 @@ def test_simulate_is_read_like_a_device_and_ends_without_output(folder: Path) ->
     assert (process.returncode, out, err) == (0, "", "")
     rows = json.loads(result.stdout)
     assert [row["name"] for row in rows if row["kind"] == "total"] == ["総発電電力", "総消費電力", "売買電力"]
-    assert [path.name for path in folder.iterdir()] == ["data"]
+    assert list(folder.iterdir()) == []
 
 
 def test_simulate_names_the_settings_when_its_port_is_taken() -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -40,7 +41,7 @@ from aiseg2_pipeline_tests.support.influxdb import Influx
 EXPORT = "GET /set/exectop2.cgi"
 WRONG_PASSWORD, WRONG_TOKEN = "battery staple", "stolen-token"
 ALL_FINE = [
-    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "rooms", "SD card", "store", "InfluxDB",
+    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "rooms", "SD card", "store", "pipeline", "InfluxDB",
     "token and bucket", "other writers", "series", "pending",
 ]  # fmt: skip
 # Marks and findings by subject.
@@ -115,7 +116,9 @@ def run_doctor(settings: dict[str, str]) -> tuple[int, Lines]:
     for secret in (PASSWORD, WRONG_PASSWORD, "test-token", WRONG_TOKEN):
         assert secret not in result.output
     lines: Lines = {}
-    for line in result.stdout.splitlines():
+    *found, summary = result.stdout.splitlines()
+    assert re.match(r"All \d+ checks passed|\d+ of \d+ checks failed: ", summary)
+    for line in found:
         parts = re.fullmatch(r"(ok  |--  |FAIL) ([^:]+): (.+)", line)
         assert parts, line
         lines.setdefault(parts[2], []).append((parts[1].strip(), parts[3]))
@@ -141,11 +144,15 @@ def test_a_setup_without_faults_passes_every_check(setup: Setup) -> None:
     code, lines = examine(setup)
     assert code == 0
     assert list(lines) == ALL_FINE
+    assert lines.pop("pipeline") == [
+        ("--", "it does not run on this data directory: `aiseg2-pipeline run` starts it")
+    ]
     assert {mark for found in lines.values() for mark, _ in found} == {"ok"}
     assert lines["circuit list"] == [("ok", "2 circuits are registered")]
     assert lines["power flow"] == [("ok", "generation 2.1 kW, consumption 1.2 kW")]
     assert lines["circuits"] == [("ok", "2 circuits, 224 W in all")]
     assert "none yet" in lines["store"][0][1]
+    assert lines["SD card"] == [("ok", "there is none, or it is not ready: energy is kept by the hour")]
     # An empty bucket.
     assert lines["series"] == [
         ("ok", "the bucket has no point of `power` of the last 7 days; 6 series will be written")
@@ -162,12 +169,48 @@ def test_the_demo_passes_and_is_named() -> None:
     assert [lines[subject][0][0] for subject in ("InfluxDB", "SD card")] == ["--", "ok"]
 
 
+def test_a_card_is_named_with_its_newest_day() -> None:
+    with running(sd_card=True) as device:
+        _, lines = run_doctor({"AISEG2_SIMULATOR_PORT": device.address.split(":")[1]})
+    today = datetime.now(ZoneInfo("Asia/Tokyo")).date()
+    card = f"there is one, the newest day on it is {today}: energy is kept by the half hour"
+    assert lines["SD card"] == [("ok", card)]
+
+
+def test_all_wrong_settings_are_listed_at_once() -> None:
+    wrong_values = {"AISEG2_HOST": "http://x", "AISEG2_UI_PORT": "x", "INFLUXDB_HOST": "influxdb"}
+    code, lines = run_doctor(wrong_values | {"AISEG2_PASWORD": "x"})
+    assert code == 1
+    assert "AISEG2_PASWORD is not a setting of this program" in hints(lines, "settings")[0]
+    wrong = "AISEG2_HOST", "AISEG2_UI_PORT", "AISEG2_PASSWORD", "INFLUXDB_TOKEN", "INFLUXDB_ORG", "INFLUXDB_BUCKET"
+    assert tuple(finding.split()[0] for mark, finding in lines["settings"] if mark == "FAIL") == wrong
+
+
+def test_the_last_line_sums_up_and_the_marks_are_coloured_on_a_terminal_only() -> None:
+    settings = {"AISEG2_HOST": NOBODY_LISTENS, "AISEG2_UI": "x", "AISEG2_USER": "利用者", "NO_COLOR": ""}
+    plain = CliRunner().invoke(main, ["doctor"], env=settings).stdout
+    assert plain.splitlines()[-1] == "3 of 3 checks failed: settings. Hints (--): 1."
+    coloured = CliRunner().invoke(main, ["doctor"], env=settings, color=True).stdout
+    assert "\x1b[31mFAIL\x1b[0m settings: " in coloured
+    assert click.unstyle(coloured) == plain
+    assert CliRunner().invoke(main, ["doctor"], env=settings | {"NO_COLOR": "1"}, color=True).stdout == plain
+
+
+def test_a_data_directory_that_cannot_be_made_fails(setup: Setup) -> None:
+    (setup.folder / "file").touch()
+    setup.changed["AISEG2_DATA_DIR"] = "file/data"
+    code, lines = examine(setup)
+    assert code == 1
+    assert failures(lines).keys() == {"store"}
+    assert "AISEG2_DATA_DIR" in failures(lines)["store"]
+
+
 def test_the_last_reading_is_shown_in_japan_time(setup: Setup) -> None:
     with setup.store as store:
         store.upsert(frame(consumption(datetime(2026, 7, 13, 23, 15, tzinfo=UTC))))
     _, lines = examine(setup)
-    assert lines["store"][0][1].endswith("last reading 2026-07-14 08:15:00+09:00")
-    assert lines["pending"] == [("ok", "1 hours have rows that InfluxDB has not acknowledged yet")]
+    assert lines["store"][0][1].endswith("last reading 2026-07-14 08:15:00")
+    assert lines["pending"] == [("ok", "1 hour has rows that InfluxDB has not acknowledged yet")]
 
 
 # Faults
@@ -393,7 +436,7 @@ def test_rows_that_influxdb_refused_are_listed_with_the_reason(setup: Setup) -> 
     assert failures(lines).keys() == {"refused rows"}
     assert failures(lines)["refused rows"].startswith("InfluxDB refused 7 rows permanently")
     assert failures(lines)["refused rows"].endswith("set INFLUXDB_BUCKET to another one")
-    reason = r"2026-07-14 08:15:00\+09:00 回路\d: .*field type conflict: .* already exists as type integer.*"
+    reason = r"2026-07-14 08:15:00 回路\d: .*field type conflict: .* already exists as type integer.*"
     listed_rows = hints(lines, "refused rows")
     assert len(listed_rows) == 5
     assert all(re.fullmatch(reason, row) for row in listed_rows)

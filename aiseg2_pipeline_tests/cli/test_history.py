@@ -4,6 +4,7 @@ The commands use the machine's clock, so the simulated device shows the present.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -151,7 +152,7 @@ def test_a_fill_completes_the_hours_and_keeps_the_live_rows(home: Home) -> None:
     assert minutes.is_unique
     assert len(minutes) == 5 * 60
     requests = home.requests()
-    home.succeed("fill", *home.window())
+    assert home.succeed("fill", *home.window()) == "No minute is missing.\n"
     assert home.requests() == requests
     pd.testing.assert_frame_equal(home.rows(), rows)
     assert "No minute is missing." in home.succeed("gaps", *home.window())
@@ -166,8 +167,20 @@ def test_removed_minutes_are_filled_again_with_refill_alone(home: Home) -> None:
     after = len(home.rows())
     assert after < before
     assert "No minute is missing." in home.succeed("gaps", *removed)
-    home.succeed("remove", *removed, "--refill", "--yes")
+    fills = r"fills up to 61 minutes of \S+ \d\d:00 to \S+ \d\d:00, as far as the AiSEG2 has kept their energy\."
+    assert re.search(
+        f"would be removed.*Then --refill {fills}", home.succeed("remove", *removed, "--refill"), re.DOTALL
+    )
+    assert len(home.rows()) == after
+    assert re.search(f"Now --refill {fills}", home.succeed("remove", *removed, "--refill", "--yes"))
     assert len(home.rows()) == before
+
+
+@pytest.mark.parametrize("command", ["gaps", "fill"])
+def test_a_range_that_ends_before_the_record_starts_is_refused(home: Home, command: str) -> None:
+    result = home.invoke(command, "--to", stamp(home.now - 2 * DAY))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "ends before that" in result.stderr
 
 
 def test_a_fill_of_a_given_range_may_start_before_the_first_reading(home: Home) -> None:
@@ -263,19 +276,29 @@ def test_a_day_is_printed_as_line_protocol_and_as_a_line_for_each_series_and_not
     assert "energy,detail-section=consumption,detail-type=consumption" in first
     assert "energy,circuit-id=10,detail-section=ＬＤ,detail-type=usage" in first
     table = home.succeed("history", day)
-    for text in ("graph pages, hours", *TOTALS, "ＬＤ (10)", "ＬＤ (11)"):
+    for text in (f"{day}, kWh (graph pages, hours)", *TOTALS, "ＬＤ (10)", "ＬＤ (11)"):
         assert text in table
+    wh = {row["name"]: row["wh"] for row in day_rows(home, day) if row["time"].startswith(f"{day}T19:")}
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in table.splitlines()]
+    assert [cell[0] for cell in cells if re.fullmatch(r"\d\d:\d\d", "".join(cell[:1]))] == [
+        f"{n:02}:00" for n in range(24)
+    ]
+    assert ["19:00", *(f"{wh[name] / 1000:.2f}" for name in TOTALS)] in cells
     assert not home.settings.energy_path.exists()
     pd.testing.assert_frame_equal(home.rows(), rows)
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["2021-01-01"], "2021-01-01"), (["--source", "sd"], "no SD card")],
-    ids=["too long ago", "no card"],
+    [
+        (["2021-01-01"], "2021-01-01"),
+        (["2121-01-01"], "2121-01-01 is in the future"),
+        (["--source", "sd"], "no SD card"),
+    ],
+    ids=["too long ago", "in the future", "no card"],
 )
 def test_a_day_without_energy_on_the_device_is_one_message(home: Home, arguments: list[str], words: str) -> None:
-    day = [] if arguments[0].startswith("2021") else [yesterday(home)]
+    day = [] if arguments[0].startswith("2") else [yesterday(home)]
     result = home.invoke("history", *day, *arguments, "--format", "json")
     assert (result.exit_code, result.stdout) == (1, "")
     assert words in result.stderr

@@ -207,10 +207,10 @@ def test_the_schedule_requests_yesterday_as_background_work(home: Home) -> None:
 def test_without_matplotlib_the_asset_and_the_schedule_name_the_extra(home: Home) -> None:
     result = home.draw(DAY)
     assert not result.success
-    assert "aiseg2-pipeline[report]" in failure(result)
-    assert "aiseg2-pipeline[report]" in str(home.tick("report_of_yesterday", LATER))
+    assert "make run EXTRAS=report" in failure(result)
+    assert "make run EXTRAS=report" in str(home.tick("report_of_yesterday", LATER))
     description = home.definitions.resolve_asset_graph().get(DAILY_REPORT).description
-    assert "aiseg2-pipeline[report]" in str(description)
+    assert "make run EXTRAS=report" in str(description)
 
 
 @pytest.mark.usefixtures("without_matplotlib")
@@ -218,7 +218,7 @@ def test_without_matplotlib_the_command_names_the_extra(home: Home) -> None:
     result = home.invoke(str(DAY))
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
-    assert "aiseg2-pipeline[report]" in result.stderr
+    assert "make run EXTRAS=report" in result.stderr
 
 
 def test_loading_the_definitions_does_not_import_matplotlib(home: Home) -> None:

@@ -125,7 +125,9 @@ def _metadata(taken: LiveMinute) -> dict[str, Any]:
         "battery_percent": battery.iloc[0] if len(battery) else None,
         "device_clock_offset_s": newest.clock_offset_s,
     }
-    metadata: dict[str, Any] = {name: float(value) for name, value in numbers.items() if value is not None}
+    metadata: dict[str, Any] = {
+        name: round(float(value), 3) for name, value in numbers.items() if value is not None
+    }
     if newest.flow.exchange is not None:
         metadata["grid"] = newest.flow.exchange.value
     metadata |= {
