@@ -288,3 +288,18 @@ def test_only_orphaned_active_runs_are_failed() -> None:
             assert run.status == (DagsterRunStatus.FAILURE if status in ACTIVE else status)
     assert {DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING} < set(ACTIVE)
     assert DagsterRunStatus.SUCCESS not in ACTIVE
+
+
+@needs_proc
+def test_the_services_start_again_with_a_first_hour_that_has_moved(home: Home) -> None:
+    pipeline = home.running()
+    before = service(pipeline, "code_server")
+    two_days_ago = hour_key(datetime.now(UTC) - timedelta(days=2))
+    (home.data / "first_partition").write_text(two_days_ago + "\n", encoding="ascii")
+    pipeline.wait(lambda: before not in pipeline.processes("code_server") and pipeline.pages.served())
+    pipeline.wait(lambda: pipeline.output.count("Ctrl-C stops everything.") == 2)
+    assert pipeline.pages.read_minute()["status"] == "SUCCESS"
+    partitions = pipeline.pages.ask(
+        '{ assetNodeOrError(assetKey: {path: ["power_readings"]}) { ... on AssetNode { partitionKeys } } }'
+    )
+    assert partitions["assetNodeOrError"]["partitionKeys"][0] == two_days_ago
