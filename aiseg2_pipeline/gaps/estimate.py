@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from aiseg2_pipeline.aiseg2.circuits import shown_name, sum_by_name
+from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames.energy import HALF, HALF_HOUR_S, HOUR_S, USAGE
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, Row, frame
@@ -119,8 +119,6 @@ def _power(half: _Half, home: Home) -> list[tuple[str, str, float, str]]:
         values.insert(0, ("total", TOTAL_GENERATION, generation_w / W_PER_KW, "kW"))
     if home.generator is not None:
         values.append(("generation", home.generator, generation_w, "W"))
-    circuits = sum_by_name(
-        (shown_name(circuit.name), power_w.get((USAGE, circuit.circuit_id))) for circuit in home.circuits
-    )
+    circuits = sum_by_name((circuit.name, power_w.get((USAGE, circuit.circuit_id))) for circuit in home.circuits)
     values += [(USAGE, name, value_w, "W") for name, value_w in circuits.items() if value_w is not None]
     return values

@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import pandas as pd
 
-from aiseg2_pipeline.aiseg2.circuits import clean_name, shown_name
+from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, known_hours, no_energy
@@ -58,7 +58,7 @@ class History:
         self._store = store
         self._now = now
         self._card = SdCard(client, folder, now)
-        self.circuits: Sequence[Circuit] = client.circuit_list(Deadline(READING_TIMEOUT_S)).circuits
+        self.circuits: Sequence[Circuit] = client.registered(Deadline(READING_TIMEOUT_S))
         offset_s = client.clock_offset_s or 0.0
         self._device_now = now + timedelta(seconds=offset_s)
         if same_clock and abs(offset_s) > CLOCKS_AGREE_S:
@@ -295,8 +295,12 @@ def day_on_device(
             raise NoData(" ".join(result.problems) or str(no_energy(day)))
         # Half hours if there are any: their hours repeat them.
         halves = hours[hours["interval_s"] < HOUR_S]
-        names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
-        return DeviceDay(hours if halves.empty else halves, names, result.source or "web", tuple(result.problems))
+        return DeviceDay(
+            hours if halves.empty else halves,
+            dict(history.circuits),
+            result.source or "web",
+            tuple(result.problems),
+        )
 
 
 def tried_lately(attempts: Iterable[FetchAttempt], what: str, now: datetime) -> set[datetime]:

@@ -94,8 +94,8 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
         return
     store.upsert(table)
     incidents.clear(store.path.parent, incidents.DEVICE)
-    if reading.circuit_list is not None:
-        store.record_circuits(reading.circuit_list, reading.answered_at)
+    if (known := reading.known_circuits) is not None:
+        store.record_circuits(known.shown, reading.answered_at, unshown=known.unshown)
     result.readings.append(reading)
     result.frames.append(table)
     log_line(

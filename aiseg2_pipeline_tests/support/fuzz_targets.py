@@ -169,7 +169,7 @@ def _responses(server: RawServer, folder: Path) -> Iterator[Target]:
         sensors.due(NOW)
         sensors.seen(NOW)
         assert sensors.due(NOW)
-        return memory.shown
+        return memory.names
 
     device = (server.url, "AISEG2")
     responses = [page, chunked, *[challenge] * 3]

@@ -102,7 +102,7 @@ def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now
     for result in evaluate(
         taken.frames[-1],
         clock_offset_s=newest.clock_offset_s,
-        circuits=newest.circuit_list,
+        circuits=newest.known_circuits,
         future=store.times_after(now),
     ):
         context.log_event(as_evaluation(result))
