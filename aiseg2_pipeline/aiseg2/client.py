@@ -26,14 +26,13 @@ from aiseg2_pipeline.aiseg2.models import (
     LiveReading,
     PowerFlow,
 )
+from aiseg2_pipeline.aiseg2.state import load_state, save_state
 from aiseg2_pipeline.aiseg2.transport import (
     READING_TIMEOUT_S,
     Deadline,
     NotServed,
     Slot,
     Transport,
-    load_state,
-    save_state,
 )
 
 # Where only the HTML flow page is served, the JSON is tried again, as a firmware update may have added it.
@@ -72,7 +71,14 @@ class Aiseg2Client:
     ) -> None:
         """Prepare the client; the first request opens the connection."""
         self.transport = Transport(
-            base_url, user, password, state_dir=state_dir, slot=slot, verify=verify, on_retry=on_retry
+            base_url,
+            user,
+            password,
+            state_dir=state_dir,
+            clock=clock,
+            slot=slot,
+            verify=verify,
+            on_retry=on_retry,
         )
         self.clock_offset_s: float | None = None
         self._clock = clock

@@ -16,7 +16,8 @@ from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreadable
 from aiseg2_pipeline.aiseg2.sd_card import Export
-from aiseg2_pipeline.aiseg2.transport import Deadline, load_state
+from aiseg2_pipeline.aiseg2.state import load_state
+from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.ingest.climate import Sensors
 from aiseg2_pipeline_tests.support.fuzz import Mutator, zipped
