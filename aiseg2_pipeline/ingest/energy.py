@@ -102,7 +102,7 @@ class History:
             if source == "auto":
                 rows += self._not_on_card(day, rows, result, selected)
             if has_ended(day, self._now):
-                rows += self._totals_not_on_card(day, rows)
+                rows += self._totals_not_on_card(day, rows, supplies=source == "auto")
         result.rows = len(rows)
         # The attempts first: a run that is killed in between must not leave a gap that is never requested again.
         self._store.note_attempts(
@@ -151,15 +151,19 @@ class History:
         result.source = "sd"
         return rows
 
-    def _totals_not_on_card(self, day: date, on_card: Sequence[Row]) -> Iterator[Row]:
-        """Yield the totals that the pages had before the day ended, and that the card does not have, from the pages."""
+    def _totals_not_on_card(self, day: date, on_card: Sequence[Row], *, supplies: bool) -> Iterator[Row]:
+        """Yield an ended day's totals that the card does not have, from the pages.
+
+        These are hot water and gas, if `supplies`, and those that the pages had before the day ended.
+        """
         titles = {row.name.partition("(")[0] for row in on_card if row.kind == DAILY_TOTAL}
-        stale = [
+        lacking = [
             series
             for series, title in (TITLES | SUPPLIES).items()
-            if title not in titles and self._has_total(title, day)
+            if title not in titles and ((supplies and series in SUPPLIES) or self._has_total(title, day))
         ]
-        return totals_of_day(day, [self._graph(series, day) for series in stale])
+        graphs = [self._graph_if_served(series, day, (NotServed, Unreadable)) for series in lacking]
+        return totals_of_day(day, [graph for graph in graphs if graph is not None])
 
     def _not_on_card(
         self, day: date, on_card: Sequence[Row], result: DayEnergy, circuits: Sequence[Circuit]
