@@ -5,6 +5,7 @@ Page 734 and the power flow write `ＬＤＫ・エアコン`, page 1113 `ＬＤ�
 """
 
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 from aiseg2_pipeline.aiseg2.models import Circuit, CircuitMatch
@@ -41,25 +42,31 @@ def match(circuits: Sequence[Circuit], names: Sequence[str] | None) -> CircuitMa
 
     A name that one side has more often than the other does not match. Without `names`, all circuits count as shown.
     """
-    unmatched = [Circuit(circuit.circuit_id, shown_name(circuit.name)) for circuit in circuits]
+    listed = [Circuit(circuit.circuit_id, shown_name(circuit.name)) for circuit in circuits]
     if names is None:
-        return CircuitMatch(tuple(unmatched), (), ())
+        return CircuitMatch(tuple(listed), (), ())
     left, found = list(names), dict[str, str]()
     keys: tuple[Callable[[str], str], ...] = (shown_name, circuit_key, lambda _: "")
     for key in keys:
-        for value in dict.fromkeys(map(key, left)):
-            of_names = [name for name in left if key(name) == value]
-            of_circuits = [
-                circuit for circuit in unmatched if circuit.circuit_id not in found and key(circuit.name) == value
-            ]
-            one_name = len(set(of_names)) == len({circuit_key(circuit.name) for circuit in of_circuits}) == 1
-            if one_name and len(of_names) == len(of_circuits):
-                found |= {circuit.circuit_id: of_names[0] for circuit in of_circuits}
-                left = [name for name in left if name != of_names[0]]
-    shown = (Circuit(circuit.circuit_id, found.get(circuit.circuit_id, "")) for circuit in unmatched)
+        circuits_of, names_of = defaultdict[str, list[Circuit]](list), defaultdict[str, list[str]](list)
+        for circuit in listed:
+            if circuit.circuit_id not in found:
+                circuits_of[key(circuit.name)].append(circuit)
+        for name in left:
+            names_of[key(name)].append(name)
+        for value, shown in names_of.items():
+            same = circuits_of[value]
+            one_name = len(set(shown)) == len({circuit_key(circuit.name) for circuit in same}) == 1
+            if one_name and len(shown) == len(same):
+                found |= {circuit.circuit_id: shown[0] for circuit in same}
+        left = [name for name in left if name not in found.values()]
     return CircuitMatch(
-        tuple(circuit for circuit in shown if circuit.circuit_id in found),
-        tuple(circuit for circuit in unmatched if circuit.circuit_id not in found),
+        tuple(
+            Circuit(circuit.circuit_id, found[circuit.circuit_id])
+            for circuit in listed
+            if circuit.circuit_id in found
+        ),
+        tuple(circuit for circuit in listed if circuit.circuit_id not in found),
         tuple(left),
     )
 

@@ -159,9 +159,15 @@ class Transport:
     def download(
         self, endpoint: Endpoint, file: BinaryIO, deadline: Deadline, *, max_bytes: int, timeout_s: float
     ) -> None:
-        """Write the body of a 200 into `file` within `timeout_s`, without a retry, as it is slow for the device."""
+        """Write the body of a 200 into `file` within `timeout_s`; only a redirect is retried, as it is slow for the device."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Redirected),
+            wait=tenacity.wait_fixed(0.5),
+            stop=tenacity.stop_after_attempt(2),
+            reraise=True,
+        )
         with self.slot(deadline):
-            self._exchange(endpoint, deadline.part(timeout_s), max_bytes, file.write)
+            retrying(self._exchange, endpoint, deadline.part(timeout_s), max_bytes, file.write)
 
     def _report_retry(self, state: tenacity.RetryCallState) -> None:
         if self._on_retry and state.attempt_number == 1 and state.outcome:
