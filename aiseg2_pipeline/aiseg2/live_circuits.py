@@ -145,13 +145,13 @@ class _Reading:
         if known and Counter(names) == Counter(known):
             return None
         expected = known or self._registered()
-        keys = Counter(map(circuit_key, expected))
-        # A circuit that crosses a page boundary changes how often known names are shown, and not the number of rows.
-        may_be_crossing = len(names) == len(expected) and all(circuit_key(name) in keys for name in names)
+        shown, keys = Counter(map(circuit_key, names)), Counter(map(circuit_key, expected))
+        # A circuit that crosses a page boundary is shown twice in place of another one.
+        may_be_crossing = any(0 < keys[key] < shown[key] for key in shown) and bool(keys - shown)
         may_be_change = bool(expected) and (agreeing > 1 or not may_be_crossing)
         if may_be_change and self.memory.list_may_be_requested(self.at):
             self._renew_list()
-        if Counter(map(circuit_key, names)) == Counter(map(circuit_key, self._registered())):
+        if shown == Counter(map(circuit_key, self._registered())):
             return None
         if agreeing >= (READS_IN_ALL if may_be_crossing else 2):
             return None
