@@ -10,6 +10,8 @@ TOKYO = ZoneInfo("Asia/Tokyo")
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+# An hour in Japan, as partition keys and files have it.
+HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 
 
 def day_start(day: date) -> datetime:

@@ -213,6 +213,11 @@ class Settings(BaseModel):
         return base / "demo" if self.demo else base
 
     @property
+    def first_partition_path(self) -> Path:
+        """The file with the record's first hour."""
+        return self.data_dir / "first_partition"
+
+    @property
     def store_path(self) -> Path:
         """The store of readings."""
         return self.data_dir / "readings.sqlite"

@@ -13,10 +13,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
-from aiseg2_pipeline.aiseg2 import climate, endpoints, graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2 import battery_flow, climate, endpoints, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.circuits import match
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.models import (
+    BatteryFlow,
     Circuit,
     CircuitList,
     CircuitMatch,
@@ -37,6 +38,9 @@ from aiseg2_pipeline.aiseg2.transport import (
 
 # Where only the HTML flow page is served, the JSON is tried again, as a firmware update may have added it.
 _RETRY_JSON_S = timedelta(days=1).total_seconds()
+
+_BATTERY_FLOW_TIMEOUT_S = 5.0
+_RETRY_BATTERY_FLOW_S = timedelta(hours=1).total_seconds()
 
 # With a larger difference, the device's hours are not the host's hours.
 CLOCKS_AGREE_S = 60.0
@@ -141,10 +145,10 @@ class Aiseg2Client:
         body = self.transport.request(endpoints.CircuitGraph(circuit_id, day), deadline)
         return self._noted(graphs.circuit_graph(body, circuit_id, day))
 
-    def climate_page(self, page: int, deadline: Deadline) -> ClimatePage:
+    def climate_page(self, source: climate.ClimateSource, page: int, deadline: Deadline) -> ClimatePage:
         """Return page `page`, from 1, of the rooms' temperature and humidity."""
-        body = self.transport.request(endpoints.RoomsPage(page), deadline)
-        return self._noted(climate.climate_page(body, page))
+        body = self.transport.request(endpoints.RoomsPage(source, page), deadline)
+        return self._noted(climate.climate_page(body, page, source))
 
     def download_export(self, target: Path, deadline: Deadline) -> datetime:
         """Write the SD card's zip to `target` and return the time of the request (UTC); a failure leaves `target` as it was.
@@ -168,7 +172,8 @@ class Aiseg2Client:
     def live(self, timeout_s: float = READING_TIMEOUT_S) -> LiveReading:
         """Return the current power within `timeout_s`, including the wait for the slot and retries.
 
-        Totals and circuits fail separately: where the circuits cannot be read, the totals are returned with the reason.
+        Totals, circuits and the battery's flow fail separately: where one of the latter two cannot be read, the rest is
+        returned with the reason.
         """
         deadline = Deadline(timeout_s)
         started = time.monotonic()
@@ -182,6 +187,8 @@ class Aiseg2Client:
                 circuits = live_circuits.read(self, memory, self._clock(), deadline)
             except Aiseg2Error as error:
                 problem = error
+            # Last and bounded, so that its failure costs nothing else.
+            of_battery, battery_problem = self._battery_flow(state, flow, deadline.part(_BATTERY_FLOW_TIMEOUT_S))
             save_state(self._state_path, state | {"circuits": memory.to_state()})
         return LiveReading(
             answered_at=answered_at,
@@ -192,6 +199,8 @@ class Aiseg2Client:
             clock_offset_s=self.clock_offset_s,
             requests=self.transport.requests - sent_before,
             elapsed_s=time.monotonic() - started,
+            battery_flow=of_battery,
+            battery_flow_error=battery_problem,
         )
 
     def _state(self) -> dict[str, Any]:
@@ -217,6 +226,29 @@ class Aiseg2Client:
             if isinstance(error, NotServed):
                 state["flow_html_only_since"] = now_s
             return flow, answered_at
+
+    def _battery_flow(
+        self, state: dict[str, Any], flow: PowerFlow, deadline: Deadline
+    ) -> tuple[BatteryFlow | None, Aiseg2Error | None]:
+        """Return the flow of sun, grid and battery of a home with a battery, or why it is missing.
+
+        A device that does not serve it is asked again after an hour.
+        """
+        now_s = self._clock().timestamp()
+        not_served_since = state.pop("battery_flow_not_served_since", None)
+        if flow.battery is None:
+            return None, None
+        if isinstance(not_served_since, float) and 0 <= now_s - not_served_since < _RETRY_BATTERY_FLOW_S:
+            state["battery_flow_not_served_since"] = not_served_since
+            return None, None
+        try:
+            body = self.transport.request(endpoints.Page.BATTERY_FLOW, deadline)
+            return battery_flow.battery_flow(body, flow.exchange), None
+        except NotServed:
+            state["battery_flow_not_served_since"] = now_s
+            return None, None
+        except Aiseg2Error as error:
+            return None, error
 
     def _utc_now(self) -> datetime:
         return self._clock().astimezone(UTC)

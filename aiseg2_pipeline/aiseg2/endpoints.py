@@ -1,10 +1,10 @@
-"""Every request that can be sent to the device: pages to read, and the one POST that redraws the power flow.
+"""Every request that can be sent to the device: pages to read, and the two POSTs that redraw the power flow.
 
 Some addresses change the device: `/action/…`, and the export form's with `doReset` or `demoMode`. So no other module
 builds a method, a path or a query. The connection accepts only the values defined here, and a text that the device
 itself sent (a circuit's id, the export form's token) may only hold letters, digits, `_` and `-`.
 
-Parsing a response belongs in `pages`, `graphs` and `climate`; sending a request, in `connection`.
+Parsing a response belongs in `pages`, `battery_flow`, `graphs` and `climate`; sending a request, in `connection`.
 """
 
 import base64
@@ -16,7 +16,8 @@ from datetime import date
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
-from aiseg2_pipeline.aiseg2.climate import CLIMATE
+from aiseg2_pipeline.aiseg2.battery_flow import BATTERY_FLOW
+from aiseg2_pipeline.aiseg2.climate import ClimateSource
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.aiseg2.graphs import CIRCUIT_GRAPH, Series, graph_page
 from aiseg2_pipeline.aiseg2.pages import CIRCUIT_LIST, CIRCUITS, EXPORT, FLOW_HTML, FLOW_JSON
@@ -30,6 +31,7 @@ class Page(enum.Enum):
     """The pages that need no parameter."""
 
     FLOW_JSON = FLOW_JSON
+    BATTERY_FLOW = BATTERY_FLOW
     FLOW_HTML = FLOW_HTML
     CIRCUIT_LIST = CIRCUIT_LIST
     EXPORT_FORM = EXPORT
@@ -46,6 +48,7 @@ class CircuitsPage:
 class RoomsPage:
     """Page `number`, from 1, of the rooms' temperature and humidity."""
 
+    source: ClimateSource
     number: int
 
 
@@ -89,14 +92,14 @@ def http_request(endpoint: Endpoint) -> HttpRequest:
     Raise Unreadable for an id, token or page number that no AiSEG2 has, TypeError for anything but an Endpoint.
     """
     match endpoint:
-        case Page.FLOW_JSON:
-            return HttpRequest("POST", FLOW_JSON, b"data={}")
+        case Page.FLOW_JSON | Page.BATTERY_FLOW:
+            return HttpRequest("POST", endpoint.value, b"data={}")
         case Page():
             return HttpRequest("GET", endpoint.value)
         case CircuitsPage(number):
             target = f"{CIRCUITS}?id={_number(number, CIRCUITS)}"
-        case RoomsPage(number):
-            target = f"{CLIMATE}?page={_number(number, CLIMATE)}"
+        case RoomsPage(ClimateSource(value=address), number):
+            target = f"{address}?page={_number(number, address)}"
         case Graph(series, day):
             target = graph_page(series)
             if day is not None:

@@ -59,6 +59,15 @@ class PowerFlow:
     battery: Battery | None = None
 
 
+@dataclass(frozen=True)
+class BatteryFlow:
+    """The power of sun, grid (positive: buying) and battery (positive: discharging); each is None where unknown."""
+
+    sun_kw: float | None
+    grid_kw: float | None
+    battery_kw: float | None
+
+
 class Circuit(NamedTuple):
     """A registered circuit: `circuit_id` is page 734's `strId`."""
 
@@ -115,7 +124,7 @@ class Room:
 
 @dataclass(frozen=True)
 class ClimatePage:
-    """One page of 41: at most three rooms in the order shown; `problems` has a message for each number left out."""
+    """One page of the rooms, in the order shown; `problems` has a message for each number left out."""
 
     rooms: tuple[Room, ...]
     problems: tuple[str, ...]
@@ -126,8 +135,9 @@ class ClimatePage:
 class LiveReading:
     """One live reading.
 
-    `circuits` is None when they could not be read, and `circuits_error` is then the reason.
-    `known_circuits` is None while page 734 was never read. `clock_offset_s` is device minus host, None when no page with a clock was read.
+    `circuits` is None when they could not be read, and `circuits_error` is then the reason; likewise `battery_flow`, which
+    is also None in a home without a storage battery. `known_circuits` is None while page 734 was never read.
+    `clock_offset_s` is device minus host, None when no page with a clock was read.
     """
 
     answered_at: datetime
@@ -138,6 +148,17 @@ class LiveReading:
     clock_offset_s: float | None
     requests: int
     elapsed_s: float
+    battery_flow: BatteryFlow | None = None
+    battery_flow_error: Aiseg2Error | None = None
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for each part that could not be read."""
+        parts = (
+            ("The circuits are missing.", self.circuits_error),
+            ("The power of sun, grid and battery is missing.", self.battery_flow_error),
+        )
+        return tuple(f"{part} {error}" for part, error in parts if error is not None)
 
 
 @dataclass(frozen=True)

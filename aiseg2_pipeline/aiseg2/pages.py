@@ -85,7 +85,7 @@ def flow_from_json(body: bytes) -> PowerFlow:
             # Blank, null or missing on some units with a battery or a second generator.
             lambda n: number(or_dash(data.get(f"g_d_{n}_capacity")), FLOW_JSON, f"g_d_{n}_capacity"),
         ),
-        exchange=_EXCHANGES.get(_integer(data.get("lo_buy_sell"))),
+        exchange=_EXCHANGES.get(small_integer(data.get("lo_buy_sell"))),
         battery=battery,
     )
 
@@ -291,7 +291,7 @@ def _entry_text(entry: dict[str, Any], key: str) -> str:
     return _text(entry.get(key), CIRCUIT_LIST, f"arrayCircuitNameList[].{key}")
 
 
-def _integer(value: Any) -> int | None:
+def small_integer(value: Any) -> int | None:
     """Return a small integer sent as text or number; None for any other value, as no reading depends on it."""
     if isinstance(value, str) and _SMALL_INTEGER.fullmatch(value):
         return int(value)
@@ -299,12 +299,12 @@ def _integer(value: Any) -> int | None:
 
 
 def _flag(data: dict[str, Any], key: str) -> bool | None:
-    number = _integer(data.get(key))
+    number = small_integer(data.get(key))
     return None if number is None else number != 0
 
 
 def _battery_state(value: Any) -> BatteryState | None:
-    number = _integer(value)
+    number = small_integer(value)
     if number is None:
         return None
     return {0: BatteryState.CHARGING, 1: BatteryState.DISCHARGING}.get(number, BatteryState.IDLE)

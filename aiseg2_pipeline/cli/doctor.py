@@ -18,7 +18,7 @@ from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.alerts import rules
 from aiseg2_pipeline.alerts import send as notify
-from aiseg2_pipeline.cli import connect
+from aiseg2_pipeline.cli import connect, rooms
 from aiseg2_pipeline.frames.readings import live_frame
 from aiseg2_pipeline.influxdb.client import TYPE_CONFLICT, InfluxError, InfluxWriter, Tags, Unavailable
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
@@ -105,6 +105,9 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
             yield OK, "circuit list", f"{len(listed.circuits)} circuits are registered"
         yield from _live(client, taken)
         yield _clock(client.clock_offset_s)
+        yield from (
+            (OK if well else HINT, "rooms", text) for well, text in rooms.findings(client, settings, clock)
+        )
         try:
             client.export_token(Deadline(READING_TIMEOUT_S))
             yield (
@@ -131,6 +134,8 @@ def _live(client: Aiseg2Client, taken: list[LiveReading]) -> Iterator[Line]:
     else:
         total_w = sum(row.power_w or 0 for row in reading.circuits)
         yield OK, "circuits", f"{len(reading.circuits)} circuits, {total_w:.0f} W in all"
+    if reading.battery_flow_error is not None:
+        yield HINT, "battery", str(reading.battery_flow_error)
 
 
 def _kw(value_kw: float | None) -> str:
@@ -275,7 +280,7 @@ def _tags(label: Label) -> Tags:
 
 
 def _labels_of(table: pd.DataFrame) -> set[Label]:
-    rows = table[table["kind"] != "battery"]
+    rows = table[table["kind"].isin(["total", "generation", "usage"])]
     return set(zip(rows["kind"], rows["name"], rows["unit"], strict=True))
 
 

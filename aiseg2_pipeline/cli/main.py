@@ -82,7 +82,7 @@ def health() -> None:
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=0, help="The delay of each answer.")
 @click.option("--sd-card", is_flag=True, help="With an SD card that holds the last 60 days.")
 @click.option("--rooms/--no-rooms", default=True, help="Two rooms with sensors, or none.")
-@click.option("--battery", is_flag=True, help="With a storage battery, on the live page only.")
+@click.option("--battery", is_flag=True, help="With a storage battery, on the live pages only.")
 @click.option("--start", type=Moment(), help="The time that its clock starts at; default: now.")
 @click.option("--speed", type=click.FloatRange(min=0), default=1.0, help="The speed of its clock; 1 is real time.")
 @click.option("--fault-rate", type=click.FloatRange(0, 1), default=0, help="The share of requests that fail.")

@@ -60,8 +60,8 @@ def read(form: str) -> None:
             click.echo("\n".join(line for row in lines(table) for line in row))
         else:
             output.reading(reading, table)
-        if reading.circuits_error is not None:
-            click.echo(f"The circuits are missing. {reading.circuits_error}", err=True)
+        for problem in reading.problems:
+            click.echo(problem, err=True)
 
 
 @click.command()
@@ -257,7 +257,7 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
 
 def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[datetime, datetime, datetime]:
     """Return the start of the range's first hour, its end, and now. By default it starts as `PAST` says."""
-    from aiseg2_pipeline.gaps.find import record_start
+    from aiseg2_pipeline.gaps.past import Record
     from aiseg2_pipeline.store import Store
 
     check_order(first, last)
@@ -266,7 +266,8 @@ def _past(settings: Settings, first: Span | None, last: Span | None) -> tuple[da
         start = first.start
     else:
         with Store.open(settings.store_path) as store:
-            start = max(now - timedelta(days=35), record_start(store, settings.start_date, now))
+            record = Record.of(settings.first_partition_path, settings.start_date, now)
+            start = max(now - timedelta(days=35), record.start(store, now))
     return start.replace(minute=0, second=0, microsecond=0), min(last.end if last else now, now), now
 
 

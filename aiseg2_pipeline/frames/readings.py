@@ -6,10 +6,10 @@ No I/O here.
 | column | dtype | |
 |---|---|---|
 | `time` | datetime64[ns, UTC] | live: when the device answered with the power flow, to the second |
-| `kind` | str | `total`, `generation`, `usage`, `battery` |
+| `kind` | str | `total`, `generation`, `usage`, `battery`, `flow` |
 | `name` | str | as the device shows it; circuits by page 1113's spelling |
 | `value` | float64 | always finite: a value that the device does not report is no row |
-| `unit` | str | `kW` (totals), `W`, `%`, or empty |
+| `unit` | str | `kW` (totals and flow), `W`, `%`, or empty |
 | `interval_s` | int32 | 0 for a live reading; 1800 or 3600 for the mean over a half hour or an hour |
 
 The key is (`time`, `kind`, `name`).
@@ -32,7 +32,9 @@ TOTAL_EXCHANGE = "売買電力"
 BATTERY_CHARGE = "充電率"
 BATTERY_STATE = "状態"
 
-KINDS = ("total", "generation", "usage", "battery")
+FLOW_SUN, FLOW_GRID, FLOW_BATTERY = "太陽光", "系統", "蓄電池"
+
+KINDS = ("total", "generation", "usage", "battery", "flow")
 KEY = ["time", "kind", "name"]
 DTYPES = {
     "time": "datetime64[ns, UTC]",
@@ -102,7 +104,8 @@ def checked(table: pd.DataFrame, shape: Shape = READINGS) -> pd.DataFrame:
 def live_frame(reading: LiveReading) -> pd.DataFrame:
     """Return a live reading as a frame; values that the device did not report are omitted.
 
-    Exchange is generation minus consumption. Without a registered generating device it is minus consumption, and there
+    Exchange is generation minus consumption; with a storage battery, the exchange with the grid is `系統` of the flow
+    (positive: buying), and `蓄電池` is positive while it discharges. Without a registered generating device it is minus consumption, and there
     is no generation. Generating devices with the same name are summed, and so are circuits; a sum is omitted when any
     part of it is missing.
     """
@@ -127,4 +130,8 @@ def live_frame(reading: LiveReading) -> pd.DataFrame:
         state = flow.battery.state
         values.append(("battery", BATTERY_CHARGE, flow.battery.charge_percent, "%"))
         values.append(("battery", BATTERY_STATE, None if state is None else float(state.value), ""))
+    if reading.battery_flow is not None:
+        values.append(("flow", FLOW_SUN, reading.battery_flow.sun_kw, "kW"))
+        values.append(("flow", FLOW_GRID, reading.battery_flow.grid_kw, "kW"))
+        values.append(("flow", FLOW_BATTERY, reading.battery_flow.battery_kw, "kW"))
     return frame(Row(time, kind, name, value, unit, 0) for kind, name, value, unit in values if value is not None)

@@ -14,12 +14,11 @@ import pandas as pd
 
 from aiseg2_pipeline.aiseg2.errors import Unreadable
 from aiseg2_pipeline.frames.energy import HALF_HOUR_S
-from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps import retries
-from aiseg2_pipeline.gaps.estimate import filled_frame
+from aiseg2_pipeline.gaps.estimate import Live, excess_wh, filled_frame, live_minutes
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, Homes, Hour, hours_between, must_request
 from aiseg2_pipeline.ingest.energy import DayEnergy, History
-from aiseg2_pipeline.japan_time import HOUR, day_of, day_start
+from aiseg2_pipeline.japan_time import HOUR, TOKYO, day_of, day_start
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store.damage import unrecovered
 
@@ -27,16 +26,24 @@ NOT_SALVAGED = (
     "Nothing was filled, because readings of a damaged store may be recoverable: wait for the job `salvage_the_record`, or run "
     "`aiseg2-pipeline salvage`."
 )
+LIVE_EXCEEDS_ENERGY = (
+    "{hour:%Y-%m-%d %H:%M}: the live readings exceed the energy that the device counted by {excess:.0f} Wh, so the missing "
+    "minutes were filled with 0."
+)
 
 
 @dataclass(frozen=True)
 class FilledDay:
-    """Sum up a day: the state of the requested hours, the number of minutes filled, and a sentence for each problem."""
+    """Sum up a day: the state of the requested hours, the number of minutes filled, and a sentence for each problem.
+
+    `energy` is what was read from the device for it, None if nothing was.
+    """
 
     day: date
     hours: tuple[Hour, ...]
     filled_minutes: int
     problems: tuple[str, ...]
+    energy: DayEnergy | None = None
 
 
 def fill_hours(
@@ -72,19 +79,20 @@ class _Filler:
         if unrecovered(self.store.path):
             # Live readings of these hours may be restored.
             return FilledDay(day, before, 0, (NOT_SALVAGED,))
-        problems = self._request(day, [hour for hour in before if hour.missing])
-        self._fill(before)
+        result, problems = self._request(day, [hour for hour in before if hour.missing])
+        problems += self._fill(before)
         after = self._hours(starts)
         minutes = sum(hour.missing for hour in before) - sum(hour.missing for hour in after)
-        return FilledDay(day, after, minutes, tuple(problems))
+        return FilledDay(day, after, minutes, tuple(problems), result)
 
     def _hours(self, starts: Sequence[datetime]) -> tuple[Hour, ...]:
         hours = hours_between(self.store, starts[0], starts[-1] + HOUR, self.now)
         return tuple(hour for hour in hours if hour.start in starts)
 
-    def _request(self, day: date, missing: Sequence[Hour]) -> list[str]:
-        """Read the day's energy from the device as far as it is unknown; return a sentence for each problem."""
+    def _request(self, day: date, missing: Sequence[Hour]) -> tuple[DayEnergy | None, list[str]]:
+        """Read the day's energy from the device as far as it is unknown; also return a sentence for each problem."""
         problems: list[str] = []
+        result = None
         known, due = retries.of_day(self.energy, day, self.now)
         whole_day = bool(missing) and must_request(self.energy, day, missing, self.now)
         if whole_day or due:
@@ -103,12 +111,13 @@ class _Filler:
             # All hours of the day, because all of them were filled without these circuits.
             self._fill(self._hours([day_start(day) + n * HOUR for n in range(24)]), again=True)
             retries.settle(self.energy, day, known)
-        return problems
+        return result, problems
 
-    def _fill(self, hours: Sequence[Hour], *, again: bool = False) -> None:
-        """Fill the hours with missing minutes, or those filled before `again`."""
+    def _fill(self, hours: Sequence[Hour], *, again: bool = False) -> list[str]:
+        """Fill the hours with missing minutes, or those filled before `again`; return a sentence for each problem."""
+        problems: list[str] = []
         if not hours:
-            return
+            return problems
         table = self.energy.read(hours[0].start, hours[-1].start + HOUR)
         homes = Homes(self.store)
         filled: list[pd.DataFrame] = []
@@ -117,9 +126,13 @@ class _Filler:
             # The card may have half hours for minutes that were filled with an hour's mean.
             better = hour.filled_by_hour and (of_hour["interval_s"] == HALF_HOUR_S).any()
             if hour.filled if again else hour.missing or better:
-                filled += _filled(self.store, homes, hour.start, of_hour)
+                live = _live(self.store, hour.start)
+                filled += _filled(self.store, homes, hour.start, of_hour, live)
+                if (excess := excess_wh(hour.start, of_hour, live)) >= 1:
+                    problems.append(LIVE_EXCEEDS_ENERGY.format(hour=hour.start.astimezone(TOKYO), excess=excess))
         if filled:
             self.store.upsert(pd.concat(filled, ignore_index=True))
+        return problems
 
 
 def _read_twice(history: History, day: date, only: set[str] | None) -> DayEnergy:
@@ -130,24 +143,22 @@ def _read_twice(history: History, day: date, only: set[str] | None) -> DayEnergy
         return history.read_day(day, circuits=True, only=only)
 
 
-def _filled(store: Store, homes: Homes, hour: datetime, energy: pd.DataFrame) -> Iterator[pd.DataFrame]:
+def _filled(
+    store: Store, homes: Homes, hour: datetime, energy: pd.DataFrame, live: Live
+) -> Iterator[pd.DataFrame]:
     """Yield the rows of the hour's minutes without a live reading, a frame for each set of circuits in force."""
     known = store.minutes(hour, hour + HOUR)
-    every = {hour + timedelta(minutes=n) for n in range(MINUTES_AN_HOUR)}
     removed = store.removed_minutes(hour, hour + HOUR)
+    every = {hour + timedelta(minutes=n) for n in range(MINUTES_AN_HOUR)}
     to_fill = sorted(minute for minute in every - removed if known.get(minute) != 0)
     # A circuit may be renamed within the hour: each minute gets the names of its time.
     for _, minutes in groupby(to_fill, key=store.circuits_at):
         of_names = list(minutes)
         home = homes.at(of_names[0])
         if home is not None:
-            yield _without_live(store, hour, filled_frame(hour, energy, every.difference(of_names), home))
+            yield filled_frame(hour, energy, of_names, live, home)
 
 
-def _without_live(store: Store, hour: datetime, table: pd.DataFrame) -> pd.DataFrame:
-    """Omit live values: a live reading without all totals does not cover its minute, but its values are kept."""
-    if not store.hours_with_rows(hour, hour + HOUR):
-        return table
-    rows = store.read(hour, hour + HOUR)
-    live = pd.MultiIndex.from_frame(rows.loc[rows["interval_s"] == 0, KEY])
-    return table[~pd.MultiIndex.from_frame(table[KEY]).isin(live)]
+def _live(store: Store, hour: datetime) -> Live:
+    """Return the hour's live minutes, those included that lack a total."""
+    return live_minutes(store.read(hour, hour + HOUR)) if store.hours_with_rows(hour, hour + HOUR) else {}

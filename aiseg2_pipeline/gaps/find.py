@@ -6,7 +6,7 @@ Filling them belongs in `fill`, computing a filled minute in `estimate`.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import groupby
 
 import pandas as pd
@@ -51,12 +51,6 @@ def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -
         hours.append(Hour(hour, live, filled, by_hour, MINUTES_AN_HOUR - live - filled - removed[hour]))
         hour += HOUR
     return hours
-
-
-def record_start(store: Store, start_date: date | None, now: datetime) -> datetime:
-    """Return the record's start: the first live reading, or `start_date` if that is earlier."""
-    began = store.live_near(datetime.fromtimestamp(0, UTC)) or now
-    return began if start_date is None else min(began, day_start(start_date))
 
 
 def settled(hour: datetime, now: datetime) -> bool:

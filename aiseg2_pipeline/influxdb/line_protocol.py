@@ -24,8 +24,8 @@ from influxdb_client.client.write.point import Point
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 
-MEASUREMENTS = ("power", "power_fill", "battery")
-ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost")
+MEASUREMENTS = ("power", "power_fill", "battery", "flow")
+ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost", "monthly_total")
 # Returns a circuit's name at a time, by its id; None if it is unknown.
 NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
@@ -54,7 +54,7 @@ def lines(readings: pd.DataFrame) -> list[tuple[str, ...]]:
 def series_tags(kind: str, name: str, unit: str) -> dict[str, str]:
     """Return the tags of a series of readings."""
     label = f"{name}({unit})" if unit else name
-    if kind == "total":
+    if kind in ("total", "flow"):
         return {"summary": label}
     if kind == "battery":
         return {"detail-section": label}
@@ -101,7 +101,7 @@ def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None
     section = shown if shown is not None else name
     if kind in energy.HOURLY_KINDS:
         return _head("energy", {"detail-type": kind, "detail-section": section} | of_circuit, "wh")
-    if kind == energy.DAILY_TOTAL:
+    if kind in (energy.DAILY_TOTAL, energy.MONTHLY_TOTAL):
         return _head(kind, {"detail-section": section}, "value")
     if kind == energy.CIRCUIT_DAILY_TOTAL:
         return _head(kind, {"detail-section": f"{section}(kWh)"} | of_circuit, "value")
@@ -114,7 +114,7 @@ def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None
 def _heads(kind: str, name: str, unit: str) -> tuple[str, str]:
     """Return the line up to the number, for the series' point and for its mark of a fill."""
     tags = series_tags(kind, name, unit)
-    measurement = "battery" if kind == "battery" else "power"
+    measurement = kind if kind in MEASUREMENTS else "power"
     return _head(measurement, tags, "value"), _head("power_fill", tags, "interval_s")
 
 

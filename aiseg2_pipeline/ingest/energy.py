@@ -22,7 +22,14 @@ from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotSer
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_TOTAL, DAY_S, HOUR_S, USAGE
 from aiseg2_pipeline.frames.readings import Row
-from aiseg2_pipeline.ingest.energy_rows import SUPPLIES, TITLES, rows_from_card, settled, totals_of_day
+from aiseg2_pipeline.ingest.card_totals import read_card_totals
+from aiseg2_pipeline.ingest.energy_rows import (
+    SUPPLIES,
+    TITLES,
+    rows_from_card,
+    settled,
+    totals_of_day,
+)
 from aiseg2_pipeline.ingest.sd_card import ASK_AGAIN, SdCard, has_ended
 from aiseg2_pipeline.japan_time import DAY, HOUR, day_start
 from aiseg2_pipeline.store import EnergyStore, FetchAttempt
@@ -115,6 +122,10 @@ class History:
             self._note_card(day)
         result.changed = self._store.upsert(energy.frame(rows)).changed
         return result
+
+    def read_card_totals(self, since: date) -> list[str]:
+        """Store the card's totals of days and months since a day, as `card_totals` says."""
+        return read_card_totals(self._card, self._store, since, self._now)
 
     def give_up(self, day: date, circuit_ids: Collection[str]) -> None:
         """Note that a day and these circuits cannot be read, so that they are requested again a day later."""

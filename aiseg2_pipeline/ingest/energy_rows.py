@@ -10,7 +10,14 @@ from aiseg2_pipeline.aiseg2.graphs import Series
 from aiseg2_pipeline.aiseg2.models import DayGraph, EnergyRow
 from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.frames import energy
-from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_COST, DAILY_TOTAL, DAY_S, HOUR_S
+from aiseg2_pipeline.frames.energy import (
+    CIRCUIT_DAILY_TOTAL,
+    DAILY_COST,
+    DAILY_TOTAL,
+    DAY_S,
+    HOUR_S,
+    MONTHLY_TOTAL,
+)
 from aiseg2_pipeline.frames.readings import Row
 from aiseg2_pipeline.japan_time import HOUR, day_start
 
@@ -37,18 +44,32 @@ def rows_from_card(export: Export, day: date, made_at: datetime) -> Iterator[Row
         if settled(row.time, row.interval_s, made_at):
             yield energy.interval(row.time, row.series, row.circuit_id or row.series, row.wh, row.interval_s)
     start = day_start(day)
-    for total in export.day_totals(day):
-        if total.time != start:
-            continue
+    yield from (row for row in days_from_card(export, day) if row.time == start)
+
+
+def days_from_card(export: Export, month: date) -> Iterator[Row]:
+    """Yield the totals and costs of the days of the month that contains `month`."""
+    for total in export.day_totals(month):
         if total.circuit_id is not None:
-            yield Row(start, CIRCUIT_DAILY_TOTAL, total.circuit_id, total.wh / WH_PER_KWH, "kWh", DAY_S)
-        elif total.series in TITLES:
-            name = f"{TITLES[total.series]}(kWh)"
-            yield Row(start, DAILY_TOTAL, name, total.wh / WH_PER_KWH, "kWh", DAY_S)
-    for cost in export.day_costs(day):
-        if cost.time == start:
-            name = cost.series if cost.circuit_id is None else f"{energy.COST_OF_CIRCUIT}{cost.circuit_id}"
-            yield Row(start, DAILY_COST, name, cost.yen, "yen", DAY_S)
+            yield Row(total.time, CIRCUIT_DAILY_TOTAL, total.circuit_id, total.wh / WH_PER_KWH, "kWh", DAY_S)
+        else:
+            yield from _titled(total, DAILY_TOTAL)
+    for cost in export.day_costs(month):
+        name = cost.series if cost.circuit_id is None else f"{energy.COST_OF_CIRCUIT}{cost.circuit_id}"
+        yield Row(cost.time, DAILY_COST, name, cost.yen, "yen", DAY_S)
+
+
+def months_from_card(export: Export, year: int) -> Iterator[Row]:
+    """Yield the totals of the months of a year."""
+    for total in export.month_totals(year):
+        if total.circuit_id is None:
+            yield from _titled(total, MONTHLY_TOTAL)
+
+
+def _titled(total: EnergyRow, kind: str) -> Iterator[Row]:
+    if total.series in TITLES:
+        name = f"{TITLES[total.series]}(kWh)"
+        yield Row(total.time, kind, name, total.wh / WH_PER_KWH, "kWh", total.interval_s)
 
 
 def totals_of_day(day: date, graphs: Iterable[DayGraph]) -> Iterator[Row]:

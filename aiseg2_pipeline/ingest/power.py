@@ -15,6 +15,7 @@ from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Refused
 from aiseg2_pipeline.aiseg2.models import LiveReading
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S
 from aiseg2_pipeline.frames.readings import live_frame
+from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.store import Store, incidents
 
@@ -80,12 +81,11 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
     agree = reading.clock_offset_s is not None and abs(reading.clock_offset_s) <= CLOCKS_AGREE_S
     if last is not None and reading.answered_at.replace(microsecond=0) < last and not agree:
         result.problems.append(
-            f"The reading of {reading.answered_at:%Y-%m-%d %H:%M:%S} UTC was not kept, because the store already holds "
-            f"one of {last:%Y-%m-%d %H:%M:%S} UTC: set this machine's clock (NTP), it seems to be behind.",
+            f"The reading of {reading.answered_at.astimezone(TOKYO):%Y-%m-%d %H:%M:%S} was not kept, because the store already holds "
+            f"one of {last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: set this machine's clock (NTP), it seems to be behind.",
         )
         return
-    if reading.circuits_error is not None:
-        result.problems.append(f"The circuits are missing. {reading.circuits_error}")
+    result.problems += reading.problems
     table = live_frame(reading)
     if table.empty:
         result.problems.append(

@@ -27,6 +27,7 @@ from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.find import Hour, hours_between
+from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.japan_time import DAY, TOKYO, hour_of
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
@@ -227,16 +228,15 @@ def _no_future(future: Sequence[datetime]) -> AssetCheckResult:
     )
 
 
-def recent_hours(store: Store, now: datetime) -> list[Hour]:
-    """Return the ended hours of the last 35 days, from the first reading on."""
-    start = hour_of(now - LOOK_BACK)
-    began = store.live_near(start)
-    return [] if began is None else hours_between(store, max(start, hour_of(began)), now, now)
+def recent_hours(store: Store, record: Record, now: datetime) -> list[Hour]:
+    """Return the ended hours of the last 35 days, from the record's beginning on."""
+    return hours_between(store, max(hour_of(now - LOOK_BACK), record.start(store, now)), now, now)
 
 
 def completeness(hours: Sequence[Hour]) -> AssetCheckResult:
     """Return whether the hours have all their minutes, with the names of those that do not."""
     missing = [hour for hour in hours if hour.missing]
+    filled = sum(hour.filled for hour in hours)
     named = ", ".join(hour_key(hour.start) for hour in missing[:NAMED_HOURS])
     more = f" and {len(missing) - NAMED_HOURS} more" if len(missing) > NAMED_HOURS else ""
     return _result(
@@ -244,10 +244,10 @@ def completeness(hours: Sequence[Hour]) -> AssetCheckResult:
         passed=not missing,
         description=f"Minutes are missing in the hours {named}{more}: run `aiseg2-pipeline gaps`, which says what can be filled."
         if missing
-        else "Nothing is missing.",
+        else f"Nothing is missing; {filled} of {sum(hour.live + hour.filled for hour in hours)} minutes were filled.",
         metadata={
             "live_minutes": sum(hour.live for hour in hours),
-            "filled_minutes": sum(hour.filled for hour in hours),
+            "filled_minutes": filled,
             "missing_minutes": sum(hour.missing for hour in missing),
             "hours": MetadataValue.json([hour_key(hour.start) for hour in missing[:NAMED_HOURS]]),
         },
@@ -280,7 +280,7 @@ def balance(energy: pd.DataFrame) -> AssetCheckResult | None:
     )
 
 
-def record_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
+def record_check(beginning: Record, clock: Callable[[], datetime]) -> AssetChecksDefinition:
     """Return the checks that a person runs over the last 35 days of the stores."""
 
     @multi_asset_check(
@@ -292,7 +292,7 @@ def record_check(clock: Callable[[], datetime]) -> AssetChecksDefinition:
     def record(context: AssetCheckExecutionContext, store: ReadingsStore) -> Iterator[AssetCheckResult]:
         now = clock()
         with failures(), store.open() as readings, store.open_energy() as energy:
-            complete = completeness(recent_hours(readings, now))
+            complete = completeness(recent_hours(readings, beginning, now))
             balanced = balance(energy.read(now - LOOK_BACK, now + DAY))
         for key in context.selected_asset_check_keys:
             if key.name == COMPLETE.name:

@@ -4,8 +4,16 @@ import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from dagster import BetaWarning, Definitions, in_process_executor
+from dagster import (
+    AssetsDefinition,
+    BetaWarning,
+    DailyPartitionsDefinition,
+    Definitions,
+    HourlyPartitionsDefinition,
+    in_process_executor,
+)
 
+from aiseg2_pipeline.gaps.past import Record, note_first_hour
 from aiseg2_pipeline.ingest.climate import Sensors
 from aiseg2_pipeline.orchestration.assets.climate import climate_asset, influxdb_climate_asset
 from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
@@ -18,7 +26,7 @@ from aiseg2_pipeline.orchestration.loggers import error_lines
 from aiseg2_pipeline.orchestration.maintenance.close_day import close_job
 from aiseg2_pipeline.orchestration.maintenance.prune import prune_job
 from aiseg2_pipeline.orchestration.maintenance.recover import salvage_job
-from aiseg2_pipeline.orchestration.partitions import daily, first_hour, hourly
+from aiseg2_pipeline.orchestration.partitions import daily, hourly
 from aiseg2_pipeline.orchestration.resources import resources
 from aiseg2_pipeline.orchestration.schedules import (
     background_schedules,
@@ -48,25 +56,29 @@ def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_no
 
 
 def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
-    first = first_hour(settings.data_dir, clock(), settings.start_date)
+    note_first_hour(settings.first_partition_path, clock())
+    record = Record.of(settings.first_partition_path, settings.start_date, clock())
+    first = record.first
     hours, days = hourly(first), daily(first)
-    minute, energy, fill, pending = minute_job(), energy_job(), fill_job(), pending_job()
+    influxdb = settings.influx is not None
+    minute, energy, fill = minute_job(influxdb=influxdb), energy_job(influxdb=influxdb), fill_job()
+    pending = pending_job() if influxdb else None
     close, prune = close_job(first, clock), prune_job(settings.keep_runs_days, clock)
-    climate, sensors = climate_job(), Sensors(settings.device_state_dir, settings.device_url)
+    climate, sensors = climate_job(influxdb=influxdb), Sensors(settings.device_state_dir, settings.device_url)
     salvage = salvage_job()
-    alerts, report = alert_sensor(settings, clock), report_job()
+    alerts, report = alert_sensor(settings, record, clock), report_job()
     return Definitions(
         assets=[
-            power_readings_asset(hours, samples=settings.samples_per_minute, demo=settings.demo, clock=clock),
-            influxdb_power_asset(hours, clock=clock),
-            energy_history_asset(days, clock=clock),
-            influxdb_energy_asset(days, clock=clock),
+            power_readings_asset(
+                hours, record, samples=settings.samples_per_minute, demo=settings.demo, clock=clock
+            ),
+            energy_history_asset(days, record, clock=clock),
             climate_asset(days, clock=clock),
-            influxdb_climate_asset(days, clock=clock),
             daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
+            *(_influxdb_assets(hours, days, clock) if influxdb else []),
         ],
-        asset_checks=[newest_reading_check(clock), record_check(clock)],
-        jobs=[minute, energy, fill, pending, climate, close, prune, report, salvage],
+        asset_checks=[newest_reading_check(clock), record_check(record, clock)],
+        jobs=[minute, energy, fill, climate, close, prune, report, salvage, *([pending] if pending else [])],
         schedules=[
             every_minute(minute),
             *background_schedules(energy, fill, first),
@@ -75,7 +87,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             report_schedule(report, first),
         ],
         sensors=[
-            healing_sensor(fill, energy, pending, salvage, first, settings.start_date, clock),
+            healing_sensor(fill, energy, pending, salvage, record, clock),
             *([alerts] if alerts else []),
         ],
         resources=resources(settings),
@@ -84,3 +96,13 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
         loggers={"console": error_lines()},
         metadata={"demo": settings.demo, "device": settings.device_url, "data": str(settings.data_dir)},
     )
+
+
+def _influxdb_assets(
+    hours: HourlyPartitionsDefinition, days: DailyPartitionsDefinition, clock: Callable[[], datetime]
+) -> list[AssetsDefinition]:
+    return [
+        influxdb_power_asset(hours, clock=clock),
+        influxdb_energy_asset(days, clock=clock),
+        influxdb_climate_asset(days, clock=clock),
+    ]

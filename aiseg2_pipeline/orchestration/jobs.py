@@ -24,6 +24,7 @@ MINUTE_RUNTIME_S = 80
 # Shorter than the schedule's five minutes, so that two runs never overlap.
 CLIMATE_RUNTIME_S = 240
 BACKGROUND = {BACKGROUND_TAG: "1"}
+PENDING_TOO = "; writes pending rows to InfluxDB"
 
 # Dagster uses a logger only if the run config names it; its own would print every event.
 LOGGED: dict[str, Any] = {"loggers": {"console": {}}}
@@ -33,12 +34,12 @@ MINUTE_JOB, ENERGY_JOB, CLIMATE_JOB = "power_minute", "energy_day", "climate_roo
 Job = AssetJob
 
 
-def minute_job() -> Job:
+def minute_job(*, influxdb: bool) -> Job:
     """Return the job of one minute: read, store, write to InfluxDB."""
     return _job(
         MINUTE_JOB,
-        [POWER_READINGS, INFLUXDB_POWER],
-        "Reads the AiSEG2 now, stores the readings, and writes pending rows to InfluxDB.",
+        [POWER_READINGS, INFLUXDB_POWER] if influxdb else [POWER_READINGS],
+        f"Reads the AiSEG2 now, and stores the readings{PENDING_TOO if influxdb else ''}.",
         {"dagster/max_runtime": str(MINUTE_RUNTIME_S)},
     )
 
@@ -55,22 +56,20 @@ def pending_job() -> Job:
     return _job("power_pending", [INFLUXDB_POWER], description, BACKGROUND | {PENDING_TAG: "1"})
 
 
-def energy_job() -> Job:
+def energy_job(*, influxdb: bool) -> Job:
     """Return the job of a day's energy: read, store, write to InfluxDB."""
-    description = "Reads the energy of a day from the AiSEG2, stores it, and writes its pending rows to InfluxDB."
-    assets = [ENERGY_HISTORY, INFLUXDB_ENERGY]
+    description = f"Reads the energy of a day from the AiSEG2, and stores it{PENDING_TOO if influxdb else ''}."
+    assets = [ENERGY_HISTORY, INFLUXDB_ENERGY] if influxdb else [ENERGY_HISTORY]
     return _job(ENERGY_JOB, assets, description, BACKGROUND | {PENDING_TAG: "1"})
 
 
-def climate_job() -> Job:
+def climate_job(*, influxdb: bool) -> Job:
     """Return the job of the rooms' climate: read, store, write to InfluxDB."""
-    description = (
-        "Reads the temperature and humidity of the rooms, stores them, and writes their pending rows to "
-        f"InfluxDB. {NOT_VERIFIED}"
-    )
+    description = f"Reads the temperature and humidity of the rooms, and stores them{PENDING_TOO if influxdb else ''}. {NOT_VERIFIED}"
+    assets = [CLIMATE, INFLUXDB_CLIMATE] if influxdb else [CLIMATE]
     # Not background work, which waits in a queue: the sensors show only the current values.
     tags = {PENDING_TAG: "1", "dagster/max_runtime": str(CLIMATE_RUNTIME_S)}
-    return _job(CLIMATE_JOB, [CLIMATE, INFLUXDB_CLIMATE], description, tags)
+    return _job(CLIMATE_JOB, assets, description, tags)
 
 
 def _job(name: str, assets: list[AssetKey], description: str, tags: dict[str, str]) -> Job:

@@ -36,7 +36,7 @@ def every_minute(job: Job) -> ScheduleDefinition:
     )
     def tick(context: ScheduleEvaluationContext) -> RunRequest:
         minute = _tick(context)
-        stamp = minute.isoformat(timespec="minutes")
+        stamp = minute.astimezone(TOKYO).isoformat(timespec="minutes")
         return RunRequest(run_key=stamp, partition_key=hour_key(minute), tags={MINUTE_TAG: stamp})
 
     return tick
@@ -127,7 +127,7 @@ def partition_schedule(
         # Keys sort by time. Dagster logs a request for a partition that does not exist as an error.
         if partition < key(first):
             return SkipReason("That was before this pipeline's first partition, so there is nothing to do.")
-        return RunRequest(run_key=planned.isoformat(timespec="minutes"), partition_key=partition)
+        return RunRequest(run_key=planned.astimezone(TOKYO).isoformat(timespec="minutes"), partition_key=partition)
 
     return tick
 

@@ -122,7 +122,7 @@ def day_of_frames(day: date, minutes: pd.DataFrame, energy: pd.DataFrame, now: d
             measured=False,
             generation_kwh=_kwh(generation_kw),
             consumption_kwh=_kwh(consumption_kw),
-            # The power of a battery is not in the readings.
+            # With a battery, the exchange is not the grid's power.
             bought_kwh=None if battery else _kwh(np.maximum(-exchange_kw, 0)),
             sold_kwh=None if battery or not generating else _kwh(np.maximum(exchange_kw, 0)),
         ),

@@ -159,7 +159,7 @@ def _flow(ax: Axes, day: Day, font: Font) -> None:
 
 
 def _exchange(ax: Axes, day: Day, font: Font) -> None:
-    # With a battery, the device's live page does not show the grid's power.
+    # With a battery, the exchange is not the grid's power.
     title, sold, bought = ("発電と消費の差", "余り", "不足") if day.battery else ("買電と売電", "売電", "買電")
     _title(ax, title)
     _area(ax, np.fmax(day.exchange_kw, 0) + 0 * day.exchange_kw, SOLD, alpha=0.75)

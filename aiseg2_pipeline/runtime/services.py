@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,6 +32,12 @@ TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
 # How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
+# How often the record's first hour is compared with that of the running definitions, and the seconds of a minute in which
+# the services may start again: its run has ended, and the next one has not begun.
+WATCH_S = 5
+_QUIET_SECONDS = range(20, 45)
+# The exit code of services that are to start again.
+_START_AGAIN = 75
 # Exit codes after Ctrl-C and SIGTERM (systemd, Docker), which are no failures.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Characters with a meaning of their own in gRPC's address of a Unix socket.
@@ -64,6 +71,31 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         workspace = ("-w", str(folder / WORKSPACE))
         self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
 
+    def run(self, watched: Path | None, say: Callable[[str], None]) -> int:
+        """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if the file `watched` changes."""
+        ended = threading.Event()
+        if watched:
+            threading.Thread(target=self._end_at_change, args=(watched, ended), daemon=True).start()
+        try:
+            self.loop()
+        finally:
+            ended.set()
+        if self.returncode in _STOPPED:
+            return 0
+        if self.returncode != _START_AGAIN:
+            say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
+        return int(self.returncode or 0)
+
+    def _end_at_change(self, watched: Path, ended: threading.Event) -> None:
+        before = _text(watched)
+        while not ended.wait(WATCH_S):
+            # Without a file the clock is not set yet, and the code server writes the first one itself.
+            before = before or _text(watched)
+            if _text(watched) not in ("", before) and datetime.now(UTC).second in _QUIET_SECONDS:
+                self.returncode = _START_AGAIN
+                self.terminate()
+                return
+
     def terminate(self) -> None:
         """Send SIGTERM to all services, and SIGKILL to those that do not end in time."""
         super().terminate()
@@ -89,7 +121,6 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
-            _check_socket(settings)
             return _run(settings, folder, lock, say)
     except filelock.Timeout:
         raise ServicesError(
@@ -107,6 +138,17 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
 def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
     _say_settings(settings, say)
     dagster_home.make(settings, folder, _variables(settings), say)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
+    while (code := _serve(settings, folder, lock, say)) == _START_AGAIN:
+        say("The start of the record was found, so the services start again with its hours.")
+    open_stores.close_journals(_stores(settings))
+    return code
+
+
+def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
+    """Run all services until they end; return the exit code, `_START_AGAIN` if the record's first hour has moved."""
+    _check_socket(settings)
     services = _Services(settings, lock)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
@@ -121,9 +163,7 @@ def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
-    code = _until_stopped(services, say)
-    open_stores.close_journals(_stores(settings))
-    return code
+    return services.run(settings.first_partition_path, say)
 
 
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
@@ -140,7 +180,7 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
             services = _Services(settings, lock)
             services.add_webserver(settings, folder)
             _say_address(settings, "until Ctrl-C", say)
-            return _until_stopped(services, say)
+            return services.run(None, say)
     except OSError as error:
         raise ServicesError(_unusable(settings, error)) from None
 
@@ -175,23 +215,19 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _until_stopped(manager: Manager, say: Callable[[str], None]) -> int:
-    """Run the services until one of them ends or a signal stops them; return the exit code."""
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
-    manager.loop()
-    if manager.returncode in _STOPPED:
-        return 0
-    say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
-    return int(manager.returncode or 0)
-
-
 def _end_without_terminal() -> None:
     """End as on SIGTERM when the terminal was closed: printing to it would raise an error from now on."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         os.dup2(null, stream.fileno())
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
 
 
 def _variables(settings: Settings) -> dict[str, str]:

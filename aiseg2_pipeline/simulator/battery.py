@@ -1,6 +1,6 @@
-"""A storage battery on the power flow page: charged at night, discharged in the evening, by the hour alone.
+"""A storage battery on the power flow pages: charged at night, discharged in the evening, by the hour alone.
 
-It is on the live page only. Its energy is neither in the bought and sold energy nor on the graph pages or the card,
+It is on the live pages only. Its energy is neither in the bought and sold energy nor on the graph pages or the card,
 because none of a real device with a battery has been observed. So do not test energy on a household with a battery.
 """
 
@@ -15,6 +15,7 @@ from aiseg2_pipeline.simulator.meter import JAPAN
 _CHARGES_H = (1, 5)
 _DISCHARGES_H = (17, 23)
 _PERCENT = (20, 90, 90, 20)  # at each of these hours
+_CAPACITY_WH = 6000
 
 
 class BatteryState(enum.IntEnum):
@@ -27,10 +28,11 @@ class BatteryState(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Battery:
-    """A battery at one moment: its charge in whole percent, and its state."""
+    """A battery at one moment: its charge in whole percent, its state, and its power, positive while it discharges."""
 
     percent: int
     state: BatteryState
+    power_w: int
 
     @property
     def bar(self) -> int:
@@ -43,9 +45,11 @@ def battery(now: datetime) -> Battery:
     local = now.astimezone(JAPAN)
     hour = local.hour + local.minute / 60 + local.second / 3600
     percent = round(float(np.interp(hour, (*_CHARGES_H, *_DISCHARGES_H), _PERCENT)))
-    state = BatteryState.IDLE
-    if _CHARGES_H[0] <= hour < _CHARGES_H[1]:
-        state = BatteryState.CHARGING
-    elif _DISCHARGES_H[0] <= hour < _DISCHARGES_H[1]:
-        state = BatteryState.DISCHARGING
-    return Battery(percent, state)
+    moved_wh = _CAPACITY_WH * (max(_PERCENT) - min(_PERCENT)) / 100
+    for (start, end), state, sign in (
+        (_CHARGES_H, BatteryState.CHARGING, -1),
+        (_DISCHARGES_H, BatteryState.DISCHARGING, 1),
+    ):
+        if start <= hour < end:
+            return Battery(percent, state, sign * round(moved_wh / (end - start)))
+    return Battery(percent, BatteryState.IDLE, 0)

@@ -1,6 +1,6 @@
 """The device as an ASGI application: one handler per page, over one household, its meter and its SD card.
 
-Accepts GET, and the one POST with which the power flow page refreshes itself; no request changes anything. Listening
+Accepts GET, and the POSTs with which the power flow pages refresh themselves; no request changes anything. Listening
 on a port belongs in `server`, login and most faults in `middleware`, HTML in `pages`, `settings_pages` and `graphs`,
 the card's files in `card`.
 """
@@ -36,6 +36,7 @@ _T = TypeVar("_T")
 _FLOW_JSON = "/data/electricflow/111/update"
 _FLOW = "/page/electricflow/111"
 _CIRCUITS = "/page/electricflow/1113"
+_ROOMS, _ROOMS_WITH_IDS = "/page/airenvironment/43", "/page/airenvironment/41"
 _OTHER_DAYS = (-1, -2, -7, 1)  # WRONG_DAY's offsets from the requested day
 
 
@@ -79,10 +80,12 @@ def create_app(  # noqa: PLR0913 - each is a property of a device that a test va
     app = Starlette(
         routes=[
             Route(_FLOW_JSON, device.flow_json, methods=["POST"]),
+            Route("/data/electricflow/112/update", device.battery_flow_json, methods=["POST"]),
             Route(_FLOW, device.flow_page),
             Route(_CIRCUITS, device.circuits_page),
             Route("/page/setting/installation/734", device.circuit_list_page),
-            Route("/page/airenvironment/41", device.climate_page),
+            Route(_ROOMS, device.climate_page),
+            Route(_ROOMS_WITH_IDS, device.climate_page),
             Route("/page/graph/{page_id}", device.graph_page),
             Route("/set/exectop2.cgi", device.settings_page),
         ],
@@ -123,6 +126,15 @@ class _Device:
         readings = [*pages.FLOW_READINGS, *([pages.BATTERY_READING] if moment.battery else [])]
         return JSONResponse(pages.flow_json(moment, _dashes(request, readings)))
 
+    async def battery_flow_json(self, _: Request) -> Response:
+        moment = self._moment(self._now())
+        # Assumed, not observed: a home without a battery has no such page.
+        return (
+            JSONResponse(pages.battery_flow_json(moment, moment.battery))
+            if moment.battery
+            else html(NOT_FOUND, 404)
+        )
+
     async def flow_page(self, request: Request) -> Response:
         moment = self._moment_with_shown_clock()
         return html(pages.flow_page(moment, _dashes(request, pages.FLOW_READINGS)))
@@ -142,7 +154,8 @@ class _Device:
     async def climate_page(self, request: Request) -> Response:
         now = self._now()
         rooms = climate(self.household.seed, self.rooms, now)
-        return html(climate_page(rooms, _page_number(request, "page"), self._shown(now)))
+        has_ids = request.url.path == _ROOMS_WITH_IDS
+        return html(climate_page(rooms, _page_number(request, "page"), self._shown(now), ids=has_ids))
 
     async def graph_page(self, request: Request) -> Response:
         page_id = request.path_params["page_id"]

@@ -60,7 +60,7 @@ class Household:
     def __init__(self, seed: int = 1, *, renames: Sequence[Rename] = (), battery: bool = False) -> None:
         """Make a household. ValueError: a rename has an unknown circuit id.
 
-        With a `battery` the live page shows one, which neither takes nor gives power (see `battery`).
+        With a `battery` the live pages show one, which changes no energy (see `battery`).
         """
         self.seed = seed
         self.has_battery = battery

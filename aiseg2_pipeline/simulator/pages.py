@@ -39,6 +39,11 @@ class Moment:
     consumption_w: int
     battery: Battery | None = None
 
+    @property
+    def grid_w(self) -> int:
+        """The power from the grid, negative while it is sold."""
+        return self.consumption_w - self.generation_w - (self.battery.power_w if self.battery else 0)
+
     def largest_first(self) -> list[tuple[str, int]]:
         """Return every circuit's name and watts, largest first, 0 W last."""
         return sorted(self.circuits_w, key=lambda row: -row[1])
@@ -50,14 +55,12 @@ def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
     It mixes numbers, strings and `-` as a real device does. `dashes` are the readings that are `-`: some of
     `FLOW_READINGS` and `BATTERY_READING`.
     """
-    generation_w, consumption_w = moment.generation_w, moment.consumption_w
-    buys_or_sells = 2 if generation_w == consumption_w else int(generation_w > consumption_w)
     consumers: dict[str, Any] = {}
     for number, (name, watts) in enumerate(moment.largest_first()[:3], start=1):
         consumers |= {f"u_d_{number}_capacity": watts, f"u_d_{number}_title": name, f"best{number}": 1}
     flow = {
         **_capacities(moment),
-        "lo_buy_sell": buys_or_sells,
+        "lo_buy_sell": int(moment.grid_w < 0) if moment.grid_w else 2,
         "soc": moment.battery.bar if moment.battery else 0,
         BATTERY_READING: moment.battery.percent if moment.battery else "-",
         "charge": int(moment.battery.state) if moment.battery else 2,
@@ -67,7 +70,7 @@ def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
         "connPv2": 0,
         "g_d_1_title": GENERATOR_NAME,
         "g_d_2_title": "",
-        "g_d_1_capacity": generation_w,
+        "g_d_1_capacity": moment.generation_w,
         "g_d_2_capacity": "-",
         "connFc": 0,
         "sbNet": 0,
@@ -79,6 +82,19 @@ def flow_json(moment: Moment, dashes: Collection[str] = ()) -> dict[str, Any]:
         "selfSufficiencyDisable": 1,
     }
     return flow | dict.fromkeys(dashes, "-")
+
+
+def battery_flow_json(moment: Moment, battery: Battery) -> dict[str, Any]:
+    """Return the data with which page 112 refreshes itself: texts without a sign, as one program reports them."""
+    watts = {
+        "lo_sun_lo_kW": moment.generation_w,
+        "lo_densen_lo_kw": moment.grid_w,
+        "lo_battery_lo_kW": battery.power_w,
+        "u_capacity": moment.consumption_w,
+    }
+    return {key: f"{abs(power_w) / 1000:.1f}" for key, power_w in watts.items()} | {
+        "charge": str(int(battery.state))
+    }
 
 
 def flow_page(moment: Moment, dashes: Collection[str] = ()) -> bytes:

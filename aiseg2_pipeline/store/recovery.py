@@ -34,7 +34,13 @@ ROOM_BYTES, MB = 50_000_000, 1e6
 EARLIEST_S = int(datetime(2010, 1, 1, tzinfo=UTC).timestamp())
 # The possible units of each kind, by the name of the shape.
 UNITS: dict[str, dict[str, tuple[str, ...]]] = {
-    READINGS.name: {"total": ("kW",), "generation": ("W",), "usage": ("W",), "battery": ("%", "")},
+    READINGS.name: {
+        "total": ("kW",),
+        "generation": ("W",),
+        "usage": ("W",),
+        "battery": ("%", ""),
+        "flow": ("kW",),
+    },
     CLIMATE.name: {TEMPERATURE: ("℃",), HUMIDITY: ("%",)},
     ENERGY.name: dict.fromkeys(ENERGY.kinds, ("Wh",))
     | {DAILY_TOTAL: ("kWh", "L", "㎥"), CIRCUIT_DAILY_TOTAL: ("kWh",), DAILY_COST: ("yen",)},

@@ -15,10 +15,11 @@ import tenacity
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
-from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.aiseg2.models import BatteryFlow, LiveReading
 from aiseg2_pipeline.aiseg2.transport import Deadline, Slot
 from aiseg2_pipeline.frames.readings import KEY, live_frame
 from aiseg2_pipeline_tests.support.device import (
+    BATTERY_FLOW,
     CAPTURES,
     FLOW,
     FLOW_HTML,
@@ -28,6 +29,7 @@ from aiseg2_pipeline_tests.support.device import (
     Answer,
     Device,
     Page,
+    battery_flow,
     circuit_page,
     circuits_path,
     flow_html,
@@ -132,6 +134,37 @@ def test_an_unreadable_json_is_replaced_by_the_html_page_once(tmp_path: Path) ->
         after = live(device, tmp_path).flow.battery
     assert after is not None
     assert after.charge_percent == 80
+
+
+def test_the_battery_flow_is_one_request_a_reading_of_a_home_with_a_battery(tmp_path: Path) -> None:
+    pages = household(FEW) | {BATTERY_FLOW: battery_flow()}
+    with serving(pages) as device:
+        assert live(device, tmp_path).battery_flow is None
+        pages[FLOW] = flow_json(connSb=1, lo_buy_sell=1)
+        assert live(device, tmp_path).battery_flow == BatteryFlow(2.1, -1.3, 0.4)
+        requests = device.requests
+        assert live(device, tmp_path).requests == device.requests - requests == 3
+        assert [line for line, _ in device.log].count(BATTERY_FLOW) == 2
+
+
+@pytest.mark.parametrize("answer", [b"{}", Answer(b"", 500), Answer(battery_flow(), delay_s=2)])
+def test_a_battery_flow_that_fails_costs_nothing_else_and_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Page
+) -> None:
+    monkeypatch.setattr("aiseg2_pipeline.aiseg2.client._BATTERY_FLOW_TIMEOUT_S", 0.8)
+    with serving(household(FEW) | {FLOW: flow_json(connSb=1, percent="80"), BATTERY_FLOW: answer}) as device:
+        reading = live(device, tmp_path)
+    assert (reading.flow.consumption_kw, watts(reading)["ＬＤ"]) == (1.2, 224)
+    assert reading.elapsed_s < 5
+    assert reading.battery_flow is None
+    assert "electricflow/112" in str(reading.battery_flow_error)
+
+
+def test_a_battery_flow_that_is_not_served_is_requested_once_an_hour(tmp_path: Path) -> None:
+    with serving(household(FEW) | {FLOW: flow_json(connSb=1)}) as device:
+        readings = [live(device, tmp_path, NOW + timedelta(minutes=n)) for n in (0, 1, 59, 60)]
+        assert [line for line, _ in device.log].count(BATTERY_FLOW) == 2
+    assert {(reading.battery_flow, reading.battery_flow_error) for reading in readings} == {(None, None)}
 
 
 def test_a_nonce_that_is_rejected_twice_is_retried(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from aiseg2_pipeline.aiseg2 import climate, graphs, pages
+from aiseg2_pipeline.aiseg2 import battery_flow, climate, graphs, pages
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.aiseg2.models import CircuitPower
+from aiseg2_pipeline.aiseg2.models import CircuitPower, Exchange
+from aiseg2_pipeline_tests.support import device
 from aiseg2_pipeline_tests.support.device import (
     CAPTURES,
     circuit_list,
@@ -41,7 +42,7 @@ def first_page(body: bytes) -> object:
 
 
 def rooms(body: bytes) -> object:
-    return climate.climate_page(body, 1).rooms
+    return climate.climate_page(body, 1, climate.ClimateSource.PAGE_41).rooms
 
 
 def consumption(body: bytes) -> object:
@@ -54,6 +55,7 @@ WHOLE: dict[str, tuple[Parse, bytes]] = {
         pages.flow_from_json,
         flow_json(connSb=1, percent="100", g_d_2_title="PV2", g_d_2_capacity=99),
     ),
+    "battery flow": (lambda body: battery_flow.battery_flow(body, Exchange.BUYING), device.battery_flow()),
     "flow HTML": (pages.flow_from_html, GENERATORS.replace(b"&nbsp;", b"PV2").replace(b">-<", b">99W<")),
     "flow in upper case": (pages.flow_from_html, flow_html().replace(b"html>", b"HTML>").replace(b"<html", b"<HTML")),
     "circuit page": (first_page, circuit_page(ROWS, 1, 4)),

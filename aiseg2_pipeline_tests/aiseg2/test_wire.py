@@ -1,4 +1,4 @@
-"""The bytes sent to the device: requests of pages and the one POST that redraws the flow, and nothing else."""
+"""The bytes sent to the device: requests of pages and the two POSTs that redraw the flow, and nothing else."""
 
 import base64
 import json
@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from aiseg2_pipeline.aiseg2 import endpoints
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
+from aiseg2_pipeline.aiseg2.climate import ClimateSource
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, Unreadable
 from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.cli.main import main
@@ -26,6 +27,7 @@ from aiseg2_pipeline.ingest.climate import Sensors, read_climate
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline_tests.support.device import (
@@ -42,13 +44,13 @@ from aiseg2_pipeline_tests.support.device import (
 from aiseg2_pipeline_tests.support.wire import Recorder, recording
 
 # Written by hand, so that the product's constants do not prove themselves.
-FLOW_POST = "POST /data/electricflow/111/update"
+FLOW_POSTS = {f"POST /data/electricflow/{page}/update" for page in (111, 112)}
 LINES = re.compile(
-    r"POST /data/electricflow/111/update"
+    r"POST /data/electricflow/11[12]/update"
     r"|GET /page/electricflow/111"
     r"|GET /page/electricflow/1113\?id=[1-9][0-9]?"
     r"|GET /page/setting/installation/734"
-    r"|GET /page/airenvironment/41\?page=[1-9][0-9]?"
+    r"|GET /page/airenvironment/4[13]\?page=[1-9][0-9]?"
     r"|GET /page/graph/(?:51111|52111|53111|54111|55111|57111)(?:\?data=[A-Za-z0-9%]+)?"
     r"|GET /page/graph/584\?data=[A-Za-z0-9%]+"
     r"|GET /set/exectop2\.cgi(?:\?downType=1&csrftoken=[0-9A-Za-z_-]{1,64})?"
@@ -82,7 +84,7 @@ def data_of(target: str) -> Any:
 
 def check(line: str, body: bytes) -> None:
     assert LINES.fullmatch(line), line
-    assert body == (b"data={}" if line == FLOW_POST else b"")
+    assert body == (b"data={}" if line in FLOW_POSTS else b"")
     sent = line.lower()
     if "data=" in line:
         data = data_of(line)
@@ -129,7 +131,7 @@ WORDS = st.text(max_size=80) | st.from_regex(r"[0-9A-Za-z_-]{1,70}", fullmatch=T
 ENDPOINTS = (
     st.sampled_from(endpoints.Page)
     | st.builds(endpoints.CircuitsPage, st.integers())
-    | st.builds(endpoints.RoomsPage, st.integers())
+    | st.builds(endpoints.RoomsPage, st.sampled_from(ClimateSource), st.integers())
     | st.builds(endpoints.Graph, SERIES, DAYS)
     | st.builds(endpoints.CircuitGraph, WORDS, DAYS)
     | st.builds(endpoints.ExportZip, WORDS)
@@ -157,6 +159,7 @@ def test_no_endpoint_makes_another_request(endpoint: endpoints.Endpoint) -> None
         endpoints.HttpRequest("GET", "/action/reset"),
         endpoints.CircuitsPage(cast(Any, "1&doReset=1")),
         endpoints.CircuitsPage(cast(Any, True)),  # noqa: FBT003 - not a number
+        endpoints.RoomsPage(cast(Any, "/action/reset"), 1),
         endpoints.Graph(cast(Any, "action"), None),
         endpoints.CircuitGraph(cast(Any, 30), None),
         endpoints.ExportZip(cast(Any, None)),
@@ -179,7 +182,7 @@ def test_anything_but_an_endpoint_is_refused_before_a_connection_is_made(tmp_pat
 # The requests that are sent
 
 
-def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
+def test_every_command_and_run_sends_only_pages_and_the_display_posts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -187,7 +190,8 @@ def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
         monkeypatch.delenv(str(field.alias), raising=False)
     lines: set[str] = set()
     for sd_card in (False, True):
-        with running(sd_card=sd_card) as unit, recording(f"http://{unit.address}") as recorder:
+        home = Household(battery=True)
+        with running(home, sd_card=sd_card) as unit, recording(f"http://{unit.address}") as recorder:
             given = {
                 "AISEG2_HOST": recorder.address.removeprefix("http://"),
                 "AISEG2_USER": unit.user,
@@ -203,10 +207,10 @@ def test_every_command_and_run_sends_only_pages_and_the_one_display_post(
             assert unit.password.encode() not in recorder.everything()
     # Every page was requested, so that the test cannot pass by doing nothing.
     assert {line for line in lines if "csrftoken" not in line} == {
-        FLOW_POST,
+        *FLOW_POSTS,
         *(f"GET /page/electricflow/1113?id={n}" for n in (1, 2, 3, 4)),
         "GET /page/setting/installation/734",
-        "GET /page/airenvironment/41?page=1",
+        "GET /page/airenvironment/43?page=1",
         *(f"GET /page/graph/{n}" for n in (51111, 52111, 53111, 54111, 55111, 57111, 584)),
         EXPORT,
     }
@@ -241,7 +245,8 @@ def _reads(client: Aiseg2Client, folder: Path) -> Iterable[Callable[[], object]]
     deadline = Deadline(5)
     yield lambda: client.live(5)
     yield lambda: client.flow_html(deadline)
-    yield lambda: client.climate_page(1, deadline)
+    for source in ClimateSource:
+        yield partial(client.climate_page, source, 1, deadline)
     yield lambda: client.download_export(folder / "export.zip", deadline)
     for circuit_id in HOSTILE:
         yield partial(client.circuit_graph, circuit_id, DAY, deadline)

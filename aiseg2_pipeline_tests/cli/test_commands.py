@@ -23,6 +23,7 @@ from aiseg2_pipeline.influxdb.delivery import deliver, delivery_lock
 from aiseg2_pipeline.influxdb.line_protocol import lines
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.device import (
+    BATTERY_FLOW,
     FLOW,
     PASSWORD,
     Answer,
@@ -124,12 +125,18 @@ def test_read_keeps_only_the_clients_state_and_uses_it(folder: Path) -> None:
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
 
 
-def test_read_prints_the_totals_when_the_circuits_cannot_be_read() -> None:
-    with serving(household(FEW) | {circuits_path(1): Answer(b"", 404)}) as device:
+def test_read_prints_the_totals_when_the_circuits_and_the_battery_flow_cannot_be_read() -> None:
+    parts: dict[str, Page] = {
+        circuits_path(1): Answer(b"", 404),
+        FLOW: flow_json(connSb=1, charge="-"),
+        BATTERY_FLOW: b"{}",
+    }
+    with serving(household(FEW) | parts) as device:
         result = invoke(settings_of(device), "read", "--format", "json")
     assert result.exit_code == 0
     assert {row["kind"] for row in json.loads(result.stdout)} == {"total", "generation"}
-    assert re.fullmatch(r"The circuits are missing\. .*1113.*\n", result.stderr)
+    of_battery = r"The power of sun, grid and battery is missing\. .*112.*\n"
+    assert re.fullmatch(rf"The circuits are missing\. .*1113.*\n{of_battery}", result.stderr)
 
 
 def test_a_retry_is_reported_on_stderr() -> None:

@@ -19,6 +19,7 @@ from aiseg2_pipeline.influxdb.delivery import deliver
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Store, database
 from aiseg2_pipeline_tests.support.device import (
+    BATTERY_FLOW,
     FLOW,
     FLOW_HTML,
     LIST,
@@ -26,18 +27,20 @@ from aiseg2_pipeline_tests.support.device import (
     SERVER_TIME,
     Device,
     Page,
+    battery_flow,
     circuit_list,
     circuit_page,
     circuits_path,
     flow_json,
     serving,
 )
+from aiseg2_pipeline_tests.support.device_pages import rooms_page_43
 from aiseg2_pipeline_tests.support.influxdb import Influx
 
 EXPORT = "GET /set/exectop2.cgi"
 WRONG_PASSWORD, WRONG_TOKEN = "battery staple", "stolen-token"
 ALL_FINE = [
-    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "SD card", "store", "InfluxDB",
+    "settings", "device", "login", "circuit list", "power flow", "circuits", "clock", "rooms", "SD card", "store", "InfluxDB",
     "token and bucket", "other writers", "series", "pending",
 ]  # fmt: skip
 # Marks and findings by subject.
@@ -194,7 +197,7 @@ def late() -> datetime:
 
 
 NOBODY_LISTENS = "127.0.0.1:1"
-OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "SD card"}
+OF_DEVICE = {"circuit list", "power flow", "circuits", "clock", "rooms", "SD card"}
 OF_BUCKET = {"other writers", "series", "pending"}
 
 
@@ -250,12 +253,27 @@ def test_a_store_that_is_held_by_another_process_fails(setup: Setup, monkeypatch
 
 
 def test_missing_optional_parts_of_the_device_are_no_failure(setup: Setup) -> None:
-    setup.device.pages[FLOW] = flow_json(g_capacity="-", g_d_1_title="", g_d_1_capacity="-")
+    setup.device.pages[FLOW] = flow_json(g_capacity="-", g_d_1_title="", g_d_1_capacity="-", connSb=1)
+    setup.device.pages[BATTERY_FLOW] = b"{}"
     del setup.device.pages[EXPORT]
     code, lines = examine(setup)
     assert code == 0
-    assert lines["SD card"][0][0] == "--"
+    assert lines["SD card"][0][0] == lines["battery"][0][0] == "--"
     assert lines["power flow"] == [("ok", "no generating device, consumption 1.2 kW")]
+
+
+def test_the_rooms_are_read_and_a_page_of_them_that_cannot_be_read_is_no_failure(setup: Setup) -> None:
+    page = "GET /page/airenvironment/43?page=1"
+    setup.device.pages[page] = rooms_page_43(("居間", "23.5", "48"), ("屋外", "-2.6", "4_"))
+    code, lines = examine(setup)
+    assert code == 0
+    (read, problem) = lines["rooms"]
+    assert read == ("ok", "居間 23.5 ℃ 48 %, 屋外 -2.6 ℃")
+    assert problem[0] == "--"
+    assert ".num_shitudo" in problem[1]
+    setup.device.pages[page] = b"<html>half a page"
+    code, lines = examine(setup)
+    assert (code, lines["rooms"][0][0]) == (0, "--")
 
 
 def test_a_misspelt_setting_and_readable_files_are_hints(setup: Setup) -> None:
@@ -326,6 +344,8 @@ DEVICES = ["detail-type=generation,detail-section=太陽光発電(W)", *(f"detai
 def test_the_series_of_the_earlier_program_are_those_that_are_written(setup: Setup, second_value: str) -> None:
     rows = [("ＬＤ<br />", " 224W"), ("ＩＨ<br />", second_value)]
     setup.device.pages[circuits_path(1)] = lambda: circuit_page(rows, clock=shown_clock(utc_now()))
+    # These are in measurements of their own.
+    setup.device.pages |= {FLOW: flow_json(connSb=1, percent="80"), BATTERY_FLOW: battery_flow()}
     write_as_the_earlier_program(setup, *TOTALS, *DEVICES)
     write_as_the_earlier_program(setup, "summary=of\\ long\\ ago", ago=timedelta(days=8))
     _, lines = examine(setup)

@@ -5,8 +5,9 @@ The simulated household knows every true value, so each point that a bucket hold
 - A live row is true when the unit showed this number at that second of the host's clock, as a meter shows it: totals in
   steps of 0.1 kW, circuits in whole W, those of one name added up. Circuits are read after the flow, so theirs may be of
   any moment of the reading's 20 s.
-- A filled row is true when it is the mean power of the interval that it names, as the device measured it, and stands in
-  a minute that has no whole live reading.
+- A filled row is true when it is its share of the interval that it names, as the device measured it, and stands in a
+  minute that has no whole live reading: the mean, or, where at least half of the interval has no live value, what was
+  measured less what was read live.
 - Energy is true when the device's meter counted it.
 - All else of the span has to be reported missing, minute by minute.
 
@@ -137,6 +138,7 @@ class Oracle:
         self._days: dict[date, Day] = {}
         self._halves: dict[date, np.ndarray] = {}
         self._expected: dict[int, dict[tuple[str, str], float]] = {}
+        self._live: dict[tuple[str, str], dict[int, list[float]]] = {}
         self._power_from = 0
         self._power: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -183,6 +185,9 @@ class Oracle:
     def _readings(self, verdict: Verdict, rows: Mapping[Key, tuple[float, int]]) -> None:
         """Judge each value that the bucket holds."""
         self._look_at(rows)
+        for (time, kind, name), (value, interval_s) in rows.items():
+            if not interval_s:
+                self._live.setdefault((kind, name), {}).setdefault(time // 60, []).append(value)
         whole = {
             time // 60
             for (time, _, name), (_, interval_s) in rows.items()
@@ -293,19 +298,33 @@ class Oracle:
                     tuple(self._indexes(when).get(name, ()))
                     for when in [*moments, *(change for change in self._changes if change <= max(moments))]
                 }
-                wh = [float(np.sum(circuits[list(indexes)])) for indexes in told if indexes]
+                energies = [float(np.sum(circuits[list(indexes)])) for indexes in told if indexes]
+                powers = [self._missing(start, interval_s, kind, name, wh) for wh in energies]
             else:
-                wh = [
+                totals = [
+                    self._missing(start, interval_s, "total", total, wh / 1000)
+                    for total, wh in ((TOTAL_GENERATION, generation), (TOTAL_CONSUMPTION, consumption))
+                ]
+                powers = [
                     {
-                        TOTAL_CONSUMPTION: consumption / 1000,
-                        TOTAL_GENERATION: generation / 1000,
-                        TOTAL_EXCHANGE: (generation - consumption) / 1000,
-                        GENERATOR_NAME: generation,
+                        TOTAL_GENERATION: totals[0],
+                        TOTAL_CONSUMPTION: totals[1],
+                        TOTAL_EXCHANGE: totals[0] - totals[1],
+                        GENERATOR_NAME: self._missing(start, interval_s, kind, name, generation),
                     }[name]
                 ]
-            if any(abs(one * 3600 / interval_s - value) < 1e-6 for one in wh):
+            if any(abs(power - value) < 1e-6 for power in powers):
                 return True
         return False
+
+    def _missing(self, start: datetime, interval_s: int, kind: str, name: str, energy_of_hours: float) -> float:
+        """Return the power of the minutes without a live value of a series with this energy (Wh or kWh)."""
+        first, minutes = int(start.timestamp()) // 60, interval_s // 60
+        by_minute = self._live.get((kind, name), {})
+        live = [np.mean(by_minute[minute]) for minute in range(first, first + minutes) if minute in by_minute]
+        if not 0 < 2 * len(live) <= minutes:
+            return energy_of_hours * 60 / minutes
+        return max(0.0, energy_of_hours * 60 - float(np.sum(live))) / (minutes - len(live))
 
     def _intervals(self, start: datetime, interval_s: int) -> Iterator[tuple[float, float, float, np.ndarray]]:
         """Yield own use, bought, sold and circuits in Wh of an hour or a half hour."""

@@ -27,6 +27,7 @@ from aiseg2_pipeline.aiseg2.transport import Slot
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps.fill import fill_hours
 from aiseg2_pipeline.gaps.find import settled
+from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, delivery_lock
@@ -226,8 +227,10 @@ class Worker:
         if unrecovered(self._home.readings, self._home.energy):
             return [Job("bring_back")], ()
         with self._readings() as store, self._energy() as energy:
-            hours = backfill.hours_to_fill(store, energy, job.first, None, now)
-            days = backfill.days_to_renew(store, energy, hours, job.first, None, now)
+            start = max(job.first, Record(self._home.readings, job.first, None).start(store, now))
+            read = store.live_near(now) is not None
+            hours = backfill.hours_to_fill(store, energy, start, now) if read else []
+            days = backfill.days_to_renew(energy, hours, start, now) if read else []
             owed = backfill.hours_to_write(store, self._home.destination, job.first, now)
         found = []
         for first, last in backfill.contiguous(hours):

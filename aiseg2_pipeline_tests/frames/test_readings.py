@@ -1,5 +1,6 @@
 """The readings and climate frames: their shape, and the rows of a reading."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -10,6 +11,7 @@ import pytest
 
 from aiseg2_pipeline.aiseg2.models import (
     Battery,
+    BatteryFlow,
     BatteryState,
     CircuitPower,
     Exchange,
@@ -54,7 +56,7 @@ def dtypes(table: pd.DataFrame) -> dict[str, str]:
     return {str(name): str(dtype) for name, dtype in table.dtypes.items()}
 
 
-def test_a_live_reading_is_the_totals_the_devices_the_circuits_and_the_battery() -> None:
+def test_a_live_reading_is_the_totals_the_devices_the_circuits_the_battery_and_the_known_flow() -> None:
     reading = live(
         PowerFlow(
             2.1,
@@ -66,7 +68,7 @@ def test_a_live_reading_is_the_totals_the_devices_the_circuits_and_the_battery()
         ("ＬＤ", 224),
         ("ＩＨ", 0),
     )
-    table = live_frame(reading)
+    table = live_frame(replace(reading, battery_flow=BatteryFlow(2.1, -1.3, None)))
     assert dtypes(table) == {
         "time": "datetime64[ns, UTC]",
         "kind": "str",
@@ -84,6 +86,8 @@ def test_a_live_reading_is_the_totals_the_devices_the_circuits_and_the_battery()
         (SECOND, "usage", "ＩＨ", 0, "W", 0),
         (SECOND, "battery", "充電率", 64, "%", 0),
         (SECOND, "battery", "状態", -1, "", 0),
+        (SECOND, "flow", "太陽光", 2.1, "kW", 0),
+        (SECOND, "flow", "系統", -1.3, "kW", 0),
     ]
 
 

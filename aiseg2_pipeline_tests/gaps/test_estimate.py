@@ -1,6 +1,6 @@
-"""A filled minute has the mean power of the device's interval, so that the interval adds up to the device's energy."""
+"""A filled minute has a share of the device's interval, so that the interval adds up to the device's energy."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 
 import pandas as pd
@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames.energy import frame, interval
 from aiseg2_pipeline.frames.readings import Row
-from aiseg2_pipeline.gaps.estimate import Home, filled_frame, known_minutes
+from aiseg2_pipeline.frames.readings import frame as readings
+from aiseg2_pipeline.gaps.estimate import Home, excess_wh, filled_frame, known_minutes, live_minutes
 
 HOUR = datetime(2026, 7, 13, 23, tzinfo=UTC)
 HALF = timedelta(minutes=30)
@@ -29,8 +30,24 @@ def circuit(circuit_id: str, wh: float, *, half: int | None = None) -> Row:
     return interval(HOUR + (half or 0) * HALF, "usage", circuit_id, wh, 3600 if half is None else 1800)
 
 
-def fill(rows: Collection[Row], live: Collection[datetime] = (), home: Home = HOME) -> pd.DataFrame:
-    return filled_frame(HOUR, frame(rows), live, home)
+def fill(rows: Collection[Row], home: Home = HOME, live: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Fill the minutes without a live row, or all."""
+    shown = readings([]) if live is None else live
+    return filled_frame(HOUR, frame(rows), set(MINUTES) - set(shown["time"]), live_minutes(shown), home)
+
+
+def live_rows(powers_w: Mapping[int, float]) -> pd.DataFrame:
+    """Return live rows of a home that generates nothing: the consumption, and as much of it by one circuit, by minute."""
+    return readings(
+        Row(MINUTES[minute], kind, name, value, unit, 0)
+        for minute, power_w in powers_w.items()
+        for kind, name, value, unit in (
+            ("total", "総発電電力", 0.0, "kW"),
+            ("total", "総消費電力", power_w / 1000, "kW"),
+            ("total", "売買電力", -power_w / 1000, "kW"),
+            ("usage", "ＬＤ", power_w / 2, "W"),
+        )
+    )
 
 
 def at(table: pd.DataFrame, minute: int) -> dict[tuple[str, str], tuple[float, str, int]]:
@@ -68,9 +85,29 @@ def test_a_minute_gets_the_mean_power_of_its_hour_and_says_so() -> None:
         }
 
 
-def test_live_minutes_are_omitted() -> None:
-    table = fill([total("consumption", 1200), total("generation", 0)], live=MINUTES[:17])
-    assert sorted(set(table["time"])) == [pd.Timestamp(minute) for minute in MINUTES[17:]]
+def test_where_at_least_half_is_missing_it_gets_what_was_not_read_live_so_that_the_interval_adds_up() -> None:
+    energy = [total("consumption", 1704), total("generation", 0), circuit("8", 852)]
+    live = live_rows(dict.fromkeys(range(22), 500.0))
+    filled = fill(energy, live=live)
+    assert sorted(set(filled["time"])) == [pd.Timestamp(minute) for minute in MINUTES[22:]]
+    whole = pd.concat([live, filled])
+    assert wh_of(whole, "総消費電力") == pytest.approx(1704)
+    assert wh_of(whole, "売買電力") == pytest.approx(-1704)
+    assert wh_of(whole, "ＬＤ") == pytest.approx(852)
+
+
+def test_where_less_than_half_is_missing_it_gets_the_mean() -> None:
+    filled = fill(
+        [total("consumption", 1200), total("generation", 0)], live=live_rows(dict.fromkeys(range(31), 500))
+    )
+    assert at(filled, 40)["total", "総消費電力"] == (1.2, "kW", 3600)
+
+
+def test_live_readings_above_the_devices_energy_leave_0_and_are_reported() -> None:
+    energy = [total("consumption", 100), total("generation", 0)]
+    live = live_rows(dict.fromkeys(range(15), 500))
+    assert at(fill(energy, live=live), 40)["total", "総消費電力"] == (0, "kW", 3600)
+    assert excess_wh(HOUR, frame(energy), live_minutes(live)) == pytest.approx(25)
 
 
 def test_half_hours_are_preferred_to_their_hour() -> None:

@@ -208,6 +208,7 @@ PANELS: dict[str, list[tuple[Any, ...]]] = {
     "きょうの発電と消費": [("mean", "power", GENERATED), ("mean", "power", CONSUMED), ("mean", "fills", CONSUMED)],
     "きょうの売買": [("mean", "power", EXCHANGED), ("mean", "fills", CONSUMED)],
     "きょうの充電率": [("mean", "power", CHARGE)],
+    "きょうの太陽光・系統・蓄電池": [("mean", "power", ("flow", name)) for name in ("太陽光", "系統", "蓄電池")],
     "いまの電力(多い順)": [("latest_by_circuit",)],
     "期間の使用量(多い順)": [("kwh_by_circuit_from_power",)],
     "回路別の電力(積み上げ)": [

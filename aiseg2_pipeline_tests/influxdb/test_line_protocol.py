@@ -23,6 +23,7 @@ def test_a_row_of_each_kind_has_its_measurement_tags_and_field() -> None:
         Row(TIME, "usage", "ＬＤ", 224, "W", 0),
         Row(TIME, "battery", "充電率", 80, "%", 0),
         Row(TIME, "battery", "状態", -1, "", 0),
+        Row(TIME, "flow", "系統", -1.3, "kW", 0),
     ]
     assert lines(frame([])) == []
     assert lines(frame(rows)) == [
@@ -33,6 +34,7 @@ def test_a_row_of_each_kind_has_its_measurement_tags_and_field() -> None:
         (f"power,detail-section=ＬＤ(W),detail-type=usage value=224.0 {TIME_NS}",),
         (f"battery,detail-section=充電率(%) value=80.0 {TIME_NS}",),
         (f"battery,detail-section=状態 value=-1.0 {TIME_NS}",),
+        (f"flow,summary=系統(kW) value=-1.3 {TIME_NS}",),
     ]
 
 

@@ -36,6 +36,22 @@ OF_CIRCUIT = "/page/graph/584"
 OF_CONSUMPTION = "/page/graph/52111"
 
 
+def test_the_cards_totals_of_days_and_months_reach_further_back_than_its_hours(tmp_path: Path) -> None:
+    since = date(2026, 5, 1)
+    with remembered(tmp_path, sd_card=True) as memory, memory.history() as history:
+        assert history.read_card_totals(since) == []
+        assert history.read_card_totals(since) == []
+        rows = memory.energy.read(day_start(date(2026, 1, 1)), memory.now())
+    assert memory.requests(CARD_PAGE) == 2
+    assert rows["time"].min() == pd.Timestamp(day_start(since))
+    consumed = rows[rows["name"] == "使用電力量(kWh)"].set_index("time")
+    months = consumed.loc[consumed["kind"] == "monthly_total", "value"]
+    assert list(months.index) == [pd.Timestamp(day_start(date(2026, month, 1))) for month in (5, 6)]
+    days = consumed.loc[consumed["kind"] == "daily_total", "value"]
+    assert days[: months.index[1] - pd.Timedelta(seconds=1)].sum() == pytest.approx(months.iloc[0])
+    assert set(rows["kind"]) == {"daily_total", "circuit_daily_total", "daily_cost", "monthly_total"}
+
+
 # Rows of a day
 
 

@@ -12,11 +12,13 @@ from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline_tests.support.device import (
+    BATTERY_FLOW,
     FLOW,
     PASSWORD,
     USER,
     Answer,
     Device,
+    battery_flow,
     circuits_path,
     flow_json,
     household,
@@ -136,6 +138,16 @@ def test_totals_are_stored_when_the_circuits_cannot_be_read(device: Device, stor
     taken = take(device, store, Time(MINUTE))
     assert "The circuits are missing" in taken.problems[0]
     assert set(store.read(MINUTE, MINUTE + timedelta(minutes=1))["kind"]) == {"total", "generation"}
+
+
+def test_a_battery_flow_that_cannot_be_read_is_a_problem_of_its_own(device: Device, store: Store) -> None:
+    device.pages |= {FLOW: flow_json(connSb=1, percent="80"), BATTERY_FLOW: b"{}"}
+    (problem,) = take(device, store, Time(MINUTE)).problems
+    assert "The power of sun, grid and battery is missing" in problem
+    device.pages[BATTERY_FLOW] = battery_flow(lo_densen_lo_kw="-")
+    assert take(device, store, Time(MINUTE + timedelta(seconds=20))).problems == []
+    flow = store.read(MINUTE, MINUTE + timedelta(minutes=1), kinds=["flow"])
+    assert dict(zip(flow["name"], flow["value"], strict=True)) == {"太陽光": 2.1, "蓄電池": 0.4}
 
 
 def test_a_reading_without_any_number_is_not_stored(device: Device, store: Store) -> None:

@@ -1,7 +1,7 @@
 """The climate of the rooms from the device's page to a real InfluxDB, run by Dagster, and a home without sensors."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from dagster import ExecuteInProcessResult, RunRequest
 
-from aiseg2_pipeline.aiseg2.climate import climate_page
+from aiseg2_pipeline.aiseg2.climate import ClimateSource, climate_page
 from aiseg2_pipeline.aiseg2.models import Room
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.climate import frame
@@ -28,9 +28,10 @@ from aiseg2_pipeline_tests.support.simulated_pipeline import (
 )
 from aiseg2_pipeline_tests.support.simulator_client import JAPAN, Unit, simulated
 
-PAGE = "/page/airenvironment/41"
+PAGE = ClimateSource.PAGE_43.value
 KEY_TODAY, KEY_YESTERDAY = "2026-07-14", "2026-07-13"
-ROOMS = ("居間", "主寝室", "子供部屋", "書斎")
+ROOMS = ("居間", "主寝室", "子供部屋", "屋外")
+FROST = datetime(2026, 2, 1, 5, 0, 5, tzinfo=JAPAN).astimezone(UTC)
 # A backslash at the end would be the escape of what follows it.
 AWKWARD = ('a,b=c "d" \'', "絵文字🔌 室", "\\居間\\x", "<b>&amp;")
 
@@ -74,13 +75,13 @@ def stored(pipeline: SimulatedPipeline) -> pd.DataFrame:
         return store.read(NOW - 50 * DAY, NOW + 50 * DAY).sort_values(KEY, ignore_index=True)
 
 
-def shown_rooms(unit: Unit) -> list[Room]:
-    answers = (unit.get(PAGE, page=str(n)) for n in (1, 2))
-    return [room for n, answer in enumerate(answers, 1) for room in climate_page(answer.content, n).rooms]
+def shown_rooms(unit: Unit, source: ClimateSource = ClimateSource.PAGE_43) -> list[Room]:
+    answers = (unit.get(source.value, page=str(n)) for n in (1, 2))
+    return [room for n, answer in enumerate(answers, 1) for room in climate_page(answer.content, n, source).rooms]
 
 
 def page_requests(pipeline: SimulatedPipeline) -> int:
-    """Return how often the page was requested, without the login."""
+    """Return how often page 43 was requested, without the login."""
     return pipeline.requests(PAGE) - pipeline.unit.served.tally.refused
 
 
@@ -112,6 +113,18 @@ def test_every_room_of_every_page_is_stored_at_the_time_of_its_reading_and_writt
     metadata = pipeline.metadata(CLIMATE, KEY_TODAY)
     assert (metadata["readings"], metadata["rows"]) == (3, 24)
     assert [record.data["room"] for record in metadata["rooms"]] == list(ROOMS)
+
+
+def test_a_temperature_below_zero_is_stored_and_written(tmp_path: Path, influx: Influx) -> None:
+    with simulated_pipeline(tmp_path, influx.settings, rooms=["屋外"]) as pipeline:
+        assert read(pipeline, FROST).success
+        shown = shown_rooms(pipeline.unit, ClimateSource.PAGE_41)[0]
+        assert shown.temperature_c is not None
+        assert shown.temperature_c < 0
+        with ClimateStore.open(pipeline.settings.climate_path) as store:
+            table = store.read(FROST, FROST + MINUTE)
+        assert set(table["value"]) == {shown.temperature_c, shown.humidity_percent}
+        assert in_influx(influx) == as_points(table)
 
 
 def test_influxdb_returns_names_with_any_characters(tmp_path: Path, influx: Influx) -> None:
@@ -264,7 +277,6 @@ def test_asset_job_and_schedule_say_that_climate_is_not_verified(alone: Simulate
         alone.definitions.resolve_schedule_def("climate_every_five_minutes").description,
     ]
     assert all("Not verified on a real unit" in str(description) for description in descriptions)
-    assert {assets.get(key).group_name for key in (CLIMATE, INFLUXDB_CLIMATE)} == {"climate"}
 
 
 # The simulated device
@@ -275,9 +287,11 @@ def test_the_simulator_shows_three_rooms_a_page_and_its_last_page_again(
     rooms: tuple[str, ...], pages: list[int]
 ) -> None:
     with simulated(NOW, rooms=rooms) as unit:
-        shown = [climate_page(unit.get(PAGE, page=str(n)).content, n) for n in (1, 2)]
-    assert [len(page.rooms) for page in shown] == pages
-    assert shown[0].device_time == NOW
+        for source in ClimateSource:
+            shown = [climate_page(unit.get(source.value, page=str(n)).content, n, source) for n in (1, 2)]
+            assert [len(page.rooms) for page in shown] == pages
+            assert shown[0].device_time == NOW
+        assert shown_rooms(unit) == shown_rooms(unit, ClimateSource.PAGE_41)
 
 
 def test_the_simulated_climate_is_plausible_and_the_same_for_the_same_time() -> None:
@@ -288,7 +302,7 @@ def test_the_simulated_climate_is_plausible_and_the_same_for_the_same_time() -> 
             rooms.append(shown_rooms(unit))
         unit.set_clock(NOW)
         assert shown_rooms(unit) == rooms[0]
-    for room in (room for of_time in rooms for room in of_time):
+    for room in (room for of_time in rooms for room in of_time if room.name != "屋外"):
         assert room.temperature_c is not None
         assert room.humidity_percent is not None
         assert 10 < room.temperature_c < 35

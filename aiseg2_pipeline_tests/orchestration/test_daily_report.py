@@ -20,8 +20,8 @@ from dagster import (
 )
 
 from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.gaps.past import note_first_hour
 from aiseg2_pipeline.orchestration.keys import DAILY_REPORT, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import first_hour
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG
@@ -48,7 +48,7 @@ class Home(Pipeline):
             "AISEG2_DATA_DIR": str(folder),
         }
         super().__init__(environment, instance, LATER)
-        first_hour(self.settings.data_dir, START + 6 * HOUR)
+        note_first_hour(self.settings.first_partition_path, START + 6 * HOUR)
         self.store(readings())
         with EnergyStore.open(self.settings.energy_path) as energy:
             energy.upsert(OF_DEVICE)

@@ -11,9 +11,12 @@ from dagster import DagsterRunStatus
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.gaps import past
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key, hour_key, hourly
+from aiseg2_pipeline.orchestration.sensors import backfill
+from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
@@ -196,6 +199,24 @@ def test_filled_rows_are_written_by_the_next_minute(pipeline: SimulatedPipeline,
     assert pipeline.green(INFLUXDB_POWER) == pipeline.green(POWER_READINGS)
 
 
+def test_the_flow_of_a_home_with_a_battery_is_written_and_neither_filled_nor_missed(
+    tmp_path: Path, influx: Influx
+) -> None:
+    key = hour_key(NOW - 3 * HOUR)
+    with simulated_pipeline(tmp_path, influx.settings, household=Household(battery=True)) as pipeline:
+        pipeline.minute(NOW - 3 * HOUR)
+        pipeline.set_clock(NOW)
+        assert pipeline.run("power_fill", key).success
+        assert pipeline.metadata(POWER_READINGS, key)["missing_minutes"] == 0
+        pipeline.minute(NOW)
+        rows = pipeline.rows()
+    flow = rows[rows["kind"] == "flow"]
+    assert flow["time"].tolist() == [time for time in (NOW - 3 * HOUR, NOW) for _ in range(3)]
+    assert set(flow["interval_s"]) == {0}
+    pd.testing.assert_frame_equal(influx.readings(), rows)
+    assert {point["summary"] for point in influx.points("flow")} == {"太陽光(kW)", "系統(kW)", "蓄電池(kW)"}
+
+
 def test_an_hour_is_not_filled_before_the_fifth_minute_after_it(alone: SimulatedPipeline) -> None:
     alone.minute(NOW - HOUR)
     hour = TODAY + 11 * HOUR
@@ -243,7 +264,7 @@ def test_record_complete_passes_where_every_minute_is_stored(alone: SimulatedPip
     alone.set_clock(NOW)
     assert alone.run("power_fill", hour_key(TODAY + 9 * HOUR), hour_key(TODAY + 11 * HOUR)).success
     alone.run_checks()
-    assert alone.checks()["record_complete"] == (True, "Nothing is missing.")
+    assert alone.checks()["record_complete"] == (True, "Nothing is missing; 179 of 180 minutes were filled.")
 
 
 def test_energy_adds_up_names_the_hours_whose_energy_does_not(alone: SimulatedPipeline) -> None:
@@ -370,17 +391,37 @@ def test_pending_rows_are_written_while_the_device_gives_no_reading(
     assert pipeline.green(INFLUXDB_POWER) == {hour_key(NOW)}
 
 
-def test_hours_since_the_start_date_are_requested_once(tmp_path: Path) -> None:
-    start = (TODAY - 46 * DAY).astimezone(JAPAN).date()
-    oldest = TODAY - 45 * DAY
-    with simulated_pipeline(tmp_path, {"AISEG2_START_DATE": str(start)}, memory_days=45) as pipeline:
+def test_a_start_date_years_ago_is_searched_in_short_runs_until_the_device_remembers_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A month a run, 35 days that are checked again and again, and a month in vain take minutes.
+    monkeypatch.setattr(backfill, "MOST_HOURS", 3 * 24)
+    monkeypatch.setattr(backfill, "LOOK_BACK", 2 * DAY)
+    monkeypatch.setattr(past, "FORGOTTEN_DAYS", 3)
+    setting = {"AISEG2_START_DATE": "2018-04-01"}
+    with simulated_pipeline(tmp_path, setting, memory_days=4) as pipeline:
         assert "Nothing is missing" in pipeline.heal()
         pipeline.minute(NOW - HOUR)
         pipeline.set_clock(NOW)
-        assert pipeline.requested_starts()[0] == f"{start}-00:00"
-        assert pipeline.run("power_fill", f"{start}-00:00", hour_key(oldest)).success
-        assert hour_key(oldest) in pipeline.green(POWER_READINGS)
-        # Hours before the device's memory are noted, and not requested again, even a day later.
-        assert pipeline.requested_starts()[0] == hour_key(oldest + HOUR)
-        pipeline.set_clock(NOW + 2 * DAY)
-        assert pipeline.requested_starts()[0] == hour_key(oldest + HOUR)
+        assert pipeline.requested_starts() == [hour_key(NOW - 3 * DAY)]
+        for _ in range(3):
+            pipeline.execute_requests("power_fill")
+        assert "Nothing is missing" in pipeline.heal()
+        oldest = TODAY - 4 * DAY
+        assert min(pipeline.green(POWER_READINGS)) == hour_key(oldest)
+        # A fill that reads a day of energy materializes that day.
+        assert pipeline.green(ENERGY_HISTORY) == {day_key(oldest + n * DAY) for n in range(5)}
+        # After a restart the partitions begin there, and nothing is searched again.
+        pipeline.configure(**setting)
+        assert pipeline.definitions.resolve_asset_graph().get(POWER_READINGS).partitions_def == hourly(oldest)
+        pipeline.set_clock(NOW + 2 * MINUTE)
+        assert "Nothing is missing" in pipeline.heal()
+
+
+def test_without_influxdb_there_are_no_influxdb_assets(alone: SimulatedPipeline) -> None:
+    assert {key.to_user_string() for key in alone.definitions.resolve_asset_graph().materializable_asset_keys} == {
+        "power_readings",
+        "energy_history",
+        "climate",
+        "daily_report",
+    }

@@ -16,9 +16,10 @@ from dagster import (
 from filelock import FileLock
 
 from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.gaps.past import first_hour, note_first_hour
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key, hourly
+from aiseg2_pipeline.orchestration.partitions import hour_key, hourly
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Destination, Store
@@ -157,7 +158,7 @@ def test_an_hour_without_rows_is_not_green_alone_or_in_a_range(pipeline: Pipelin
 
 
 def test_materializing_the_running_hour_by_hand_takes_a_reading(pipeline: Pipeline) -> None:
-    first_hour(pipeline.settings.data_dir, NOW - 2 * HOUR)
+    note_first_hour(pipeline.settings.first_partition_path, NOW - 2 * HOUR)
     pipeline.now = NOW
     assert pipeline.by_hand(NOW).success
     assert len(set(pipeline.rows()["time"])) == 1
@@ -365,7 +366,7 @@ def test_an_asset_of_another_author_gets_a_frame_of_any_partition_range(alone: P
     loaded: list[pd.DataFrame] = []
 
     @asset(
-        partitions_def=hourly(first_hour(alone.settings.data_dir, NOW)),
+        partitions_def=hourly(first_hour(alone.settings.first_partition_path, NOW)),
         backfill_policy=BackfillPolicy.single_run(),
     )
     def theirs(power_readings: pd.DataFrame) -> None:

@@ -10,8 +10,8 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
+from aiseg2_pipeline.gaps.past import first_hour, note_first_hour
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
-from aiseg2_pipeline.orchestration.partitions import first_hour
 from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
 from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, NOW, PROJECT, Pipeline
@@ -26,7 +26,7 @@ def offline(tmp_path: Path) -> Pipeline:
     pipeline = Pipeline(
         {"AISEG2_HOST": "nowhere.invalid", "AISEG2_PASSWORD": "secret", "AISEG2_DATA_DIR": str(tmp_path / "data")}
     )
-    first_hour(pipeline.settings.data_dir, NOW - 40 * DAY)
+    note_first_hour(pipeline.settings.first_partition_path, NOW - 40 * DAY)
     return pipeline
 
 
@@ -79,9 +79,11 @@ def test_jobs_run_in_the_background_but_for_the_minute_and_the_climate_which_end
 
 
 def test_the_first_partition_does_not_move_but_for_a_clock_that_was_ahead(tmp_path: Path) -> None:
-    before = first_hour(tmp_path, NOW)
-    assert first_hour(tmp_path, NOW + 400 * DAY) == before == NOW.replace(minute=0, second=0)
-    assert first_hour(tmp_path, NOW - 3 * HOUR) == before - 3 * HOUR
+    path, hour = tmp_path / "data" / "first_partition", NOW.replace(minute=0, second=0)
+    for now, first in ((NOW, hour), (NOW + 400 * DAY, hour), (NOW - 3 * HOUR, hour - 3 * HOUR)):
+        note_first_hour(path, now)
+        assert first_hour(path, now) == first
+    assert first_hour(path, NOW + DAY) == hour - 3 * HOUR
 
 
 def test_dagster_accepts_the_instance_and_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.utils import make_new_run_id
 
+from aiseg2_pipeline.gaps.past import note_first_hour
 from aiseg2_pipeline.japan_time import hour_of
-from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key
+from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.runtime.prepare_storage import ACTIVE, ENDED, fail_orphaned_runs
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store
@@ -104,7 +105,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, influx_server: InfluxServer) 
         if small_disk:
             stack.callback(subprocess.run, ["umount", "--lazy", str(data)], check=True)
         # Before the first reading, so that no sensor fills these hours.
-        first_hour(data, datetime.now(UTC) - timedelta(days=1))
+        note_first_hour(data / "first_partition", datetime.now(UTC) - timedelta(days=1))
         settings = {
             "AISEG2_HOST": device.address,
             "AISEG2_PASSWORD": device.password,

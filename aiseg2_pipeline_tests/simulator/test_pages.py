@@ -14,6 +14,7 @@ from aiseg2_pipeline.simulator.battery import battery
 from aiseg2_pipeline.simulator.household import Household, step_of
 from aiseg2_pipeline_tests.support.device import CAPTURES, needs_captures
 from aiseg2_pipeline_tests.support.simulator_client import (
+    BATTERY_FLOW,
     CARD_PAGE,
     CIRCUIT_LIST,
     CIRCUITS_PAGE,
@@ -99,6 +100,25 @@ def test_only_the_flow_shows_a_battery(unit: Unit) -> None:
             home.set_clock(NOON.replace(hour=hour))
             flow, shown = home.flow(), battery(NOON.replace(hour=hour))
             assert (flow["percent"], flow["charge"], flow["soc"]) == (shown.percent, shown.state, shown.bar)
+
+
+def test_the_battery_flow_is_that_of_the_moment_and_only_of_a_home_with_a_battery(unit: Unit) -> None:
+    assert unit.post_flow(BATTERY_FLOW).status_code == 404
+    directions = set()
+    with simulated(NOON, Household(1, battery=True)) as home:
+        for hour in (0, 3, 10, 12, 18, 23):
+            home.set_clock(NOON.replace(hour=hour))
+            flow = home.flow()
+            shown = home.post_flow(BATTERY_FLOW).json()
+            sun, grid, power = (
+                float(shown[key]) for key in ("lo_sun_lo_kW", "lo_densen_lo_kw", "lo_battery_lo_kW")
+            )
+            assert (shown["charge"], sun) == (str(flow["charge"]), float(flow["g_capacity"]))
+            sold, charged = flow["lo_buy_sell"] == 1, flow["charge"] == 0
+            directions.add((sold, charged))
+            sources = sun + (-grid if sold else grid) + (-power if charged else power)
+            assert sources == pytest.approx(float(flow["u_capacity"]), abs=0.2)
+    assert {(False, True), (False, False), (True, False)} <= directions
 
 
 def test_the_circuits_are_those_of_the_list_with_duplicate_names(unit: Unit) -> None:

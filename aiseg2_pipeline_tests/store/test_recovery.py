@@ -1,11 +1,14 @@
-"""A damaged store that cannot be recovered or replaced now is reported, and its file is kept."""
+"""What a recovery restores. A damaged store that cannot be recovered or replaced now is reported, and its file is kept."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from unittest.mock import Mock
 
 import filelock
+import pandas as pd
 import pytest
 
+from aiseg2_pipeline.frames.readings import KINDS, Row, frame
 from aiseg2_pipeline.store import Store, StoreError
 from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
 from aiseg2_pipeline.store.recovery import recover
@@ -27,6 +30,19 @@ def recovery_message(damaged: DamagedFile) -> str:
         recover(damaged, store, lambda _: None)
     assert damaged.path.exists()
     return str(raised.value)
+
+
+def test_a_row_of_every_kind_of_reading_is_restored(tmp_path: Path) -> None:
+    time = datetime(2026, 7, 14, 8, tzinfo=UTC)
+    units = {"total": "kW", "generation": "W", "usage": "W", "battery": "%", "flow": "kW"}
+    assert set(units) == set(KINDS)
+    rows = frame(Row(time, kind, kind, 1.5, unit, 0) for kind, unit in units.items())
+    path = tmp_path / "readings-damaged-20260714T080000Z.sqlite"
+    with Store.open(path) as store:
+        store.upsert(rows)
+    with Store.open(tmp_path / "readings.sqlite") as store:
+        recover(DamagedFile(path, "a reason", None), store, lambda _: None)
+        pd.testing.assert_frame_equal(store.read(time, time + timedelta(hours=1)), rows)
 
 
 def test_a_damaged_store_is_salvaged_by_one_process_at_a_time(damaged: DamagedFile) -> None:

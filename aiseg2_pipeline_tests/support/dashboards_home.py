@@ -98,10 +98,12 @@ def _minutes(household: Household, start: pd.Timestamp, end: pd.Timestamp) -> pd
         ("generation", GENERATOR_NAME, "W"): power["generation"],
     }
     if start > BATTERY_FROM:
-        columns["battery", "充電率", "%"] = pd.Series([battery(time).percent for time in power.index], power.index)
-        columns["battery", "状態", ""] = pd.Series(
-            [battery(time).state.value for time in power.index], power.index
-        )
+        shown = pd.DataFrame([battery(time) for time in power.index], power.index)
+        columns["battery", "充電率", "%"] = shown["percent"]
+        columns["battery", "状態", ""] = shown["state"]
+        columns["flow", "太陽光", "kW"] = generation
+        columns["flow", "系統", "kW"] = consumption - generation - shown["power_w"] / 1000
+        columns["flow", "蓄電池", "kW"] = shown["power_w"] / 1000
     for key, name in household.names(start).items():
         series = ("usage", shown_name(name), "W")
         columns[series] = columns[series] + power[str(key)] if series in columns else power[str(key)]

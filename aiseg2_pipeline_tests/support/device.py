@@ -24,6 +24,7 @@ USER, PASSWORD = "aiseg", "correct horse"
 
 FLOW = "POST /data/electricflow/111/update"
 FLOW_HTML = "GET /page/electricflow/111"
+BATTERY_FLOW = "POST /data/electricflow/112/update"
 LIST = "GET /page/setting/installation/734"
 
 
@@ -155,6 +156,12 @@ def flow_json(**changed: object) -> bytes:
         "measReg": 1,
     }
     flow.update(changed)
+    return json.dumps({key: value for key, value in flow.items() if value is not None}).encode()
+
+
+def battery_flow(**changed: object) -> bytes:
+    """Return the flow of a home with a battery; a value of None leaves the key out."""
+    flow = {"lo_sun_lo_kW": "2.1", "lo_densen_lo_kw": "1.3", "lo_battery_lo_kW": "0.4", "charge": "1"} | changed
     return json.dumps({key: value for key, value in flow.items() if value is not None}).encode()
 
 

@@ -49,17 +49,17 @@ def empty_graph(day: date) -> dict[str, Page]:
 
 
 def number_elements(kind: str, text: str) -> str:
-    """Return the elements of a number; `.` is the decimal point, `_` an element without a digit."""
-    return "".join(
-        '<div class="num_dot"></div>'
-        if char == "."
-        else f'<div id="{kind}_{n}" class="num{"" if char == "_" else f" no{char}"}"></div>'
-        for n, char in enumerate(text, 1)
-    )
+    """Return the elements of a number of page 41; `.` is the decimal point, `_` an element without a digit."""
+    return "".join(_element(char, f'id="{kind}_{n}"') for n, char in enumerate(text, 1))
+
+
+def _element(char: str, element_id: str = "") -> str:
+    css_class = {".": "num_dot", "_": "num", "-": "num no_minus"}.get(char, f"num no{char}")
+    return f'<div {"" if char == "." else element_id} class="{css_class}"></div>'
 
 
 def room_place(n: int, name: str, temperature: str, humidity: str) -> str:
-    """Return the HTML of the n-th place of a climate page."""
+    """Return the HTML of the n-th place of page 41."""
     numbers = number_elements(f"num_ond_{n}", temperature) + number_elements(f"num_shitudo_{n}", humidity)
     return (
         f'<div id="base{n}_1" class=base><div class="txt_name">{name}</div>'
@@ -75,5 +75,18 @@ def climate_page(places: str) -> bytes:
 
 
 def rooms_page(*rooms: tuple[str, str, str]) -> bytes:
-    """Return a climate page of rooms with name, temperature and humidity."""
+    """Return a page 41 of rooms with name, temperature and humidity."""
     return climate_page("".join(room_place(n, *room) for n, room in enumerate(rooms, 1)))
+
+
+def rooms_page_43(*rooms: tuple[str, str, str]) -> bytes:
+    """Return a page 43 of rooms with name, temperature and humidity; a room without a name is an empty place."""
+    places = ""
+    for name, *numbers in rooms:
+        temperature, humidity = ("".join(map(_element, text)) for text in numbers)
+        room = (
+            f'<div class="txt_name">{name}</div><div class="num_ond">{temperature}<div class="num_unit"></div></div>'
+            f'<div class="num_shitudo">{humidity}</div>'
+        )
+        places += f'<div class="base">{room if name else ""}</div>'
+    return climate_page(f'<div id="area">{places}</div>')

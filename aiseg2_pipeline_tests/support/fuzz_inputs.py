@@ -11,6 +11,7 @@ import requests
 from requests.auth import HTTPDigestAuth
 
 from aiseg2_pipeline.aiseg2 import climate, graphs, pages
+from aiseg2_pipeline.aiseg2.battery_flow import BATTERY_FLOW
 from aiseg2_pipeline.simulator.appliances import CIRCUITS
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
@@ -27,11 +28,12 @@ _ROWS = 4
 # The paths of the pages that are no graph.
 LIVE = {
     "flow json": pages.FLOW_JSON,
+    "battery flow": BATTERY_FLOW,
     "flow html": pages.FLOW_HTML,
     "circuit page": f"{pages.CIRCUITS}?id=1",
     "circuit page 4": f"{pages.CIRCUITS}?id=4",
     "circuit list": pages.CIRCUIT_LIST,
-    "climate": f"{climate.CLIMATE}?page=1",
+    "climate": f"{climate.ClimateSource.PAGE_43.value}?page=1",
     "export page": pages.EXPORT,
 }
 
@@ -41,7 +43,7 @@ def valid_inputs() -> dict[str, list[bytes]]:
     valid: dict[str, list[bytes]] = defaultdict(list)
     for number, moment in enumerate(MOMENTS):
         renames = [(_EPOCH, c.circuit_id, name) for c, name in zip(CIRCUITS, NAMES, strict=False)] * (number == 1)
-        _add_moment(valid, datetime.fromisoformat(moment), Household(number + 1, renames=renames))
+        _add_moment(valid, datetime.fromisoformat(moment), Household(number + 1, renames=renames, battery=True))
     valid["flow json"].append(
         flow_json(connSb=1, percent="80", fc={"fcState": 1}, best1=1, u_d_1_title="ＬＤ", u_d_1_capacity="-")
     )
@@ -70,8 +72,10 @@ def _add_moment(valid: dict[str, list[bytes]], now: datetime, household: Househo
         def get(path: str, **parameters: str) -> bytes:
             return session.get(url + path, params=parameters, timeout=60).content
 
-        valid["flow json"].append(session.post(url + pages.FLOW_JSON, data="data={}", timeout=60).content)
-        for key in LIVE.keys() - {"flow json"}:
+        posts = ("flow json", "battery flow")
+        for key in posts:
+            valid[key].append(session.post(url + LIVE[key], data="data={}", timeout=60).content)
+        for key in LIVE.keys() - {*posts}:
             valid[key].append(get(LIVE[key]))
         for series in SERIES:
             valid[f"graph {series}"].append(get(graphs.graph_page(series)))

@@ -4,17 +4,18 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
 from typing import cast
 
-from aiseg2_pipeline.aiseg2 import climate, graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2 import battery_flow, climate, graphs, live_circuits, pages
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreadable
+from aiseg2_pipeline.aiseg2.models import Exchange
 from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.state import load_state
 from aiseg2_pipeline.aiseg2.transport import Deadline
@@ -79,6 +80,7 @@ def targets(folder: Path) -> Iterator[list[Target]]:
 def _pages(valid: dict[str, list[bytes]]) -> Iterator[Target]:
     reads: dict[str, Read] = {
         "flow json": pages.flow_from_json,
+        "battery flow": _battery_flow,
         "flow html": pages.flow_from_html,
         "circuit page": lambda body: pages.circuit_page(body, 1),
         "circuit list": pages.circuit_list,
@@ -94,10 +96,16 @@ def _pages(valid: dict[str, list[bytes]]) -> Iterator[Target]:
         yield Target(key, valid[key], partial(_graph, series), (path, "no energy of"))
 
 
+def _battery_flow(body: bytes) -> object:
+    # Without the signs, which are directions.
+    return [power_kw and abs(power_kw) for power_kw in astuple(battery_flow.battery_flow(body, Exchange.SELLING))]
+
+
 def _climate(body: bytes) -> object:
-    page = climate.climate_page(body, 1)
+    source = climate.ClimateSource.PAGE_43
+    page = climate.climate_page(body, 1, source)
     for problem in page.problems:
-        assert_message(Unreadable(problem), (climate.CLIMATE,), b"")
+        assert_message(Unreadable(problem), (source.value,), b"")
     return replace(page, problems=())
 
 
@@ -168,7 +176,9 @@ def _responses(server: RawServer, folder: Path) -> Iterator[Target]:
         assert live_circuits.Memory.from_state(json.loads(json.dumps(memory.to_state()))) == memory
         sensors = Sensors(folder, server.url)
         sensors.due(NOW)
-        sensors.seen(NOW)
+        for source in climate.ClimateSource:
+            sensors.seen(NOW, source)
+            assert sensors.sources(NOW) == (source,)
         assert sensors.due(NOW)
         return memory.names
 

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self
 
@@ -189,7 +190,8 @@ class InfluxServer:
             (point["time"], *_series(point)): point["interval_s"] for point in self.points(bucket, "power_fill")
         }
         rows = []
-        for point in [*self.points(bucket, "power"), *self.points(bucket, "battery")]:
+        points = (self.points(bucket, measurement) for measurement in ("power", "battery", "flow"))
+        for point in chain.from_iterable(points):
             kind, label = _series(point)
             name, _, unit = label.removesuffix(")").rpartition("(") if label.endswith(")") else (label, "", "")
             interval_s = fills.pop((point["time"], kind, label), 0)
@@ -261,6 +263,8 @@ def _series(point: Mapping[str, Any]) -> tuple[str, str]:
     """Return the kind and the label of a point's series."""
     if point["measurement"] == "battery":
         return "battery", point["detail-section"]
+    if point["measurement"] == "flow":
+        return "flow", point["summary"]
     return (
         (point["detail-type"], point["detail-section"]) if "detail-type" in point else ("total", point["summary"])
     )

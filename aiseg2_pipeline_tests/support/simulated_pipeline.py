@@ -16,10 +16,11 @@ from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
+from aiseg2_pipeline.gaps.past import note_first_hour
 from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace, Pruned, prune
-from aiseg2_pipeline.orchestration.partitions import first_hour, hour_key
+from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline_tests.support.pipeline import DAY, MINUTE, PROJECT, Pipeline
@@ -47,7 +48,7 @@ class SimulatedPipeline(Pipeline):
         super().__init__(environment, instance)
         self.unit = unit
         self.set_clock(NOW)
-        first_hour(self.settings.data_dir, NOW - 40 * DAY)
+        note_first_hour(self.settings.first_partition_path, NOW - 40 * DAY)
 
     def set_clock(self, now: datetime) -> None:
         super().set_clock(now)

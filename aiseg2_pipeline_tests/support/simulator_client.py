@@ -26,6 +26,7 @@ JAPAN = ZoneInfo("Asia/Tokyo")
 NOON = datetime(2026, 7, 14, 12, 0, 5, tzinfo=JAPAN)
 EVENING = datetime(2026, 7, 14, 20, 30, tzinfo=JAPAN)
 FLOW = "/data/electricflow/111/update"
+BATTERY_FLOW = "/data/electricflow/112/update"
 FLOW_HTML = "/page/electricflow/111"
 CIRCUITS_PAGE = "/page/electricflow/1113"
 CIRCUIT_LIST = "/page/setting/installation/734"
@@ -50,8 +51,8 @@ class Unit:
     def get(self, path: str, **params: str) -> requests.Response:
         return self.session.get(self.url(path), params=params, timeout=10)
 
-    def post_flow(self) -> requests.Response:
-        return self.session.post(self.url(FLOW), data={"data": "{}"}, timeout=10)
+    def post_flow(self, path: str = FLOW) -> requests.Response:
+        return self.session.post(self.url(path), data={"data": "{}"}, timeout=10)
 
     def authorization(self, path: str) -> str:
         """Return the header of the session's next request; the session needs a nonce."""

@@ -25,7 +25,7 @@ from aiseg2_pipeline.aiseg2.errors import NoData
 from aiseg2_pipeline.frames.climate import HUMIDITY, TEMPERATURE, frame
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, ClimateReading, Sensors, read_climate
-from aiseg2_pipeline.japan_time import DAY
+from aiseg2_pipeline.japan_time import DAY, TOKYO
 from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.assets.influxdb import Rows, influxdb_asset
 from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
@@ -119,8 +119,8 @@ def _refusal(reading: ClimateReading, last: datetime | None) -> str | None:
     if last is None or agree or reading.answered_at.replace(microsecond=0) >= last:
         return None
     return (
-        f"The rooms' reading of {reading.answered_at:%Y-%m-%d %H:%M:%S} UTC was not kept, because the store already holds one of "
-        f"{last:%Y-%m-%d %H:%M:%S} UTC: set this machine's clock (NTP), it seems to be behind."
+        f"The rooms' reading of {reading.answered_at.astimezone(TOKYO):%Y-%m-%d %H:%M:%S} was not kept, because the store already holds one of "
+        f"{last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: set this machine's clock (NTP), it seems to be behind."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, Output
 
+from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.energy import DayEnergy, History
 from aiseg2_pipeline.japan_time import DAY, day_of
@@ -23,7 +24,9 @@ from aiseg2_pipeline.store.damage import unrecovered
 from aiseg2_pipeline.store.database import StoreError
 
 
-def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[], datetime]) -> AssetsDefinition:
+def energy_history_asset(
+    days: DailyPartitionsDefinition, record: Record, *, clock: Callable[[], datetime]
+) -> AssetsDefinition:
     """Return the asset, partitioned by `days`."""
 
     @partitioned_asset(
@@ -48,13 +51,16 @@ def energy_history_asset(days: DailyPartitionsDefinition, *, clock: Callable[[],
             for n, key in enumerate(context.partition_keys, 1):
                 start = day_from_key(key)
                 # Today's circuits would cost a request each, every hour; a fill that needs them requests them itself.
-                day = history.read_day(day_of(start), circuits=start + DAY <= now)
+                ended = start + DAY <= now
+                day = history.read_day(day_of(start), circuits=ended)
+                if ended:
+                    day.problems += history.read_card_totals(record.start_date or day_of(record.first))
                 _report(context, day, n)
                 table = energy.read(start, start + DAY)
                 if result := balance(table):
                     context.log_event(as_evaluation(result))
                 if day.rows:
-                    yield from materialize(context, key, _metadata(day), table)
+                    yield from materialize(context, key, energy_metadata(day), table)
 
     return energy_history
 
@@ -103,7 +109,8 @@ def _report(context: AssetExecutionContext, day: DayEnergy, n: int) -> None:
     log_line("energy", day=str(day.day), source=day.source, rows=day.rows, changed=day.changed)
 
 
-def _metadata(day: DayEnergy) -> dict[str, Any]:
+def energy_metadata(day: DayEnergy) -> dict[str, Any]:
+    """Return the metadata of a day that was read."""
     return {
         "source": {"sd": "SD card, half hours", "web": "graph pages, hours"}.get(day.source or "", "none"),
         "rows": day.rows,

@@ -25,18 +25,20 @@ from dagster import (
 )
 
 from aiseg2_pipeline.frames.energy import HOUR_S
-from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION, TOTAL_GENERATION
 from aiseg2_pipeline.gaps.fill import fill_hours
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, Hour, settled
+from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.energy_rows import WH_PER_KWH
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_of
 from aiseg2_pipeline.logs import log_error, log_line
+from aiseg2_pipeline.orchestration.assets.energy_history import energy_metadata
 from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, evaluate, recent_hours
 from aiseg2_pipeline.orchestration.failures import failures
-from aiseg2_pipeline.orchestration.keys import POWER_READINGS
+from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import hour_from_key, hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import EnergyStore, Store
@@ -44,7 +46,7 @@ from aiseg2_pipeline.tags import MINUTE_TAG
 
 
 def power_readings_asset(
-    hours: HourlyPartitionsDefinition, *, samples: int, demo: bool, clock: Callable[[], datetime]
+    hours: HourlyPartitionsDefinition, record: Record, *, samples: int, demo: bool, clock: Callable[[], datetime]
 ) -> AssetsDefinition:
     """Return the asset, partitioned by `hours`, with `samples` readings a minute; in the demo its description says so."""
 
@@ -73,12 +75,12 @@ def power_readings_asset(
             elif hour_of(now) in requested:
                 with device.client(clock) as client:
                     taken = take_minute(client, opened, minute=minute, samples=samples, clock=clock)
-                _report(context, taken, opened, clock())
+                _report(context, taken, opened, record, clock())
                 # Two readings may be of one second; the store holds the later one.
                 table = pd.concat(taken.frames, ignore_index=True).drop_duplicates(KEY, keep="last")
                 yield from materialize(context, hour_key(now), _metadata(taken), table)
             if ended := [hour for hour in requested if settled(hour, now)]:
-                _fill_ended(context, device, store, opened, hours=ended, clock=clock)
+                _fill_ended(context, device, store, opened, record, hours=ended, clock=clock)
             elif hour_of(now) not in requested:
                 context.log.info("Nothing to fill: an hour is filled from five minutes after its end on.")
 
@@ -91,7 +93,9 @@ def _minute(context: AssetExecutionContext, now: datetime) -> datetime:
     return datetime.fromisoformat(tag) if tag else now.replace(second=0, microsecond=0)
 
 
-def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now: datetime) -> None:
+def _report(
+    context: AssetExecutionContext, taken: LiveMinute, store: Store, record: Record, now: datetime
+) -> None:
     """Log the problems and evaluate the checks; raise Failure if the minute has no reading."""
     if not taken.readings:
         raise Failure(" ".join(dict.fromkeys(taken.problems)), allow_retries=False)
@@ -107,7 +111,7 @@ def _report(context: AssetExecutionContext, taken: LiveMinute, store: Store, now
     ):
         context.log_event(as_evaluation(result))
     # Dagster shows a check as not evaluated after a newer materialization, so every minute evaluates it.
-    context.log_event(as_evaluation(completeness(recent_hours(store, now))))
+    context.log_event(as_evaluation(completeness(recent_hours(store, record, now))))
 
 
 def _metadata(taken: LiveMinute) -> dict[str, Any]:
@@ -154,6 +158,7 @@ def _fill_ended(
     device: Aiseg2Device,
     stores: ReadingsStore,
     store: Store,
+    record: Record,
     *,
     hours: Sequence[datetime],
     clock: Callable[[], datetime],
@@ -164,7 +169,10 @@ def _fill_ended(
 
         def history() -> History:
             client = stack.enter_context(device.client(clock, slot="background"))
-            return stack.enter_context(History(client, energy, device.settings.device_state_dir, now))
+            opened = stack.enter_context(History(client, energy, device.settings.device_state_dir, now))
+            for problem in opened.read_card_totals(record.start_date) if record.start_date else ():
+                context.log.warning(problem)
+            return opened
 
         for day in fill_hours(store, energy, hours, now=now, history=history):
             done += len(day.hours)
@@ -175,13 +183,19 @@ def _fill_ended(
                 f"{day.day}: {day.filled_minutes} minutes filled, {missing} still missing; {done} of {len(hours)} hours done."
             )
             log_line("fill", day=str(day.day), filled_minutes=day.filled_minutes, missing_minutes=missing)
+            if day.energy and day.energy.rows:
+                context.log_event(
+                    AssetMaterialization(
+                        ENERGY_HISTORY, partition=day.day.isoformat(), metadata=energy_metadata(day.energy)
+                    )
+                )
             for hour in day.hours:
                 if hour.live or hour.filled:
                     metadata = _hour_metadata(store, energy, hour)
                     context.log_event(
                         AssetMaterialization(POWER_READINGS, partition=hour_key(hour.start), metadata=metadata)
                     )
-    context.log_event(as_evaluation(completeness(recent_hours(store, now))))
+    context.log_event(as_evaluation(completeness(recent_hours(store, record, now))))
 
 
 def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, Any]:
@@ -193,7 +207,7 @@ def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, A
     }
     end = hour.start + HOUR
     rows = store.read(hour.start, end)
-    metadata["rows"] = len(rows)
+    metadata |= {"rows": len(rows)} | _mean_totals(rows)
     table = energy.read(hour.start, end, kinds=["consumption"])
     device_wh = table.loc[table["interval_s"] == HOUR_S, "value"]
     if len(device_wh) and hour.missing == 0:
@@ -206,3 +220,10 @@ def _hour_metadata(store: Store, energy: EnergyStore, hour: Hour) -> dict[str, A
         if device_kwh:
             metadata["difference_percent"] = round(100 * (minutes_kwh - device_kwh) / device_kwh, 2)
     return metadata
+
+
+def _mean_totals(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the hour's means under the names that a minute's run uses, so that the plots of an ended hour go on."""
+    means = rows[rows["kind"] == "total"].groupby("name")["value"].mean()
+    names = {"generation_kw": TOTAL_GENERATION, "consumption_kw": TOTAL_CONSUMPTION}
+    return {label: round(float(means[name]), 3) for label, name in names.items() if name in means}

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.alerts.rules import Condition, Due, Facts, Verdicts, due, judge
+from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line, log_warning
 from aiseg2_pipeline.orchestration.checks import recent_hours
@@ -58,7 +59,7 @@ class State(BaseModel):
     services: list[Service] = []
 
 
-def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDefinition | None:
+def alert_sensor(settings: Settings, record: Record, clock: Callable[[], datetime]) -> SensorDefinition | None:
     """Return the sensor; None if AISEG2_ALERT_URLS is not set."""
     if settings.alert_urls is None:
         return None
@@ -84,7 +85,7 @@ def alert_sensor(settings: Settings, clock: Callable[[], datetime]) -> SensorDef
                 service.told.pop(Condition.INFLUXDB, None)
         morning = now.astimezone(TOKYO)
         with_hours = morning.hour >= HOURS_CHECKED_FROM and state.hours_seen_on != morning.date()
-        facts = _facts(settings, state, now, with_hours=with_hours)
+        facts = _facts(settings, record, state, now, with_hours=with_hours)
         sent, unsent = _send(addresses, state, judge(facts, after), now, "【デモ】" if settings.demo else "")
         if with_hours and not unsent:
             state.hours_seen_on = morning.date()
@@ -108,13 +109,13 @@ def _restored(cursor: str | None, services: int, now: datetime) -> State:
     return state
 
 
-def _facts(settings: Settings, state: State, now: datetime, *, with_hours: bool) -> Facts:
+def _facts(settings: Settings, record: Record, state: State, now: datetime, *, with_hours: bool) -> Facts:
     folder = settings.data_dir
     last_reading, store_error, hours = state.last_reading, None, None
     try:
         with Store.open(settings.store_path, log_warning) as store:
             last_reading = _last_reading(store, now)
-            hours = recent_hours(store, now) if with_hours else None
+            hours = recent_hours(store, record, now) if with_hours else None
     except StoreError as error:
         store_error = str(error)
     free_bytes, damaged = None, []

@@ -22,7 +22,8 @@ from dagster import (
     sensor,
 )
 
-from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between, record_start
+from aiseg2_pipeline.gaps import past
+from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between
 from aiseg2_pipeline.japan_time import HOUR, day_of, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
@@ -44,50 +45,60 @@ UNFINISHED = [
     DagsterRunStatus.STARTING,
     DagsterRunStatus.STARTED,
 ]
-INTERVAL_S = 300
+INTERVAL_S = 60
+# Dagster stores an event for each partition of a run when it starts: a run over nine years stopped all sensors for minutes.
+MOST_HOURS = 31 * 24
 
 
 @dataclass(frozen=True)
 class _Backfill:
-    """The jobs that fill and write, the first partition, and the setting AISEG2_START_DATE."""
+    """The jobs that fill and write (`pending` only with an InfluxDB), and the record's beginning."""
 
     fill: Job
     energy: Job
-    pending: Job
-    first: datetime
-    start_date: date | None
+    pending: Job | None
+    record: past.Record
 
     def requests(
         self, readings: Store, known: EnergyStore, destination: Destination | None, now: datetime
     ) -> Iterator[RunRequest]:
         """Yield a request for each contiguous range of hours, each day, and the pending rows."""
-        hours = hours_to_fill(readings, known, self.first, self.start_date, now)
-        for range_start, range_end in contiguous(hours):
-            yield _range(self.fill, range_start, range_end, now)
-        for day in days_to_renew(readings, known, hours, self.first, self.start_date, now):
-            yield _request(self.energy, day.isoformat(), now, partition_key=day.isoformat())
-        if to_write := hours_to_write(readings, destination, self.first, now):
+        # The first live reading gives the home's series.
+        if readings.live_near(now) is not None:
+            start = max(self.record.first, self.record.start(readings, now))
+            hours = self._searched(readings, known, start, now) + hours_to_fill(readings, known, start, now)
+            for range_start, range_end in contiguous(hours[-MOST_HOURS:]):
+                yield _range(self.fill, range_start, range_end, now)
+            for day in days_to_renew(known, hours, start, now):
+                yield _request(self.energy, day.isoformat(), now, partition_key=day.isoformat())
+        if self.pending and (to_write := hours_to_write(readings, destination, self.record.first, now)):
             yield _range(self.pending, to_write[0], to_write[-1], now)
+
+    def _searched(self, readings: Store, energy: EnergyStore, start: datetime, now: datetime) -> list[datetime]:
+        """Return the hours since AISEG2_START_DATE that were not searched, in order; store the end of the search."""
+        if not past.is_searching(self.record.path, self.record.start_date):
+            return []
+        recent = hour_of(now - LOOK_BACK)
+        hours = past.unsearched(readings, energy, start, recent)
+        if not hours and not hours_to_fill(readings, energy, start, now):
+            self.record.end_search(readings, now)
+        return hours
 
 
 def healing_sensor(
     fill: Job,
     energy: Job,
-    pending: Job,
+    pending: Job | None,
     salvage: JobDefinition,
-    first: datetime,
-    start_date: date | None,
+    record: past.Record,
     clock: Callable[[], datetime],
 ) -> SensorDefinition:
-    """Return the sensor: it checks the last 35 days, and each older hour since `start_date` once.
-
-    `first` is the first partition.
-    """
-    backfill = _Backfill(fill, energy, pending, first, start_date)
+    """Return the sensor: it checks the last 35 days, and searches the past since AISEG2_START_DATE, newest first."""
+    backfill = _Backfill(fill, energy, pending, record)
 
     @sensor(
         name="heal_the_record",
-        jobs=[fill, energy, pending, salvage],
+        jobs=[fill, energy, salvage, *([pending] if pending else [])],
         minimum_interval_seconds=INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
         description="Finds hours with missing minutes that the AiSEG2 may still have, and fills them; reads the energy of days that were not read; "
@@ -107,7 +118,7 @@ def healing_sensor(
                     requests = [_request(salvage, ":".join(names), now, run_config=LOGGED)]
                 else:
                     requests = list(backfill.requests(readings, known, influxdb.destination, now))
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             yield SkipReason(str(error))
             return
         yield from requests
@@ -130,44 +141,17 @@ def hours_to_write(
     return hours if quiet or len(hours) > MANY_PENDING_HOURS else []
 
 
-def hours_to_fill(
-    readings: Store, energy: EnergyStore, first: datetime, start_date: date | None, now: datetime
-) -> list[datetime]:
-    """Return the hours to fill, in order; none before the first live reading, which gives the series of the home."""
-    if readings.live_near(now) is None:
-        return []
-    start = max(first, hour_of(record_start(readings, start_date, now)))
-    recent = max(start, hour_of(now - LOOK_BACK))
-    hours = hours_between(readings, recent, hour_of(now - SETTLING), now)
-    return _never_tried(readings, energy, start, recent) + [
-        hour.start for hour in fillable(readings, energy, hours, now)
-    ]
+def hours_to_fill(readings: Store, energy: EnergyStore, start: datetime, now: datetime) -> list[datetime]:
+    """Return the hours of the last 35 days to fill, in order; `start` is the record's."""
+    hours = hours_between(readings, max(start, hour_of(now - LOOK_BACK)), hour_of(now - SETTLING), now)
+    return [hour.start for hour in fillable(readings, energy, hours, now)]
 
 
-def days_to_renew(
-    readings: Store,
-    energy: EnergyStore,
-    to_fill: Sequence[datetime],
-    first: datetime,
-    start_date: date | None,
-    now: datetime,
-) -> list[date]:
+def days_to_renew(energy: EnergyStore, to_fill: Sequence[datetime], start: datetime, now: datetime) -> list[date]:
     """Return the days whose energy is to be read, without those of `to_fill`: filling reads the whole day."""
-    if readings.live_near(now) is None:
-        return []
-    start = max(first, record_start(readings, start_date, now), now - LOOK_BACK)
     filled = {day_of(hour) for hour in to_fill}
     # The nightly schedule reads the day first.
-    return [day for day in days_to_ask(energy, start, now - SETTLING) if day not in filled]
-
-
-def _never_tried(readings: Store, energy: EnergyStore, start: datetime, end: datetime) -> list[datetime]:
-    """Return the hours since AISEG2_START_DATE that have neither a row nor an attempt to read them."""
-    if start >= end:
-        return []
-    done = {*readings.hours_with_rows(start, end), *(attempt.time for attempt in energy.attempts(start, end))}
-    hours = (start + n * HOUR for n in range((end - start) // HOUR))
-    return [hour for hour in hours if hour not in done]
+    return [day for day in days_to_ask(energy, max(start, now - LOOK_BACK), now - SETTLING) if day not in filled]
 
 
 def contiguous(hours: Sequence[datetime]) -> Iterator[tuple[datetime, datetime]]:
