@@ -138,7 +138,7 @@ def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime,
         day: list(hours) for day, hours in groupby(may, key=lambda hour: day_of(hour.start))
     }
     to_request = sum(must_request(energy, day, hours, now) for day, hours in days.items())
-    circuits = len(store.circuits_at(now))
+    circuits = len(store.circuit_names_at(now))
     chosen = set(may)
     return Gaps(
         tuple(may),
