@@ -184,7 +184,7 @@ def _pieces(
     for number, step in enumerate(price.steps):
         end_kwh = begin_kwh + kwh if step.to_kwh is None else step.to_kwh * share
         piece = min(kwh, end_kwh - begin_kwh)
-        if piece > 0 or (kwh == 0 and number == 0):
+        if piece > 0:
             yield Part(plan.valid_from, price.name, number, step.yen), piece, step.yen
             begin_kwh, kwh = begin_kwh + piece, kwh - piece
         if kwh <= 0:

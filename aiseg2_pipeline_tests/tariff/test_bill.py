@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -223,8 +224,11 @@ def test_the_hours_add_up_to_the_bill(wh: list[int], *, stepped: bool) -> None:
     exact = sum((hour.bought_yen for hour in cost.hours if hour.bought_yen is not None), Decimal(0))
     lines = sum(yen for _, yen in cost.parts.values()) + cost.bought_kwh * Decimal("3.98")
     assert exact == lines
-    if not stepped:
-        assert exact == Decimal(sum(wh)) / 1000 * (Decimal("31.5") + Decimal("3.98"))
+    kwh = Decimal(sum(wh)) / 1000
+    ends = [Decimal(0), Decimal(120), Decimal(300), Decimal(10**6)]
+    prices = [Decimal("29.80"), Decimal("36.40"), Decimal("40.49")] if stepped else [Decimal("31.5")] * 3
+    by_step = (max(Decimal(0), min(kwh, end) - start) for start, end in pairwise(ends))
+    assert exact == sum(one * yen for one, yen in zip(by_step, prices, strict=True)) + kwh * Decimal("3.98")
     shown = bill(home, "2026-09", energy)
     # Each line is at most a sen less, the levy and the sum a yen.
     assert 0 <= exact + Decimal("1247.00") - shown.total_yen < Decimal("2.05")
