@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from aiseg2_pipeline.japan_time import TOKYO, day_of, day_start
 from aiseg2_pipeline.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from aiseg2_pipeline.tariff.bill import Bill
     from aiseg2_pipeline.tariff.calendar import Period
     from aiseg2_pipeline.tariff.cost import EnergyHour
@@ -88,6 +91,25 @@ def check(file: Path | None) -> None:
                 click.echo(f"  {known.yen:+} yen {name} (of {known.month or 'no month yet'})")
         sold = prices.sell_yen(now.date())
         click.echo(f"A sold kWh earns {sold} yen." if sold is not None else "Selling is not in the tariff.")
+
+
+def cost_of_day(settings: Settings, path: Path, day: date, energy: "pd.DataFrame") -> str:
+    """Return a sentence on what a day's hours cost; the steps count the stored hours of its billing period before it."""
+    from aiseg2_pipeline.tariff.calendar import period_of
+    from aiseg2_pipeline.tariff.cost import cost_of_period, hours_of
+    from aiseg2_pipeline.tariff.load import load_markets, load_tariff
+
+    prices = load_tariff(path)
+    period = period_of(day, prices.meter_day)
+    before = [hour for hour in _hours(settings, period) if hour.start < day_start(day)]
+    cost = cost_of_period(prices, period, [*before, *hours_of(energy)], load_markets(path, prices))
+    of_day = cost.hours[len(before) :]
+    sums = {
+        "bought": sum(hour.bought_yen for hour in of_day if hour.bought_yen is not None),
+        "sold": sum(hour.sold_yen for hour in of_day if hour.sold_yen is not None),
+        "saved": sum(hour.saved_yen for hour in of_day if hour.saved_yen is not None),
+    }
+    return f"By the tariff: {', '.join(f'{name} {yen:.0f} yen' for name, yen in sums.items())}."
 
 
 def _tariff_path(settings: Settings, given: Path | None) -> Path:

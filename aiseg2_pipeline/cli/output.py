@@ -66,16 +66,22 @@ def energy_json(day: DeviceDay) -> list[dict[str, Any]]:
     ]
 
 
-def energy_lp(day: DeviceDay) -> list[str]:
-    """Return the line protocol that would be written, in nanoseconds: whole hours, from two half hours each."""
+def whole_hours(day: DeviceDay) -> pd.DataFrame:
+    """Return the day's whole hours as an energy frame; each from two half hours where the day has those."""
     table = day.table.assign(kind=day.table["kind"].str.removesuffix(HALF), time=day.table["time"].dt.floor("h"))
     sums = table.groupby(["time", "kind", "name"], sort=False)["value"].agg(["sum", "count"]).reset_index()
     whole = sums[sums["count"] == (1 if (table["interval_s"] == HOUR_S).all() else 2)]
-    rows = [
+    return frame(
         interval(time.to_pydatetime(), kind, name, wh, HOUR_S)
         for time, kind, name, wh in zip(whole["time"], whole["kind"], whole["name"], whole["sum"], strict=True)
+    )
+
+
+def energy_lp(day: DeviceDay) -> list[str]:
+    """Return the line protocol that would be written, in nanoseconds, of whole hours."""
+    return [
+        line for row in energy_lines(whole_hours(day), lambda circuit, _: day.names.get(circuit)) for line in row
     ]
-    return [line for row in energy_lines(frame(rows), lambda circuit, _: day.names.get(circuit)) for line in row]
 
 
 def energy_table(day: date, energy: DeviceDay) -> None:

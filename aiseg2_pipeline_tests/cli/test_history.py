@@ -269,6 +269,18 @@ def test_a_cards_half_hours_add_up_to_the_pages_hours(tmp_path: Path) -> None:
     assert len(card) == len(set(card))
 
 
+@pytest.mark.parametrize("sd_card", [False, True], ids=["web", "card"])
+def test_with_a_tariff_a_day_has_its_cost(tmp_path: Path, *, sd_card: bool) -> None:
+    path = tmp_path / "tariff.toml"
+    prices = '[[plan]]\nname = "flat"\nvalid_from = 2020-01-01\nprice = [{ name = "energy", yen = 30 }]'
+    path.write_text(prices, encoding="utf-8")
+    with home_of(tmp_path, sd_card=sd_card) as home:
+        home.given["AISEG2_TARIFF"] = str(path)
+        day = yesterday(home)
+        kwh = sum(row["wh"] for row in day_rows(home, day) if row["name"] == "bought") / 1000
+        assert f"By the tariff: bought {kwh * 30:.0f} yen" in home.succeed("history", day)
+
+
 def test_a_day_is_printed_as_line_protocol_and_as_a_line_for_each_series_and_nothing_is_kept(home: Home) -> None:
     rows, day = home.rows(), yesterday(home)
     lines = home.succeed("history", day, "--format", "lp").splitlines()
