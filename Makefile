@@ -23,7 +23,7 @@ PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-r
 .PHONY: run editable test endurance endurance-short lint bench clean
 
 run: $(VENV)/run.stamp $(EXTRA_STAMPS) $(if $(COPY),editable)
-	@exec $(BIN)/python -m aiseg2_pipeline.cli run
+	@exec $(BIN)/python -P -m aiseg2_pipeline.cli run
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest $(PARALLEL)

@@ -109,7 +109,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     """Run all services in the foreground; return the exit code. Raise ServicesError before anything is started."""
     # Only the owner may read the files that the services write.
     os.umask(0o077)
-    folder = _project_folder()
+    folder = project_folder()
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = settings.data_dir / "alive.lock"
@@ -156,7 +156,8 @@ def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], No
     # The socket exists once the code is loaded; until then, daemon and webserver would log errors.
     loaded, workspace = settings.code_server_socket, str(folder / WORKSPACE)
     log = ("--log-format", "json", "--log-level", "warning")
-    services.add("code-server", CODE_SERVER, "-m", DEFINITIONS, "--socket", str(loaded), *log)
+    definitions = ("-m", DEFINITIONS, "--empty-working-directory")
+    services.add("code-server", CODE_SERVER, *definitions, "--socket", str(loaded), *log)
     services.add("daemon", TUNING, DAEMON, "run", "-w", workspace, *log, after=loaded)
     if settings.ui:
         services.add_webserver(settings, folder)
@@ -169,7 +170,7 @@ def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], No
 
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
-    folder = _project_folder()
+    folder = project_folder()
     if not health.is_listening(settings.code_server_socket):
         raise ServicesError(
             f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
@@ -239,6 +240,8 @@ def _variables(settings: Settings) -> dict[str, str]:
         **open_stores.variable(_stores(settings)),
         "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
+        # A file in the current folder replaces no module.
+        "PYTHONSAFEPATH": "1",
         # glibc's heaps, one for each thread, never stop growing in services with many threads: 4 MB a day, measured.
         "MALLOC_ARENA_MAX": "1",
     }
@@ -248,12 +251,13 @@ def _stores(settings: Settings) -> tuple[Path, ...]:
     return settings.store_path, settings.energy_path, settings.climate_path
 
 
-def _project_folder() -> Path:
-    # The folder of a clone, and those where an installed package has its copies.
-    for folder in (Path.cwd(), *Path(__file__).parents[1:3]):
+def project_folder() -> Path:
+    """Return the folder of the package's workspace.yaml and dagster.yaml."""
+    # The copies of an installed package, or those of a clone; never another project's in the current folder.
+    for folder in Path(__file__).parents[1:3]:
         if (folder / WORKSPACE).is_file() and (folder / dagster_home.INSTANCE).is_file():
             return folder
-    raise ServicesError(f"{WORKSPACE} and {dagster_home.INSTANCE} are not here: run this in the project's folder.")
+    raise ServicesError(f"The package has no {WORKSPACE} and {dagster_home.INSTANCE}: install it again.")
 
 
 def _check_socket(settings: Settings) -> None:

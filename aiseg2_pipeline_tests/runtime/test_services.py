@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from aiseg2_pipeline.runtime import dagster_home, parent_watch
 from aiseg2_pipeline.runtime.services import ServicesError, run
@@ -121,6 +122,21 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         assert list(pipeline.home.iterdir()) == []
         assert list(pipeline.folder.iterdir()) == [demo.parent]
         assert list(demo.parent.iterdir()) == [demo]
+
+
+def test_files_of_the_current_folder_replace_no_module_and_no_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for module in ("calendar", "queue", "email", "requests", "secrets", "pandas", "dagster"):
+        (folder / f"{module}.py").write_text("raise RuntimeError('a module of the current folder')\n")
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
+    (folder / "workspace.yaml").write_text("load_from: []\n")
+    settings = free_ports() | {"AISEG2_WARM_RUNS": "0"}
+    with started(tmp_path, settings) as pipeline:
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        assert "a module of the current folder" not in pipeline.output
+        home = folder / "data" / "demo" / "dagster"
+        assert yaml.safe_load((home / "dagster.yaml").read_text())["telemetry"] == {"enabled": False}
 
 
 @pytest.mark.parametrize(

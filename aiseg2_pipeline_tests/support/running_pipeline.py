@@ -25,7 +25,8 @@ from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG
 from aiseg2_pipeline_tests.support.free_port import free_port
 
-COMMAND = [sys.executable, "-m", "aiseg2_pipeline.cli"]
+# As the installed script does, without modules of the current folder.
+COMMAND = [sys.executable, "-P", "-m", "aiseg2_pipeline.cli"]
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are inspected in /proc")
 REPOSITORY = {"repositoryLocationName": "aiseg2-pipeline", "repositoryName": "__repository__"}
