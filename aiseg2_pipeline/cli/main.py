@@ -40,8 +40,9 @@ for _command in (read, history, gaps, fill, salvage, remove, resend, report):
 @main.command()
 def run() -> None:
     """Run everything until Ctrl-C: code server, daemon, webserver, and the demo's device if AISEG2_HOST is not set."""
-    from aiseg2_pipeline.runtime import services
+    from aiseg2_pipeline.runtime import services, standard_output
 
+    standard_output.drop_what_cannot_be_written()
     with settings_or_exit() as settings:
         sys.exit(services.run(settings, click.echo))
 
@@ -49,8 +50,9 @@ def run() -> None:
 @main.command()
 def ui() -> None:
     """Serve Dagster's pages of the running pipeline until Ctrl-C, when AISEG2_UI=0 leaves them out."""
-    from aiseg2_pipeline.runtime import services
+    from aiseg2_pipeline.runtime import services, standard_output
 
+    standard_output.drop_what_cannot_be_written()
     with settings_or_exit() as settings:
         sys.exit(services.serve_pages(settings, click.echo))
 

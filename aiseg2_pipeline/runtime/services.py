@@ -140,7 +140,7 @@ def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None
     _say_settings(settings, say)
     dagster_home.make(settings, folder, _variables(settings), say)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     while (code := _serve(settings, folder, lock, say)) == _START_AGAIN:
         say("The start of the record was found, so the services start again with its hours.")
         _check_socket(settings)
@@ -215,14 +215,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _end_without_terminal() -> None:
-    """End as on SIGTERM when the terminal was closed: printing to it would raise an error from now on."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(null, stream.fileno())
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _text(path: Path) -> str:

@@ -26,6 +26,9 @@ from aiseg2_pipeline_tests.support.running_pipeline import (
     started,
 )
 
+FULL = Path("/dev/full")
+needs_full_disk = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+
 
 @pytest.fixture
 def refuse(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
@@ -122,6 +125,19 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         assert list(pipeline.home.iterdir()) == []
         assert list(pipeline.folder.iterdir()) == [demo.parent]
         assert list(demo.parent.iterdir()) == [demo]
+
+
+@needs_full_disk
+def test_it_reads_on_when_the_reader_of_its_output_is_gone_and_the_disk_of_its_errors_is_full(
+    tmp_path: Path,
+) -> None:
+    reader, writer = os.pipe()
+    with FULL.open("wb") as full, started(tmp_path, free_ports(), streams=(writer, full.fileno())) as pipeline:
+        os.close(writer)
+        assert os.read(reader, 1)
+        os.close(reader)
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        assert pipeline.stop(signal.SIGTERM) == 0
 
 
 def test_files_of_the_current_folder_replace_no_module_and_no_configuration(tmp_path: Path) -> None:
