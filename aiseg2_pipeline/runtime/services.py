@@ -232,6 +232,8 @@ def _variables(settings: Settings) -> dict[str, str]:
         **open_stores.variable(_stores(settings)),
         "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
+        # In any locale, as this process.
+        "PYTHONUTF8": "1",
         # A file in the current folder replaces no module.
         "PYTHONSAFEPATH": "1",
         # glibc's heaps, one for each thread, never stop growing in services with many threads: 4 MB a day, measured.

@@ -6,6 +6,7 @@ The other reasons for which it refuses to start are in `test_error_messages`.
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,11 @@ from aiseg2_pipeline.runtime import dagster_home, parent_watch
 from aiseg2_pipeline.runtime.services import ServicesError, run
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.support.running_pipeline import (
+    COMMAND,
     PROC,
     WITHIN_S,
     Pipeline,
+    environment,
     free_ports,
     needs_proc,
     started,
@@ -138,6 +141,21 @@ def test_it_reads_on_when_the_reader_of_its_output_is_gone_and_the_disk_of_its_e
         os.close(reader)
         pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
         assert pipeline.stop(signal.SIGTERM) == 0
+
+
+def test_japanese_settings_and_output_need_no_locale_that_has_them(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / ".env").write_text("INFLUXDB_BUCKET=太陽光\nAISEG2_DATA_DIR=記録\n", encoding="utf-8")
+    # Python itself replaces the locale C.
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    settings = free_ports() | ascii_only
+    with started(tmp_path, settings) as pipeline:
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        assert str(folder / "記録") in pipeline.output
+        read = [*COMMAND, "read"]
+        table = subprocess.check_output(read, cwd=folder, env=environment(settings), timeout=WITHIN_S)  # noqa: S603 - ours
+        assert "総消費電力" in table.decode()
 
 
 def test_files_of_the_current_folder_replace_no_module_and_no_configuration(tmp_path: Path) -> None:
