@@ -50,6 +50,7 @@ _WORDS = {
 _PATTERNS = {
     "AISEG2_USER": "must be plain ASCII without quotes",
     "AISEG2_UI_HOST": "must be a name or an address of this machine, without http:// and without a port",
+    "AISEG2_UI_PATH": "must be a path like /energy, without a / at its end",
 }
 
 
@@ -113,6 +114,7 @@ def _alert_urls(value: SecretStr) -> SecretStr:
 
 # Matched from the first to the last character; see `_PATTERNS`.
 UiHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
+UiPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
 HeaderText = Annotated[str, Field(pattern="^[ !#-~]*$")]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
@@ -168,6 +170,7 @@ class Settings(BaseModel):
     ui_host: Annotated[UiHost, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
+    ui_path: Annotated[UiPath, Field(alias="AISEG2_UI_PATH")] = ""
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT", validate_default=True)] = 8420
 
     @classmethod

@@ -64,6 +64,7 @@ WRONG = {
     "AISEG2_UI": (SECRET,),
     "AISEG2_UI_HOST": ("http://127.0.0.1", SECRET),
     "AISEG2_UI_NAMES": ("https://power.example.org", "nas.local power.example.org:443", SECRET),
+    "AISEG2_UI_PATH": ("energy", "/energy/", "/a b", "/../x", "https://nas/energy"),
     "AISEG2_UI_PORT": ("0", SECRET),
     "AISEG2_SIMULATOR_PORT": ("65536", SECRET),
 }
@@ -196,6 +197,7 @@ def test_names_and_addresses_with_and_without_a_port_are_hosts(host: str) -> Non
     [
         ("AISEG2_UI_NAMES", "nas.local power.example.org", "ui_names", ("nas.local", "power.example.org")),
         ("AISEG2_UI_NAMES", "nas.local, power.example.org", "ui_names", ("nas.local", "power.example.org")),
+        ("AISEG2_UI_PATH", "/home/energy", "ui_path", "/home/energy"),
         ("AISEG2_SAMPLES_PER_MINUTE", "1", "samples_per_minute", 1),
         ("AISEG2_SAMPLES_PER_MINUTE", "12", "samples_per_minute", 12),
         ("AISEG2_DATA_DIR", "~/power", "data_dir", Path("/home/me/power")),

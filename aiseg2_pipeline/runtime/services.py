@@ -66,7 +66,9 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
 
     def add_webserver(self, settings: Settings, folder: Path) -> None:
         """Add Dagster's webserver."""
-        address = ("-h", settings.ui_host, "-p", str(settings.ui_port))
+        address = ["-h", settings.ui_host, "-p", str(settings.ui_port)]
+        if settings.ui_path:
+            address += ["--path-prefix", settings.ui_path]
         log = ("--log-format", "json", "--dagster-log-level", "warning")
         workspace = ("-w", str(folder / WORKSPACE))
         self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
@@ -203,7 +205,7 @@ def _say_settings(settings: Settings, say: Callable[[str], None]) -> None:
 
 def _say_address(settings: Settings, more: str, say: Callable[[str], None]) -> None:
     host = f"[{settings.ui_host}]" if ":" in settings.ui_host else settings.ui_host
-    say(f"Dagster's pages: http://{host}:{settings.ui_port} ({more}).")
+    say(f"Dagster's pages: http://{host}:{settings.ui_port}{settings.ui_path} ({more}).")
     if not _is_loopback(settings.ui_host):
         say(
             "Anyone who reaches that address can end and delete runs, because the pages have no login (AISEG2_UI_HOST)."
