@@ -11,7 +11,6 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +23,10 @@ from pydantic import (
     field_validator,
 )
 
+from aiseg2_pipeline import env_file
+
+# Set in the environment of the services, so that all of them have the settings of their start.
+ENV_FILE_IS_READ = "AISEG2_ENV_FILE_IS_READ"
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
@@ -328,15 +331,12 @@ def environment(folder: Path | None = None) -> dict[str, str]:
 
     Raise SettingsError if `.env` cannot be read.
     """
-    path = (folder or Path.cwd()) / ".env"
+    if ENV_FILE_IS_READ in os.environ:
+        return dict(os.environ)
     try:
-        # Without interpolation: a password may contain a `$`.
-        written = dotenv_values(path, interpolate=False)
-    except UnicodeError:
-        raise SettingsError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read ({error.strerror}): let this user read it.") from None
-    return {name: value for name, value in written.items() if value is not None} | dict(os.environ)
+        return env_file.read((folder or Path.cwd()) / ".env") | dict(os.environ)
+    except env_file.EnvFileError as error:
+        raise SettingsError(str(error)) from None
 
 
 def load_settings() -> Settings:

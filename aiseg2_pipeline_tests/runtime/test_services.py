@@ -22,6 +22,7 @@ from aiseg2_pipeline_tests.support.running_pipeline import (
     COMMAND,
     PROC,
     WITHIN_S,
+    Pages,
     Pipeline,
     environment,
     free_ports,
@@ -156,6 +157,23 @@ def test_japanese_settings_and_output_need_no_locale_that_has_them(tmp_path: Pat
         read = [*COMMAND, "read"]
         table = subprocess.check_output(read, cwd=folder, env=environment(settings), timeout=WITHIN_S)  # noqa: S603 - ours
         assert "総消費電力" in table.decode()
+
+
+def test_settings_that_are_changed_in_env_are_used_once_they_are_right(tmp_path: Path) -> None:
+    with started(tmp_path, free_ports() | {"AISEG2_WARM_RUNS": "0"}) as pipeline:
+        env_file = pipeline.folder / ".env"
+        pipeline.wait(lambda: code_server_listens(pipeline))
+        env_file.write_text("AISEG2_UI_PATH=energy\n", encoding="utf-8")
+        pipeline.wait(lambda: "The settings have changed, but the pipeline continues with" in pipeline.output)
+        assert "AISEG2_UI_PATH must be a path like /energy" in pipeline.output
+        before = pipeline.times()
+        pipeline.wait(lambda: pipeline.times() > before)
+        env_file.write_text("AISEG2_UI_PATH=/energy\n", encoding="utf-8")
+        pipeline.wait(Pages(f"{pipeline.pages.url}/energy").served)
+        assert pipeline.output.count("The settings have changed, but") == 1
+        before = pipeline.times()
+        pipeline.wait(lambda: pipeline.times() > before)
+        assert pipeline.stop(signal.SIGTERM) == 0
 
 
 def test_files_of_the_current_folder_replace_no_module_and_no_configuration(tmp_path: Path) -> None:
