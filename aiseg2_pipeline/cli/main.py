@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aiseg2_pipeline import __version__
+from aiseg2_pipeline.cli.bill import bill, tariff
 from aiseg2_pipeline.cli.context import errors_or_exit, settings_or_exit, utc_now
 from aiseg2_pipeline.cli.parameters import FaultKinds, Moment, Span
 from aiseg2_pipeline.cli.record import fill, gaps, history, read, remove, report, resend, salvage
@@ -40,7 +41,7 @@ def _use_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same command
 
 
-for _command in (read, history, gaps, fill, salvage, remove, resend, report):
+for _command in (read, history, gaps, fill, salvage, remove, resend, report, bill, tariff):
     main.add_command(_command)
 
 

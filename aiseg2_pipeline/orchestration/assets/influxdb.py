@@ -36,7 +36,7 @@ from dagster import (
 )
 
 from aiseg2_pipeline.influxdb import line_protocol
-from aiseg2_pipeline.influxdb.client import InfluxError, Unavailable
+from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.failures import failures
@@ -121,16 +121,17 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime], others: Sequence[Ro
     )
     def write_out(context: OpExecutionContext, influxdb: InfluxDB, store: ReadingsStore) -> Iterator[Output[None]]:
         destination = influxdb.destination
-        if destination is None:
-            context.log.info(
-                "No InfluxDB is configured (INFLUXDB_HOST), so nothing was written; the rows are kept."
-            )
-            return
-        writing = _Writing(context, influxdb, store, destination, rows.asset, clock)
+        assert destination is not None  # noqa: S101 - without an InfluxDB there is no such asset
         deadline = influxdb.minute_deadline() if MINUTE_TAG in context.run.tags else None
         try:
-            with failures():
-                own = _deliver_all(writing, rows, others, deadline)
+            with (
+                failures(),
+                rows.open(store) as opened,
+                store.open() as readings,
+                influxdb.writer() as writer,
+            ):
+                writing = _Writing(context, store, readings, writer, destination, rows.asset, clock)
+                own = _deliver_all(writing, rows, opened, others, deadline)
         except InfluxError as error:
             _note_incident(store, error.delivery, error, clock())
             _retry(error, context, deadline)
@@ -147,19 +148,22 @@ def _write_out_op(rows: Rows, clock: Callable[[], datetime], others: Sequence[Ro
     return write_out
 
 
-def _deliver_all(writing: "_Writing", rows: Rows, others: Sequence[Rows], deadline: float | None) -> Delivery:
+def _deliver_all(
+    writing: "_Writing", rows: Rows, store: Outbox, others: Sequence[Rows], deadline: float | None
+) -> Delivery:
     """Deliver what the run has to write; return the delivery of its own partitions."""
     context = writing.context
     if deadline is None:
-        return writing.deliver(rows, lambda store: _hours(context, rows, store, writing.destination), None)
+        return writing.deliver(rows, store, _hours(context, rows, store, writing.destination), None)
     older_end = _older_end(context, writing.clock())
-    own = writing.deliver(rows, lambda _: [rows.period.start(context.partition_key)], deadline)
+    own = writing.deliver(rows, store, [rows.period.start(context.partition_key)], deadline)
     for other in others:
         try:
-            writing.deliver(other, lambda _: None, older_end)
+            with other.open(writing.stores) as opened:
+                writing.deliver(other, opened, None, older_end)
         except StoreError as error:
             context.log.warning(str(error))
-    writing.deliver(rows, lambda _: None, older_end)
+    writing.deliver(rows, store, None, older_end)
     return own
 
 
@@ -168,8 +172,9 @@ class _Writing:
     """The deliveries of a run of `asset`: their sums by asset, and whether the run's only partition is settled."""
 
     context: OpExecutionContext
-    influxdb: InfluxDB
-    store: ReadingsStore
+    stores: ReadingsStore
+    readings: Store
+    writer: InfluxWriter
     destination: Destination
     asset: AssetKey
     clock: Callable[[], datetime]
@@ -177,30 +182,26 @@ class _Writing:
     own_is_settled: bool = False
 
     def deliver(
-        self, rows: Rows, hours: Callable[[Outbox], Sequence[datetime] | None], deadline: float | None
+        self, rows: Rows, store: Outbox, hours: Sequence[datetime] | None, deadline: float | None
     ) -> Delivery:
-        """Deliver pending rows of a store, all or those of `hours`, and materialize the partitions that have none left."""
-        with rows.open(self.store) as opened, self.store.open() as readings:
-            try:
-                with self.influxdb.writer() as writer:
-                    delivery = deliver(
-                        opened,
-                        writer,
-                        self.destination,
-                        now=self.clock(),
-                        hours=hours(opened),
-                        deadline=deadline,
-                        on_progress=None
-                        if deadline
-                        else lambda n: self.context.log.info(f"{n} rows settled so far."),
-                        lines=lambda table: rows.lines(readings, table),
-                    )
-            except InfluxError as error:
-                if error.delivery:
-                    self._materialize(rows, opened, error.delivery)
-                raise
-            self._materialize(rows, opened, delivery)
-        _note_incident(self.store, delivery, None, self.clock())
+        """Deliver the pending rows of these hours (None: all), and materialize the partitions that have none left."""
+        try:
+            delivery = deliver(
+                store,
+                self.writer,
+                self.destination,
+                now=self.clock(),
+                hours=hours,
+                deadline=deadline,
+                on_progress=None if deadline else lambda n: self.context.log.info(f"{n} rows settled so far."),
+                lines=lambda table: rows.lines(self.readings, table),
+            )
+        except InfluxError as error:
+            if error.delivery:
+                self._materialize(rows, store, error.delivery)
+            raise
+        self._materialize(rows, store, delivery)
+        _note_incident(self.stores, delivery, None, self.clock())
         before = self.done.get(rows.asset)
         self.done[rows.asset] = before + delivery if before else delivery
         return delivery
