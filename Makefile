@@ -17,13 +17,28 @@ EXTRA_STAMPS = $(sort $(CHOSEN:%=$(VENV)/extra-%.stamp) $(wildcard $(VENV)/extra
 # The copy with which `pip install .` replaces the editable installation: it stays as it is when this folder changes.
 COPY = $(wildcard $(VENV)/lib/python*/site-packages/aiseg2_pipeline/__init__.py)
 
+# Why $(VENV) cannot be used any more: Python was replaced or removed under it, or this folder was moved or copied.
+define CHECK_VENV
+cfg=$(VENV)/pyvenv.cfg; test -f $$cfg || exit 0; \
+built=$$(sed -n 's/^version = \([0-9]*\.[0-9]*\).*/\1/p' $$cfg); \
+now=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1) || now=; \
+case "$$(sed -n 's/^command = //p' $$cfg)" in (""|*" $(CURDIR)/$(VENV)") here=1;; (*) here=;; esac; \
+if test -z "$$now"; then echo "The Python of $(VENV) is gone"; \
+elif test "$${built:-$$now}" != "$$now"; then echo "$(VENV) was made for Python $$built, and this is now $$now"; \
+elif test -z "$$here"; then echo "$(VENV) was made in another folder"; fi
+endef
+STALE := $(shell $(CHECK_VENV))
+ifneq ($(STALE),)
+.PHONY: $(BIN)/python
+endif
+
 # A process more than there are cores, each with servers of its own. A file's tests share fixtures, so one process runs them all.
 PARALLEL = --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: run editable test endurance endurance-short lint bench clean
 
 run: $(VENV)/run.stamp $(EXTRA_STAMPS) $(if $(COPY),editable)
-	@exec $(BIN)/python -m aiseg2_pipeline.cli run
+	@exec $(BIN)/python -P -m aiseg2_pipeline.cli run
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest $(PARALLEL)
@@ -55,6 +70,7 @@ clean:
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; this is %d.%d. Name another one: make PYTHON=python3.12 ..." % sys.version_info[:2])'
+	$(if $(STALE),@echo "$(STALE): building $(VENV) anew ..."; rm -rf $(VENV))
 	@# Without Debian's python3-venv, this fails half-way: remove the rest, or the next make would use it.
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 

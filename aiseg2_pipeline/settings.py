@@ -11,7 +11,6 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +23,10 @@ from pydantic import (
     field_validator,
 )
 
+from aiseg2_pipeline import env_file
+
+# Set in the environment of the services, so that all of them have the settings of their start.
+ENV_FILE_IS_READ = "AISEG2_ENV_FILE_IS_READ"
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
 _UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
@@ -50,6 +53,7 @@ _WORDS = {
 _PATTERNS = {
     "AISEG2_USER": "must be plain ASCII without quotes",
     "AISEG2_UI_HOST": "must be a name or an address of this machine, without http:// and without a port",
+    "AISEG2_UI_PATH": "must be a path like /energy, without a / at its end",
 }
 
 
@@ -113,6 +117,7 @@ def _alert_urls(value: SecretStr) -> SecretStr:
 
 # Matched from the first to the last character; see `_PATTERNS`.
 UiHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
+UiPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
 HeaderText = Annotated[str, Field(pattern="^[ !#-~]*$")]
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
@@ -169,6 +174,7 @@ class Settings(BaseModel):
     ui_host: Annotated[UiHost, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
+    ui_path: Annotated[UiPath, Field(alias="AISEG2_UI_PATH")] = ""
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT", validate_default=True)] = 8420
 
     @classmethod
@@ -326,15 +332,12 @@ def environment(folder: Path | None = None) -> dict[str, str]:
 
     Raise SettingsError if `.env` cannot be read.
     """
-    path = (folder or Path.cwd()) / ".env"
+    if ENV_FILE_IS_READ in os.environ:
+        return dict(os.environ)
     try:
-        # Without interpolation: a password may contain a `$`.
-        written = dotenv_values(path, interpolate=False)
-    except UnicodeError:
-        raise SettingsError(f"{path} is not UTF-8 text: save it as UTF-8.") from None
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read ({error.strerror}): let this user read it.") from None
-    return {name: value for name, value in written.items() if value is not None} | dict(os.environ)
+        return env_file.read((folder or Path.cwd()) / ".env") | dict(os.environ)
+    except env_file.EnvFileError as error:
+        raise SettingsError(str(error)) from None
 
 
 def load_settings() -> Settings:

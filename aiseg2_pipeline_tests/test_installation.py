@@ -64,6 +64,39 @@ def test_make_run_installs_the_chosen_extras_by_their_locks(
 
 
 @needs_make
+@pytest.mark.parametrize(
+    ("version", "folder", "said"),
+    [
+        ("3.11", None, None),
+        ("3.13", None, ".venv was made for Python 3.11, and this is now 3.13: building .venv anew"),
+        ("", None, "The Python of .venv is gone: building .venv anew"),
+        ("3.11", "/elsewhere", ".venv was made in another folder: building .venv anew"),
+    ],
+    ids=["as it was built", "Python was replaced", "Python was removed", "the clone was moved"],
+)
+def test_make_run_builds_the_environment_anew_once_its_python_or_its_folder_is_another(
+    clone: Path, version: str, folder: str | None, said: str | None
+) -> None:
+    set_age(clone / ".venv" / "extra-postgres.stamp", 30)
+    set_age(clone / ".venv" / "extra-report.stamp", 30)
+    python = clone / ".venv" / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho {version}\n" if version else "#!/bin/sh\nexit 127\n", encoding="ascii")
+    python.chmod(0o755)
+    set_age(python, 120)
+    made = f"version = 3.11.7\ncommand = /usr/bin/python3 -m venv {folder or clone}/.venv\n"
+    (clone / ".venv" / "pyvenv.cfg").write_text(made, encoding="utf-8")
+    commands = planned(clone)
+    if said is None:
+        assert "install" not in commands
+        return
+    assert said in commands
+    order = re.findall(r"rm -rf .venv$|-m venv|requirements-\w+\.lock|--editable", commands, re.MULTILINE)
+    locks = [f"requirements-{name}.lock" for name in ("postgres", "report")]
+    assert order[:4] == ["rm -rf .venv", "-m venv", "requirements-core.lock", "--editable"]
+    assert sorted(order[4:]) == locks
+
+
+@needs_make
 def test_make_run_replaces_a_copy_of_the_package_by_the_folder(clone: Path) -> None:
     (clone / INSTALLED).parent.mkdir(parents=True)
     assert "--editable" not in planned(clone)

@@ -1,6 +1,7 @@
 """The settings: an existing `.env` keeps its meaning, and each wrong value gets one message that names it."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -65,6 +66,7 @@ WRONG = {
     "AISEG2_UI": (SECRET,),
     "AISEG2_UI_HOST": ("http://127.0.0.1", SECRET),
     "AISEG2_UI_NAMES": ("https://power.example.org", "nas.local power.example.org:443", SECRET),
+    "AISEG2_UI_PATH": ("energy", "/energy/", "/a b", "/../x", "https://nas/energy"),
     "AISEG2_UI_PORT": ("0", SECRET),
     "AISEG2_SIMULATOR_PORT": ("65536", SECRET),
 }
@@ -118,13 +120,31 @@ def test_a_password_is_read_as_it_was_written(line: str, expected: str) -> None:
     assert password(settings) == expected
 
 
-def test_an_env_file_that_cannot_be_read_is_one_message(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / ".env").write_bytes("AISEG2_PASSWORD=geheim".encode("utf-16"))
-    with pytest.raises(SettingsError, match=r"^[^\n]+\.env is not UTF-8 text: save it as UTF-8\.$"):
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.write_bytes("AISEG2_HOST=a".encode("utf-16")), "is not UTF-8 text: save it as UTF-8"),
+        (
+            lambda path: path.write_bytes("AISEG2_HOST=a".encode("utf-16-le")),
+            "is not UTF-8 text: save it as UTF-8",
+        ),
+        (lambda path: path.mkdir(), "is a folder: remove it, "),
+        (lambda path: path.symlink_to("moved"), "is a link to a missing file: restore that file, "),
+    ],
+    ids=["UTF-16", "UTF-16 without a mark", "a folder", "a dangling link"],
+)
+def test_an_env_file_that_cannot_be_read_is_one_message_and_not_the_demo(
+    folder: Path, make: Callable[[Path], object], sentence: str
+) -> None:
+    make(folder / ".env")
+    with pytest.raises(SettingsError, match=rf"^[^\n]+\.env {sentence}[^\n]*\.$"):
         load_settings()
+
+
+def test_an_env_file_of_another_user_is_one_message(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / ".env").touch()
     # Not by permissions, which root ignores.
-    denied = Mock(side_effect=PermissionError(13, "Permission denied"))
-    monkeypatch.setattr("aiseg2_pipeline.settings.dotenv_values", denied)
+    monkeypatch.setattr(Path, "read_text", Mock(side_effect=PermissionError(13, "Permission denied")))
     with pytest.raises(
         SettingsError, match=r"\.env cannot be read \(Permission denied\): let this user read it\.$"
     ):
@@ -197,6 +217,7 @@ def test_names_and_addresses_with_and_without_a_port_are_hosts(host: str) -> Non
     [
         ("AISEG2_UI_NAMES", "nas.local power.example.org", "ui_names", ("nas.local", "power.example.org")),
         ("AISEG2_UI_NAMES", "nas.local, power.example.org", "ui_names", ("nas.local", "power.example.org")),
+        ("AISEG2_UI_PATH", "/home/energy", "ui_path", "/home/energy"),
         ("AISEG2_SAMPLES_PER_MINUTE", "1", "samples_per_minute", 1),
         ("AISEG2_SAMPLES_PER_MINUTE", "12", "samples_per_minute", 12),
         ("AISEG2_DATA_DIR", "~/power", "data_dir", Path("/home/me/power")),

@@ -81,6 +81,16 @@ def file_of_a_run(home: Path) -> float:
     return sum(sizes) / len(sizes)
 
 
+# `run` with the dagster.yaml of the current folder instead of the package's.
+_RUN = """
+from pathlib import Path
+from aiseg2_pipeline.cli.main import main
+from aiseg2_pipeline.runtime import services
+services.project_folder = Path.cwd
+main(["run"])
+"""
+
+
 @contextmanager
 def _services(folder: Path, settings: Mapping[str, str], *, default_storage: bool = False) -> Iterator[Path]:
     folder.mkdir()
@@ -92,8 +102,8 @@ def _services(folder: Path, settings: Mapping[str, str], *, default_storage: boo
         (PROJECT / "workspace.yaml").read_text(encoding="utf-8"), encoding="utf-8"
     )
     with (folder / "log").open("wb") as log:
-        services = subprocess.Popen(
-            [sys.executable, "-m", "aiseg2_pipeline.cli", "run"],
+        services = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-c", _RUN],
             cwd=folder,
             env=_environment(folder, settings),
             stdout=log,

@@ -27,11 +27,18 @@ def main() -> None:
 
     Settings come from the environment or from .env in the current folder; .env.example explains them.
     """
+    _use_utf8()
     # https://no-color.org; click itself only looks at whether the output is a terminal.
     if os.environ.get("NO_COLOR"):
         click.get_current_context().color = False
     # The files show when somebody is at home: only their owner may read them.
     os.umask(0o077)
+
+
+def _use_utf8() -> None:
+    """Start again in Python's UTF-8 mode where the locale cannot encode names of circuits, buckets and folders."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - the same command
 
 
 for _command in (read, history, gaps, fill, salvage, remove, resend, report, bill, tariff):
@@ -41,8 +48,9 @@ for _command in (read, history, gaps, fill, salvage, remove, resend, report, bil
 @main.command()
 def run() -> None:
     """Run everything until Ctrl-C: code server, daemon, webserver, and the demo's device if AISEG2_HOST is not set."""
-    from aiseg2_pipeline.runtime import services
+    from aiseg2_pipeline.runtime import services, standard_output
 
+    standard_output.drop_what_cannot_be_written()
     with settings_or_exit() as settings:
         sys.exit(services.run(settings, click.echo))
 
@@ -50,8 +58,9 @@ def run() -> None:
 @main.command()
 def ui() -> None:
     """Serve Dagster's pages of the running pipeline until Ctrl-C, when AISEG2_UI=0 leaves them out."""
-    from aiseg2_pipeline.runtime import services
+    from aiseg2_pipeline.runtime import services, standard_output
 
+    standard_output.drop_what_cannot_be_written()
     with settings_or_exit() as settings:
         sys.exit(services.serve_pages(settings, click.echo))
 

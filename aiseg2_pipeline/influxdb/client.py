@@ -43,6 +43,7 @@ from(bucket: fromBucket)
 # A series' tags.
 Tags = frozenset[tuple[str, str]]
 
+_BUCKET_ID = re.compile("[0-9a-f]{16}")
 # Raised by the libraries for another program's answer: a table without columns, a length that exceeds the memory.
 _UNPARSABLE = (
     *(UnicodeDecodeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
@@ -217,11 +218,14 @@ class InfluxWriter:
     def _records(self, flux: str, since: datetime) -> list[dict[str, Any]] | None:
         """Return a query's records; None if the token may not read the bucket."""
         parameters = {"fromBucket": self.bucket, "since": since.astimezone(UTC)}
-        try:
-            tables = self._call(lambda: self._client.query_api().query(flux, params=parameters))
-        except (Misconfigured, Rejected):
-            return None
-        return [record.values for table in tables for record in table.records]
+        # As for writing, INFLUXDB_BUCKET may be the bucket's id; Flux does not take one for a name.
+        sources = ("bucketID", "bucket") if _BUCKET_ID.fullmatch(self.bucket) else ("bucket",)
+        for source in sources:
+            query = flux.replace("from(bucket:", f"from({source}:")
+            with suppress(Misconfigured, Rejected):
+                tables = self._call(partial(self._client.query_api().query, query, params=parameters))
+                return [record.values for table in tables for record in table.records]
+        return None
 
     def delete(self, start: datetime, stop: datetime) -> None:
         """Delete the points of the readings' measurements in [start, stop), including other programs' points."""

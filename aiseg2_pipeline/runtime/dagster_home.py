@@ -38,7 +38,7 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     instance = yaml.safe_load((folder / INSTANCE).read_text(encoding="utf-8"))
     if settings.run_history:
-        _check_postgres(settings.run_history.get_secret_value())
+        check_postgres(settings.run_history.get_secret_value())
         del instance["event_log_storage"]
         instance["storage"] = POSTGRES
     (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
@@ -60,7 +60,8 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
         say(problem)
 
 
-def _check_postgres(url: str) -> None:
+def check_postgres(url: str) -> None:
+    """Raise DagsterHomeError where the PostgreSQL, or the extra for it, cannot be used."""
     try:
         import_module("dagster_postgres")
     except ImportError:

@@ -12,18 +12,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from pathlib import Path
 
 import filelock
 from honcho.manager import KILL_WAIT, Manager
 
-from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import dagster_home, health, open_stores, parent_watch
-from aiseg2_pipeline.settings import Settings, environment
+from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch
+from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
+from aiseg2_pipeline.settings import ENV_FILE_IS_READ, Settings, SettingsError, environment
 
 WORKSPACE = "workspace.yaml"
 DEFINITIONS = "aiseg2_pipeline.definitions"
@@ -36,8 +36,9 @@ ENDING_S = 15
 # the services may start again: its run has ended, and the next one has not begun.
 WATCH_S = 5
 _QUIET_SECONDS = range(20, 45)
-# The exit code of services that are to start again.
+# The exit codes of services that are to start again, and to do so with changed settings.
 _START_AGAIN = 75
+_NEW_SETTINGS = 76
 # Exit codes after Ctrl-C and SIGTERM (systemd, Docker), which are no failures.
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 # Characters with a meaning of their own in gRPC's address of a Unix socket.
@@ -51,9 +52,11 @@ class ServicesError(Exception):
 class _Services(Manager):  # type: ignore[misc]  # honcho has no types
     """Honcho's manager for services that share an environment and the lock of their supervisor."""
 
-    def __init__(self, settings: Settings, lock: Path) -> None:
+    def __init__(self, settings: Settings, given: Mapping[str, str], lock: Path) -> None:
         super().__init__()
-        self._variables = _variables(settings)
+        self._settings = settings
+        self._given = given
+        self._variables = _variables(settings, given)
         self._lock = str(lock)
 
     def add(self, name: str, *command: str, after: Path | None = None) -> None:
@@ -66,7 +69,9 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
 
     def add_webserver(self, settings: Settings, folder: Path) -> None:
         """Add Dagster's webserver."""
-        address = ("-h", settings.ui_host, "-p", str(settings.ui_port))
+        address = ["-h", settings.ui_host, "-p", str(settings.ui_port)]
+        if settings.ui_path:
+            address += ["--path-prefix", settings.ui_path]
         log = ("--log-format", "json", "--dagster-log-level", "warning")
         workspace = ("-w", str(folder / WORKSPACE))
         self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
@@ -76,13 +81,17 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         ended = threading.Event()
         if watched:
             threading.Thread(target=self._end_at_change, args=(watched, ended), daemon=True).start()
+        # Some password managers provide `.env` as a pipe, and ask a person each time it is read.
+        if watched and not Path(".env").is_fifo():
+            settings_watch = SettingsWatch(self._given, lambda new: _problem(self._settings, new), say)
+            threading.Thread(target=self._end_at_new_settings, args=(settings_watch, ended), daemon=True).start()
         try:
             self.loop()
         finally:
             ended.set()
         if self.returncode in _STOPPED:
             return 0
-        if self.returncode != _START_AGAIN:
+        if self.returncode not in (_START_AGAIN, _NEW_SETTINGS):
             say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
         return int(self.returncode or 0)
 
@@ -93,6 +102,13 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
             before = before or _text(watched)
             if _text(watched) not in ("", before) and datetime.now(UTC).second in _QUIET_SECONDS:
                 self.returncode = _START_AGAIN
+                self.terminate()
+                return
+
+    def _end_at_new_settings(self, watch: SettingsWatch, ended: threading.Event) -> None:
+        while not ended.wait(WATCH_S):
+            if watch.changed(datetime.now(UTC)):
+                self.returncode = _NEW_SETTINGS
                 self.terminate()
                 return
 
@@ -109,7 +125,21 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     """Run all services in the foreground; return the exit code. Raise ServicesError before anything is started."""
     # Only the owner may read the files that the services write.
     os.umask(0o077)
-    folder = _project_folder()
+    given = environment()
+    while (code := _run_with(settings, given, say)) == _NEW_SETTINGS:
+        say("The settings have changed, so the services start again with them.")
+        # The present handlers belong to services that have ended.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        # If they have changed once more and are wrong, those before are used.
+        with suppress(SettingsError):
+            present = environment()
+            settings, given = Settings.from_environment(present), present
+    return code
+
+
+def _run_with(settings: Settings, given: Mapping[str, str], say: Callable[[str], None]) -> int:
+    folder = project_folder()
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = settings.data_dir / "alive.lock"
@@ -122,7 +152,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
             if settings.demo:
                 _check_port("127.0.0.1", settings.simulator_port, "AISEG2_SIMULATOR_PORT")
             _check_socket(settings)
-            return _run(settings, folder, lock, say)
+            return _run(settings, given, folder, lock, say)
     except filelock.Timeout:
         raise ServicesError(
             f"aiseg2-pipeline already runs on the data directory {settings.data_dir}: use that one, stop it, or set "
@@ -136,40 +166,62 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
         raise ServicesError(str(error)) from None
 
 
-def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
-    _say_settings(settings, say)
-    dagster_home.make(settings, folder, _variables(settings), say)
+def _run(
+    settings: Settings, given: Mapping[str, str], folder: Path, lock: Path, say: Callable[[str], None]
+) -> int:
+    announcement.say_settings(settings, say)
+    dagster_home.make(settings, folder, _variables(settings, given), say)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
-    while (code := _serve(settings, folder, lock, say)) == _START_AGAIN:
+        signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    while (code := _serve(settings, given, folder, lock, say)) == _START_AGAIN:
         say("The start of the record was found, so the services start again with its hours.")
         _check_socket(settings)
     open_stores.close_journals(_stores(settings))
     return code
 
 
-def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
+def _serve(
+    settings: Settings, given: Mapping[str, str], folder: Path, lock: Path, say: Callable[[str], None]
+) -> int:
     """Run all services until they end; return the exit code, `_START_AGAIN` if the record's first hour has moved."""
-    services = _Services(settings, lock)
+    services = _Services(settings, given, lock)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
     # The socket exists once the code is loaded; until then, daemon and webserver would log errors.
     loaded, workspace = settings.code_server_socket, str(folder / WORKSPACE)
     log = ("--log-format", "json", "--log-level", "warning")
-    services.add("code-server", CODE_SERVER, "-m", DEFINITIONS, "--socket", str(loaded), *log)
+    definitions = ("-m", DEFINITIONS, "--empty-working-directory")
+    services.add("code-server", CODE_SERVER, *definitions, "--socket", str(loaded), *log)
     services.add("daemon", TUNING, DAEMON, "run", "-w", workspace, *log, after=loaded)
     if settings.ui:
         services.add_webserver(settings, folder)
-        _say_address(settings, "the first reading is there within two minutes", say)
+        announcement.say_address(settings, "the first reading is there within two minutes", say)
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
     return services.run(settings.first_partition_path, say)
 
 
+def _problem(settings: Settings, new: Settings) -> str | None:
+    """Return why the services could not start with `new` settings, where those that run do not show it."""
+    try:
+        if new.ui and (not settings.ui or (new.ui_host, new.ui_port) != (settings.ui_host, settings.ui_port)):
+            _check_port(new.ui_host, new.ui_port, "AISEG2_UI_PORT")
+        if new.data_dir != settings.data_dir:
+            new.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_socket(new)
+        if new.run_history and new.run_history != settings.run_history:
+            dagster_home.check_postgres(new.run_history.get_secret_value())
+    except (ServicesError, dagster_home.DagsterHomeError) as error:
+        return str(error)
+    except OSError as error:
+        return _unusable(new, error)
+    return None
+
+
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
     """Serve Dagster's pages of the pipeline that runs on this data directory until Ctrl-C; return the exit code."""
-    folder = _project_folder()
+    folder = project_folder()
     if not health.is_listening(settings.code_server_socket):
         raise ServicesError(
             f"No pipeline runs on the data directory {settings.data_dir}: start it with `aiseg2-pipeline run`."
@@ -178,50 +230,12 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
     lock = settings.data_dir / f"ui-{settings.ui_port}.lock"
     try:
         with parent_watch.supervisor_lock(lock):
-            services = _Services(settings, lock)
+            services = _Services(settings, environment(), lock)
             services.add_webserver(settings, folder)
-            _say_address(settings, "until Ctrl-C", say)
+            announcement.say_address(settings, "until Ctrl-C", say)
             return services.run(None, say)
     except OSError as error:
         raise ServicesError(_unusable(settings, error)) from None
-
-
-def _say_settings(settings: Settings, say: Callable[[str], None]) -> None:
-    say(f"Readings and run history: {settings.data_dir}")
-    if settings.demo:
-        say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
-    else:
-        say(f"Reading the AiSEG2 at {settings.device_url} every minute.")
-    if settings.influx:
-        say(f"Writing to InfluxDB at {settings.influx.url}, bucket {settings.influx.bucket}.")
-    else:
-        say("No InfluxDB is configured (INFLUXDB_HOST): readings are stored only here.")
-    if settings.alert_urls and not send.installed():
-        say(send.MISSING_EXTRA)
-
-
-def _say_address(settings: Settings, more: str, say: Callable[[str], None]) -> None:
-    host = f"[{settings.ui_host}]" if ":" in settings.ui_host else settings.ui_host
-    say(f"Dagster's pages: http://{host}:{settings.ui_port} ({more}).")
-    if not _is_loopback(settings.ui_host):
-        say(
-            "Anyone who reaches that address can end and delete runs, because the pages have no login (AISEG2_UI_HOST)."
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _end_without_terminal() -> None:
-    """End as on SIGTERM when the terminal was closed: printing to it would raise an error from now on."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        os.dup2(null, stream.fileno())
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _text(path: Path) -> str:
@@ -231,14 +245,21 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _variables(settings: Settings) -> dict[str, str]:
+def _variables(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
     postgres = settings.run_history
-    return environment() | {
+    return {
+        **given,
+        # A service that reads `.env` itself would get a changed one.
+        ENV_FILE_IS_READ: "1",
         "DAGSTER_HOME": str(settings.dagster_home),
         "AISEG2_CODE_SERVER": str(settings.code_server_socket),
         **open_stores.variable(_stores(settings)),
         "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
+        # In any locale, as this process.
+        "PYTHONUTF8": "1",
+        # A file in the current folder replaces no module.
+        "PYTHONSAFEPATH": "1",
         # glibc's heaps, one for each thread, never stop growing in services with many threads: 4 MB a day, measured.
         "MALLOC_ARENA_MAX": "1",
     }
@@ -248,12 +269,13 @@ def _stores(settings: Settings) -> tuple[Path, ...]:
     return settings.store_path, settings.energy_path, settings.climate_path
 
 
-def _project_folder() -> Path:
-    # The folder of a clone, and those where an installed package has its copies.
-    for folder in (Path.cwd(), *Path(__file__).parents[1:3]):
+def project_folder() -> Path:
+    """Return the folder of the package's workspace.yaml and dagster.yaml."""
+    # The copies of an installed package, or those of a clone; never another project's in the current folder.
+    for folder in Path(__file__).parents[1:3]:
         if (folder / WORKSPACE).is_file() and (folder / dagster_home.INSTANCE).is_file():
             return folder
-    raise ServicesError(f"{WORKSPACE} and {dagster_home.INSTANCE} are not here: run this in the project's folder.")
+    raise ServicesError(f"The package has no {WORKSPACE} and {dagster_home.INSTANCE}: install it again.")
 
 
 def _check_socket(settings: Settings) -> None:

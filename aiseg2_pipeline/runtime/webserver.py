@@ -15,19 +15,21 @@ It is no login: anyone who reaches the port may do everything.
 """
 
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from aiseg2_pipeline.dagster_internals import MissingInternalError, guard_pages
 from aiseg2_pipeline.runtime import dagster_tuning
-from aiseg2_pipeline.settings import SettingsError, load_settings
+from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
 
 READ_ONLY = ("GET", "HEAD", "OPTIONS")
 GRAPHQL = "/graphql"
@@ -39,7 +41,7 @@ class SameSiteMiddleware:
     `host` is the address that the server listens on; `names` are those under which a proxy serves it.
     """
 
-    def __init__(self, app: ASGIApp, *, host: str, names: Collection[str] = ()) -> None:
+    def __init__(self, app: Starlette, *, host: str, names: Collection[str] = ()) -> None:
         """Guard `app`."""
         self._app = app
         self._names = {name.lower() for name in names}
@@ -69,7 +71,7 @@ class SameSiteMiddleware:
             )
         if scope.get("method") in READ_ONLY:
             # A browser that opens /graphql gets the query editor.
-            if scope["path"] == GRAPHQL and "text/html" not in headers.get("accept", ""):
+            if _route(self._app.routes, scope) == GRAPHQL and "text/html" not in headers.get("accept", ""):
                 return HTTPStatus.METHOD_NOT_ALLOWED, f"{GRAPHQL} takes POST only: send the query in its body."
             return None
         origin = headers.get("origin")
@@ -80,6 +82,19 @@ class SameSiteMiddleware:
             f"This request comes from a page of {origin!a}, which is another site: where a proxy serves these pages under "
             "that name, add the name to AISEG2_UI_NAMES and start the pipeline again."
         )
+
+
+def _route(routes: Sequence[BaseRoute], scope: Scope) -> str:
+    """Return the path of the route that serves a request, without the prefix that it is mounted under."""
+    for route in routes:
+        match, inner = route.matches(scope)
+        if match == Match.FULL:
+            return (
+                _route(route.routes, {**scope, **inner})
+                if isinstance(route, Mount)
+                else getattr(route, "path", "")
+            )
+    return ""
 
 
 def _hostname(url: str) -> str:
@@ -107,6 +122,12 @@ def _without_frames(send: Send) -> Send:
     return sending
 
 
+def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    if not isinstance(app, Starlette):
+        raise MissingInternalError("the app of this Dagster has no routes")
+    return SameSiteMiddleware(app, host=settings.ui_host, names=settings.ui_names)
+
+
 def main() -> None:
     """Serve until the process is ended."""
     try:
@@ -115,7 +136,7 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     sys.argv.insert(1, "dagster_webserver")
     try:
-        guard_pages(lambda app: SameSiteMiddleware(app, host=settings.ui_host, names=settings.ui_names))
+        guard_pages(lambda app: _guarded(app, settings))
         dagster_tuning.main()
     except MissingInternalError as error:
         sys.exit(

@@ -175,6 +175,17 @@ def test_the_series_of_a_bucket_are_listed_by_their_tags(writer: InfluxWriter) -
     }
 
 
+def test_a_bucket_may_be_given_by_its_id(influx: Influx) -> None:
+    bucket = influx.server.client.buckets_api().find_bucket_by_name(influx.bucket)
+    token = influx.server.create_token(influx.bucket)
+    with InfluxWriter(influx.url, token, influx.org, bucket.id) as writer:
+        writer.check()
+        writer.write([point()])
+        assert writer.other_writers(TIME, own_times=[]) == [TIME]
+        writer.delete(TIME, TIME + timedelta(minutes=1))
+    assert influx.points() == []
+
+
 def test_a_token_that_may_only_write_does_everything_but_read(influx: Influx) -> None:
     token = influx.server.create_token(influx.bucket, read=False)
     with InfluxWriter(influx.url, token, influx.org, influx.bucket) as writer:

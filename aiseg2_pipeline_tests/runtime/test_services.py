@@ -6,24 +6,32 @@ The other reasons for which it refuses to start are in `test_error_messages`.
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from aiseg2_pipeline.runtime import dagster_home, parent_watch
 from aiseg2_pipeline.runtime.services import ServicesError, run
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.support.running_pipeline import (
+    COMMAND,
     PROC,
     WITHIN_S,
+    Pages,
     Pipeline,
+    environment,
     free_ports,
     needs_proc,
     started,
 )
+
+FULL = Path("/dev/full")
+needs_full_disk = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 
 
 @pytest.fixture
@@ -121,6 +129,66 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         assert list(pipeline.home.iterdir()) == []
         assert list(pipeline.folder.iterdir()) == [demo.parent]
         assert list(demo.parent.iterdir()) == [demo]
+
+
+@needs_full_disk
+def test_it_reads_on_when_the_reader_of_its_output_is_gone_and_the_disk_of_its_errors_is_full(
+    tmp_path: Path,
+) -> None:
+    reader, writer = os.pipe()
+    with FULL.open("wb") as full, started(tmp_path, free_ports(), streams=(writer, full.fileno())) as pipeline:
+        os.close(writer)
+        assert os.read(reader, 1)
+        os.close(reader)
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        assert pipeline.stop(signal.SIGTERM) == 0
+
+
+def test_japanese_settings_and_output_need_no_locale_that_has_them(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    (folder / ".env").write_text("INFLUXDB_BUCKET=太陽光\nAISEG2_DATA_DIR=記録\n", encoding="utf-8")
+    # Python itself replaces the locale C.
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    settings = free_ports() | ascii_only
+    with started(tmp_path, settings) as pipeline:
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        assert str(folder / "記録") in pipeline.output
+        read = [*COMMAND, "read"]
+        table = subprocess.check_output(read, cwd=folder, env=environment(settings), timeout=WITHIN_S)  # noqa: S603 - ours
+        assert "総消費電力" in table.decode()
+
+
+def test_settings_that_are_changed_in_env_are_used_once_they_are_right(tmp_path: Path) -> None:
+    with started(tmp_path, free_ports() | {"AISEG2_WARM_RUNS": "0"}) as pipeline:
+        env_file = pipeline.folder / ".env"
+        pipeline.wait(lambda: code_server_listens(pipeline))
+        env_file.write_text("AISEG2_UI_PATH=energy\n", encoding="utf-8")
+        pipeline.wait(lambda: "The settings have changed, but the pipeline continues with" in pipeline.output)
+        assert "AISEG2_UI_PATH must be a path like /energy" in pipeline.output
+        before = pipeline.times()
+        pipeline.wait(lambda: pipeline.times() > before)
+        env_file.write_text("AISEG2_UI_PATH=/energy\n", encoding="utf-8")
+        pipeline.wait(Pages(f"{pipeline.pages.url}/energy").served)
+        assert pipeline.output.count("The settings have changed, but") == 1
+        before = pipeline.times()
+        pipeline.wait(lambda: pipeline.times() > before)
+        assert pipeline.stop(signal.SIGTERM) == 0
+
+
+def test_files_of_the_current_folder_replace_no_module_and_no_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for module in ("calendar", "queue", "email", "requests", "secrets", "pandas", "dagster"):
+        (folder / f"{module}.py").write_text("raise RuntimeError('a module of the current folder')\n")
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
+    (folder / "workspace.yaml").write_text("load_from: []\n")
+    settings = free_ports() | {"AISEG2_WARM_RUNS": "0"}
+    with started(tmp_path, settings) as pipeline:
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        assert "a module of the current folder" not in pipeline.output
+        home = folder / "data" / "demo" / "dagster"
+        assert yaml.safe_load((home / "dagster.yaml").read_text())["telemetry"] == {"enabled": False}
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 import asyncio
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Mount, Route
+from starlette.types import Message
 
 from aiseg2_pipeline.runtime.webserver import SameSiteMiddleware
 
@@ -14,8 +17,16 @@ PROXY = "power.example.org"
 Answer = tuple[int, str, dict[bytes, bytes]]
 
 
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    await PlainTextResponse("page")(scope, receive, send)
+async def page(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("page")
+
+
+# As Dagster's server, at once without a prefix and with one.
+PAGES = [
+    Route("/graphql", page, methods=["GET", "POST"]),
+    Route("/{path:path}", page, methods=["GET", "POST", "PUT", "DELETE"]),
+]
+APP = Starlette(routes=[Mount("/energy", routes=PAGES), *PAGES])
 
 
 def answer(
@@ -32,7 +43,7 @@ def answer(
 
     fields = [(name.encode(), value.encode()) for name, value in {"host": host, **headers}.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": fields}
-    asyncio.run(SameSiteMiddleware(app, host="127.0.0.1", names=names)(scope, receive, send))
+    asyncio.run(SameSiteMiddleware(APP, host="127.0.0.1", names=names)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"].decode(), dict(sent[0]["headers"])
 
 
@@ -71,10 +82,13 @@ def test_our_own_pages_programs_and_a_configured_proxy_can_change_things() -> No
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_get_request_runs_no_query(method: str) -> None:
-    status, sentence, _ = answer(method, "/graphql", accept="image/*,*/*")
+@pytest.mark.parametrize("prefix", ["", "/energy"])
+def test_a_get_request_runs_no_query_under_any_path_prefix(method: str, prefix: str) -> None:
+    status, sentence, _ = answer(method, f"{prefix}/graphql", accept="image/*,*/*")
     assert (status, sentence) == (405, "/graphql takes POST only: send the query in its body.\n")
-    assert answer("GET", "/graphql", accept="text/html,*/*")[0] == 200
+    assert answer("GET", f"{prefix}/graphql", accept="text/html,*/*")[0] == 200
+    # A page, whatever its name.
+    assert answer("GET", f"{prefix}/assets/graphql")[0] == 200
 
 
 def test_a_link_of_another_site_opens_a_page_but_not_in_a_frame() -> None:

@@ -25,7 +25,8 @@ from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG
 from aiseg2_pipeline_tests.support.free_port import free_port
 
-COMMAND = [sys.executable, "-m", "aiseg2_pipeline.cli"]
+# As the installed script does, without modules of the current folder.
+COMMAND = [sys.executable, "-P", "-m", "aiseg2_pipeline.cli"]
 PROC = Path("/proc")
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are inspected in /proc")
 REPOSITORY = {"repositoryLocationName": "aiseg2-pipeline", "repositoryName": "__repository__"}
@@ -250,19 +251,27 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def started(
-    tmp_path: Path, settings: Mapping[str, str], command: str = "run", umask: int = 0o022
+    tmp_path: Path,
+    settings: Mapping[str, str],
+    command: str = "run",
+    umask: int = 0o022,
+    streams: tuple[int, int] | None = None,
 ) -> Iterator[Pipeline]:
-    """Start the pipeline, or `ui`, in a folder that an earlier start may have used; kill all its processes at the end."""
+    """Start the pipeline, or `ui`, in a folder that an earlier start may have used; kill all its processes at the end.
+
+    `streams` are its stdout and stderr instead of its log.
+    """
     folder, home, log = tmp_path / "a folder", tmp_path / f"home of {command}", tmp_path / f"{command}.log"
     folder.mkdir(exist_ok=True)
     home.mkdir(exist_ok=True)
     with log.open("wb") as output:
+        stdout, stderr = streams or (output.fileno(), output.fileno())
         process = subprocess.Popen(  # noqa: S603 - our own command
             [*COMMAND, command],
             cwd=folder,
             env=environment(settings) | {"HOME": str(home)},
-            stdout=output,
-            stderr=output,
+            stdout=stdout,
+            stderr=stderr,
             start_new_session=True,
             umask=umask,
         )
