@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Self
 
 from aiseg2_pipeline.ingest.energy import TOTALS
-from aiseg2_pipeline.japan_time import HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_of
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET, HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_of
 from aiseg2_pipeline.small_files import replace_text
 from aiseg2_pipeline.store import EnergyStore, Store
 
 SEARCHED = "searched_since"
-# This program did not exist before: a clock with an earlier time is not set.
-CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
 # So many days in a row without energy end the search: the device remembers nothing older.
 FORGOTTEN_DAYS = 30
 BEGINNING = datetime.fromtimestamp(0, UTC)

@@ -23,6 +23,7 @@ from honcho.manager import KILL_WAIT, Manager
 from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.dagster_internals import DAEMON
 from aiseg2_pipeline.runtime import dagster_home, health, open_stores, parent_watch
+from aiseg2_pipeline.runtime.watch import Watch
 from aiseg2_pipeline.settings import Settings, environment
 
 WORKSPACE = "workspace.yaml"
@@ -32,10 +33,8 @@ TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
 # How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
-# How often the record's first hour is compared with that of the running definitions, and the seconds of a minute in which
-# the services may start again: its run has ended, and the next one has not begun.
-WATCH_S = 5
-_QUIET_SECONDS = range(20, 45)
+# How often it is checked whether the services must start again.
+WATCH_S = 10
 # The exit code of services that are to start again.
 _START_AGAIN = 75
 # Exit codes after Ctrl-C and SIGTERM (systemd, Docker), which are no failures.
@@ -71,11 +70,11 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         workspace = ("-w", str(folder / WORKSPACE))
         self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
 
-    def run(self, watched: Path | None, say: Callable[[str], None]) -> int:
-        """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if the file `watched` changes."""
+    def run(self, watch: Watch | None, say: Callable[[str], None]) -> int:
+        """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if `watch` has a reason for it."""
         ended = threading.Event()
-        if watched:
-            threading.Thread(target=self._end_at_change, args=(watched, ended), daemon=True).start()
+        if watch:
+            threading.Thread(target=self._end_with_reason, args=(watch, ended, say), daemon=True).start()
         try:
             self.loop()
         finally:
@@ -86,12 +85,10 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
             say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
         return int(self.returncode or 0)
 
-    def _end_at_change(self, watched: Path, ended: threading.Event) -> None:
-        before = _text(watched)
+    def _end_with_reason(self, watch: Watch, ended: threading.Event, say: Callable[[str], None]) -> None:
         while not ended.wait(WATCH_S):
-            # Without a file the clock is not set yet, and the code server writes the first one itself.
-            before = before or _text(watched)
-            if _text(watched) not in ("", before) and datetime.now(UTC).second in _QUIET_SECONDS:
+            if reason := watch.reason(datetime.now(UTC)):
+                say(reason)
                 self.returncode = _START_AGAIN
                 self.terminate()
                 return
@@ -138,18 +135,20 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
 
 def _run(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
     _say_settings(settings, say)
-    dagster_home.make(settings, folder, _variables(settings), say)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: _end_without_terminal())
     while (code := _serve(settings, folder, lock, say)) == _START_AGAIN:
-        say("The start of the record was found, so the services start again with its hours.")
+        # The handlers of honcho would end only services that have ended.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         _check_socket(settings)
     open_stores.close_journals(_stores(settings))
     return code
 
 
 def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], None]) -> int:
-    """Run all services until they end; return the exit code, `_START_AGAIN` if the record's first hour has moved."""
+    """Prepare Dagster's home and run all services until they end; return the exit code, `_START_AGAIN` to run them again."""
+    dagster_home.make(settings, folder, _variables(settings), say)
     services = _Services(settings, lock)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
@@ -164,7 +163,7 @@ def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], No
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
-    return services.run(settings.first_partition_path, say)
+    return services.run(Watch(settings), say)
 
 
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
@@ -222,13 +221,6 @@ def _end_without_terminal() -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(null, stream.fileno())
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return ""
 
 
 def _variables(settings: Settings) -> dict[str, str]:

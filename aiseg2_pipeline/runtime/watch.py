@@ -1,0 +1,44 @@
+"""Find out when the services must start again, because they cannot correct something while they run.
+
+Their supervisor asks regularly, and `prepare_storage` corrects it before they start.
+"""
+
+import contextlib
+from datetime import datetime
+from pathlib import Path
+
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET
+from aiseg2_pipeline.runtime import health
+from aiseg2_pipeline.settings import Settings
+
+# The seconds of a minute in which its run has ended, and the next one has not begun when the services have started.
+_QUIET_SECONDS = range(20, 45)
+
+
+class Watch:
+    """The state at the start of the services, to compare with the present one."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Remember the record's first hour."""
+        self._settings = settings
+        self._first = _text(settings.first_partition_path)
+
+    def reason(self, now: datetime) -> str | None:
+        """Return why the services must start again now, None if they need not."""
+        first = _text(self._settings.first_partition_path)
+        # Without a file the clock is not set yet, and the code server writes the first one itself.
+        self._first = self._first or first
+        if first not in ("", self._first) and now.second in _QUIET_SECONDS:
+            return "The start of the record was found, so the services start again with its hours."
+        # What cannot be read is a problem of the services themselves.
+        with contextlib.suppress(OSError):
+            if now >= CLOCK_IS_SET and health.ahead(self._settings, now):
+                return "This machine's clock was ahead, so the services start again to continue from now."
+        return None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return ""
