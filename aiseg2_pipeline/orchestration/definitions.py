@@ -87,7 +87,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             report_schedule(report, first),
         ],
         sensors=[
-            healing_sensor(fill, energy, pending, salvage, record, clock),
+            healing_sensor(fill, energy, pending, salvage, close, record, clock),
             *([alerts] if alerts else []),
         ],
         resources=resources(settings),

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import filelock
 from honcho.manager import KILL_WAIT, Manager
+from honcho.printer import Message, Printer
 
 from aiseg2_pipeline.alerts import send
 from aiseg2_pipeline.dagster_internals import DAEMON
@@ -47,11 +48,23 @@ class ServicesError(Exception):
     """The services cannot be started; the message is one sentence."""
 
 
+class _Printer(Printer):  # type: ignore[misc]  # as above
+    """Honcho's printer of the services' lines, which `take` gets as well."""
+
+    take: Callable[[str], None] | None = None
+
+    def write(self, message: Message) -> None:
+        """Print a line."""
+        if self.take:
+            self.take(str(message.data))
+        super().write(message)
+
+
 class _Services(Manager):  # type: ignore[misc]  # honcho has no types
     """Honcho's manager for services that share an environment and the lock of their supervisor."""
 
     def __init__(self, settings: Settings, lock: Path) -> None:
-        super().__init__()
+        super().__init__(_Printer(sys.stdout))
         self._variables = _variables(settings)
         self._lock = str(lock)
 
@@ -74,6 +87,7 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if `watch` has a reason for it."""
         ended = threading.Event()
         if watch:
+            self._printer.take = watch.line
             threading.Thread(target=self._end_with_reason, args=(watch, ended, say), daemon=True).start()
         try:
             self.loop()

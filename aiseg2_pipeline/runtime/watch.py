@@ -1,6 +1,6 @@
 """Find out when the services must start again, because they cannot correct something while they run.
 
-Their supervisor asks regularly, and `prepare_storage` corrects it before they start.
+Their supervisor asks regularly, and `dagster_home` corrects it before they start.
 """
 
 import contextlib
@@ -13,15 +13,22 @@ from aiseg2_pipeline.settings import Settings
 
 # The seconds of a minute in which its run has ended, and the next one has not begun when the services have started.
 _QUIET_SECONDS = range(20, 45)
+# How SQLite says that a file is damaged.
+_SIGNS_OF_DAMAGE = ("database disk image is malformed", "file is not a database")
 
 
 class Watch:
-    """The state at the start of the services, to compare with the present one."""
+    """The state at the start of the services, to compare with the present one, and their output."""
 
     def __init__(self, settings: Settings) -> None:
         """Remember the record's first hour."""
         self._settings = settings
         self._first = _text(settings.first_partition_path)
+        self._suspects_damage = False
+
+    def line(self, text: str) -> None:
+        """Take a line of the services' output. One that reports damage lets Dagster's files be checked."""
+        self._suspects_damage |= any(sign in text for sign in _SIGNS_OF_DAMAGE)
 
     def reason(self, now: datetime) -> str | None:
         """Return why the services must start again now, None if they need not."""
@@ -34,6 +41,10 @@ class Watch:
         with contextlib.suppress(OSError):
             if now >= CLOCK_IS_SET and health.ahead(self._settings, now):
                 return "This machine's clock was ahead, so the services start again to continue from now."
+        if self._suspects_damage:
+            self._suspects_damage = False
+            if health.damaged(self._settings):
+                return "A file of Dagster's is damaged, so the services start again with a new one."
         return None
 
 
