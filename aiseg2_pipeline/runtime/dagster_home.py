@@ -20,6 +20,7 @@ from aiseg2_pipeline.orchestration.maintenance.sqlite_files import (
     restore_states,
 )
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.small_files import replace_text
 
 INSTANCE = "dagster.yaml"
 # The address holds a password, so that dagster.yaml names the variable instead.
@@ -46,7 +47,7 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
         _check_postgres(settings.run_history.get_secret_value())
         del instance["event_log_storage"]
         instance["storage"] = POSTGRES
-    (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
+    replace_text(home / INSTANCE, yaml.safe_dump(instance))
     if not settings.run_history:
         for message in put_aside_damaged(home, datetime.now(UTC)):
             say(message)

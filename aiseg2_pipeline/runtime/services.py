@@ -201,6 +201,10 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
 
 def _say_settings(settings: Settings, say: Callable[[str], None]) -> None:
     say(f"Readings and run history: {settings.data_dir}")
+    if not settings.store_path.exists():
+        say(
+            "There is no reading in that folder, so a new record begins there. If it had one before, is its disk mounted?"
+        )
     if settings.demo:
         say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
     else:

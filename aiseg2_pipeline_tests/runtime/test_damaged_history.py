@@ -33,6 +33,7 @@ def test_a_damaged_history_is_replaced_within_two_minutes_and_past_days_are_gree
         started(tmp_path, free_ports() | {"AISEG2_ALERT_URLS": phone.address}) as pipeline,
     ):
         pipeline.wait(lambda: reads_after(pipeline, YESTERDAY))
+        assert "a new record begins" not in pipeline.output
         events = data / "dagster" / "event_log.db"
         with closing(sqlite3.connect(events)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
