@@ -158,6 +158,7 @@ class Settings(BaseModel):
     influxdb_tls_verify: Annotated[bool, Field(alias="INFLUXDB_TLS_VERIFY")] = True
     base_data_dir: Annotated[LocalPath, Field(alias="AISEG2_DATA_DIR")] = Path("data")
     start_date: Annotated[date | None, Field(alias="AISEG2_START_DATE", ge=EARLIEST)] = None
+    tariff: Annotated[LocalPath | None, Field(alias="AISEG2_TARIFF")] = None
     samples_per_minute: Annotated[int, Field(alias="AISEG2_SAMPLES_PER_MINUTE", ge=1, le=12)] = 1
     warm_runs: Annotated[bool, Field(alias="AISEG2_WARM_RUNS")] = True
     keep_runs_days: Annotated[int, Field(alias="AISEG2_KEEP_RUNS_DAYS", ge=1, le=3650)] = 3

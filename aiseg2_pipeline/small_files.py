@@ -1,6 +1,6 @@
 """Replace a small file so that a power cut leaves either the old or the new one. Databases belong in `store`.
 
-`aiseg2`, which imports nothing of the package, does the same in `transport`.
+`aiseg2`, which imports nothing of the package, does the same in `state`.
 """
 
 import contextlib

@@ -87,7 +87,7 @@ def test_a_code_server_that_cannot_serve_ends_with_the_reason(monkeypatch: pytes
     ("make", "consequence"),
     [
         (lambda: prune_job(3, now), "Old runs are not deleted"),
-        (lambda: close_job(NOW, now), "The day is not closed"),
+        (lambda: close_job(NOW, now, cost=False), "The day is not closed"),
     ],
 )
 def test_without_dagsters_tables_its_history_is_unchanged(

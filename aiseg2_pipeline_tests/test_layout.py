@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 ISOLATED = "store.queries"
 WITH_DAGSTER = {"orchestration", "runtime", "definitions", "dagster_internals"}
 # The modules that replace files atomically, and those whose files nobody reads after a power cut.
-WRITERS = ("small_files", "aiseg2.transport", "runtime.parent_watch", "simulator.")
+WRITERS = ("small_files", "aiseg2.state", "runtime.parent_watch", "simulator.")
 WRITES = re.compile(r"\.write_(?:text|bytes)\(|\bopen\([^)]*[\"'][wax]")
 PRIVATE_RULE = "private names of Dagster's belong in dagster_internals"
 PRIVATE = re.compile(r"dagster\w*(\.\w+)*\._\w+")

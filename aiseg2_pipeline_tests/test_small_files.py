@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from aiseg2_pipeline.aiseg2.transport import load_state, save_state
+from aiseg2_pipeline.aiseg2.state import load_state, save_state
 from aiseg2_pipeline.small_files import replace_text
 
 

@@ -80,7 +80,8 @@ def read_live(address: str, folder: Path) -> None:
     with Store.open(folder / "readings.sqlite") as store, device(address, folder, START) as client:
         reading = client.live()
         store.upsert(live_frame(reading))
-        store.record_circuits(reading.circuit_list or (), reading.answered_at)
+        if reading.known_circuits is not None:
+            store.record_circuits(reading.known_circuits.shown, reading.answered_at)
 
 
 def heal(address: str, folder: Path, hours: Sequence[datetime], now: datetime) -> None:

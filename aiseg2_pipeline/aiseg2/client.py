@@ -14,24 +14,26 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, TypeVar
 
 from aiseg2_pipeline.aiseg2 import battery_flow, climate, endpoints, graphs, live_circuits, pages
+from aiseg2_pipeline.aiseg2.circuits import match
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.models import (
     BatteryFlow,
+    Circuit,
     CircuitList,
+    CircuitMatch,
     CircuitPage,
     ClimatePage,
     DayGraph,
     LiveReading,
     PowerFlow,
 )
+from aiseg2_pipeline.aiseg2.state import load_state, save_state
 from aiseg2_pipeline.aiseg2.transport import (
     READING_TIMEOUT_S,
     Deadline,
     NotServed,
     Slot,
     Transport,
-    load_state,
-    save_state,
 )
 
 # Where only the HTML flow page is served, the JSON is tried again, as a firmware update may have added it.
@@ -54,7 +56,7 @@ _Dated = TypeVar("_Dated", CircuitPage, CircuitList, ClimatePage, DayGraph)
 class Aiseg2Client:
     """Reads one AiSEG2. Use it as a context manager, in one thread at a time.
 
-    `state_dir` keeps the digest challenge, the circuit list and the result of the last full read for the next process.
+    `state_dir` keeps the digest challenge, the circuits and the result of the last full read for the next process.
     `clock` returns the host's time as an aware datetime. `on_retry` is called with a message when a request is retried,
     for a person who waits. Every method raises an `Aiseg2Error`.
     """
@@ -73,7 +75,14 @@ class Aiseg2Client:
     ) -> None:
         """Prepare the client; the first request opens the connection."""
         self.transport = Transport(
-            base_url, user, password, state_dir=state_dir, slot=slot, verify=verify, on_retry=on_retry
+            base_url,
+            user,
+            password,
+            state_dir=state_dir,
+            clock=clock,
+            slot=slot,
+            verify=verify,
+            on_retry=on_retry,
         )
         self.clock_offset_s: float | None = None
         self._clock = clock
@@ -104,6 +113,23 @@ class Aiseg2Client:
     def circuit_list(self, deadline: Deadline) -> CircuitList:
         """Return the registered circuits."""
         return self._noted(pages.circuit_list(self.transport.request(endpoints.Page.CIRCUIT_LIST, deadline)))
+
+    def known_circuits(self) -> CircuitMatch | None:
+        """Return the circuits that the last reading knew, without a request; None where page 734 was not read yet."""
+        return _known(_memory(self._state()))
+
+    def registered(self, deadline: Deadline) -> tuple[Circuit, ...]:
+        """Return the registered circuits, with page 1113's spelling where it is known, and note the device's clock.
+
+        Page 734 is requested only where the readings do not keep the list up to date, as it is a settings page.
+        """
+        memory = _memory(self._state())
+        known = _known(memory)
+        if known and any(known) and not memory.list_is_due(self._clock().timestamp()):
+            with suppress(NotServed, Unreadable):
+                self.circuit_page(1, deadline)
+                return known.shown + known.unshown
+        return match(self.circuit_list(deadline).circuits, None).shown
 
     def export_token(self, deadline: Deadline) -> str:
         """Return the token of the SD card's export form."""
@@ -153,11 +179,9 @@ class Aiseg2Client:
         started = time.monotonic()
         sent_before = self.transport.requests
         with self.transport.slot(deadline):
-            state = load_state(self._state_path)
-            if state.get("device") != self._device:
-                state = {"device": self._device}
+            state = self._state()
             flow, answered_at = self._flow(state, deadline)
-            memory = live_circuits.Memory.from_state(state.get("circuits"))
+            memory = _memory(state)
             circuits, problem = None, None
             try:
                 circuits = live_circuits.read(self, memory, self._clock(), deadline)
@@ -171,13 +195,18 @@ class Aiseg2Client:
             flow=flow,
             circuits=circuits,
             circuits_error=problem,
-            circuit_list=memory.circuits,
+            known_circuits=_known(memory),
             clock_offset_s=self.clock_offset_s,
             requests=self.transport.requests - sent_before,
             elapsed_s=time.monotonic() - started,
             battery_flow=of_battery,
             battery_flow_error=battery_problem,
         )
+
+    def _state(self) -> dict[str, Any]:
+        """Return what earlier readings of this device kept."""
+        state = load_state(self._state_path)
+        return state if state.get("device") == self._device else {"device": self._device}
 
     def _flow(self, state: dict[str, Any], deadline: Deadline) -> tuple[PowerFlow, datetime]:
         """Return the flow and the time of the response, from the HTML page where the JSON is not served."""
@@ -229,6 +258,14 @@ class Aiseg2Client:
         if page.device_time is not None:
             self.clock_offset_s = (page.device_time - self._utc_now()).total_seconds()
         return page
+
+
+def _memory(state: dict[str, Any]) -> live_circuits.Memory:
+    return live_circuits.Memory.from_state(state.get("circuits"))
+
+
+def _known(memory: live_circuits.Memory) -> CircuitMatch | None:
+    return None if memory.circuits is None else match(memory.circuits, memory.names)
 
 
 @contextmanager

@@ -69,10 +69,22 @@ class BatteryFlow:
 
 
 class Circuit(NamedTuple):
-    """A registered circuit: `circuit_id` is page 734's `strId`, `name` its spelling there."""
+    """A registered circuit: `circuit_id` is page 734's `strId`."""
 
     circuit_id: str
     name: str
+
+
+class CircuitMatch(NamedTuple):
+    """Page 734's circuits beside page 1113's names.
+
+    `shown` are the circuits that page 1113 shows, with its spelling; `unshown` those without a name there, and
+    `unlisted` the names there that belong to no circuit of page 734.
+    """
+
+    shown: tuple[Circuit, ...]
+    unshown: tuple[Circuit, ...]
+    unlisted: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,15 +136,15 @@ class LiveReading:
     """One live reading.
 
     `circuits` is None when they could not be read, and `circuits_error` is then the reason; likewise `battery_flow`, which
-    is also None in a home without a storage battery. `circuit_list` is the
-    current list if known. `clock_offset_s` is device minus host, None when no page with a clock was read.
+    is also None in a home without a storage battery. `known_circuits` is None while page 734 was never read.
+    `clock_offset_s` is device minus host, None when no page with a clock was read.
     """
 
     answered_at: datetime
     flow: PowerFlow
     circuits: tuple[CircuitPower, ...] | None
     circuits_error: Aiseg2Error | None
-    circuit_list: tuple[Circuit, ...] | None
+    known_circuits: CircuitMatch | None
     clock_offset_s: float | None
     requests: int
     elapsed_s: float

@@ -7,11 +7,11 @@ file beside the lock, so that a process that starts every minute logs in without
 The possible requests are defined in `endpoints`; HTTP belongs in `connection`.
 """
 
-import json
-import os
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +26,15 @@ from requests.utils import parse_dict_header
 from aiseg2_pipeline.aiseg2.connection import BrokenError, Connection, DroppedError, UntrustedError
 from aiseg2_pipeline.aiseg2.endpoints import Endpoint, http_request
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
+from aiseg2_pipeline.aiseg2.state import Silence, load_state, save_state
 
 Slot = Literal["live", "background"]
 
 MAX_ANSWER_BYTES = 8 * 2**20
 REQUEST_TIMEOUT_S = 10.0
 READING_TIMEOUT_S = 20.0
+# Some units stop answering until they are restarted: after this time, each request is sent once.
+SILENT_S = 600.0
 _CHECK_SETTINGS = "check AISEG2_HOST and AISEG2_USE_HTTPS"
 
 
@@ -40,7 +43,11 @@ class _Transient(Unreachable):
 
 
 class NotServed(Unreachable):
-    """The device has no such page: it answered with a 4xx or a redirect."""
+    """The device has no such page: it answered with a 4xx, or twice with a redirect."""
+
+
+class _Redirected(NotServed):
+    """A redirect, as a device sends it for a moment while it starts or shows its settings."""
 
 
 class Deadline:
@@ -62,7 +69,7 @@ class Deadline:
 class Transport:
     """A connection to the device that logs in when needed.
 
-    `base_url` is `http(s)://host[:port]`; `verify` is True, False or the path of a CA file. `requests` counts the
+    `base_url` is `http(s)://host[:port]`; `clock` returns the host's time as an aware datetime; `verify` is True, False or the path of a CA file. `requests` counts the
     HTTP requests sent, including those answered with 401. `on_retry` is called with the reason when a request is
     retried for the first time.
     """
@@ -74,6 +81,7 @@ class Transport:
         password: str,
         *,
         state_dir: Path,
+        clock: Callable[[], datetime],
         slot: Slot = "live",
         verify: bool | str = True,
         on_retry: Callable[[str], None] | None = None,
@@ -83,6 +91,7 @@ class Transport:
         self.requests = 0
         self._connection = Connection(base_url, verify)
         self._on_retry = on_retry
+        self._silence = Silence(state_dir / "silent.json", base_url, clock)
         self._digest = _Digest(user, password, state_dir / f"{slot}-login.json", base_url)
         self._state_dir = state_dir
         self._lock = filelock.FileLock(state_dir / f"{slot}.lock", mode=0o600)
@@ -90,6 +99,11 @@ class Transport:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the device has not answered any request for `SILENT_S`."""
+        return self._silence.lasts_s() >= SILENT_S
 
     @contextmanager
     def slot(self, deadline: Deadline) -> Iterator[None]:
@@ -114,7 +128,15 @@ class Transport:
             self._lock.release()
 
     def request(self, endpoint: Endpoint, deadline: Deadline, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
-        """Return the body of a 200. Transient failures are retried before the deadline, with growing delay."""
+        """Return the body of a 200.
+
+        Transient failures are retried before the deadline, with growing delay, but not while the device is silent. The
+        first redirect is one of them.
+        """
+        redirects = itertools.count()
+
+        def is_transient(error: BaseException) -> bool:
+            return isinstance(error, _Transient) or (isinstance(error, _Redirected) and next(redirects) == 0)
 
         def attempt() -> bytes:
             parts: list[bytes] = []
@@ -124,9 +146,11 @@ class Transport:
         with self.slot(deadline):
             # Computed in the slot, as waiting for it takes time.
             retrying = tenacity.Retrying(
-                retry=tenacity.retry_if_exception_type(_Transient),
+                retry=tenacity.retry_if_exception(is_transient),
                 wait=tenacity.wait_exponential(multiplier=0.5, max=8),
-                stop=tenacity.stop_before_delay(deadline.left_s()),
+                stop=tenacity.stop_after_attempt(1)
+                if self.is_silent
+                else tenacity.stop_before_delay(deadline.left_s()),
                 before_sleep=self._report_retry,
                 reraise=True,
             )
@@ -135,9 +159,15 @@ class Transport:
     def download(
         self, endpoint: Endpoint, file: BinaryIO, deadline: Deadline, *, max_bytes: int, timeout_s: float
     ) -> None:
-        """Write the body of a 200 into `file` within `timeout_s`, without a retry, as it is slow for the device."""
+        """Write the body of a 200 into `file` within `timeout_s`; only a redirect is retried, as it is slow for the device."""
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Redirected),
+            wait=tenacity.wait_fixed(0.5),
+            stop=tenacity.stop_after_attempt(2),
+            reraise=True,
+        )
         with self.slot(deadline):
-            self._exchange(endpoint, deadline.part(timeout_s), max_bytes, file.write)
+            retrying(self._exchange, endpoint, deadline.part(timeout_s), max_bytes, file.write)
 
     def _report_retry(self, state: tenacity.RetryCallState) -> None:
         if self._on_retry and state.attempt_number == 1 and state.outcome:
@@ -159,10 +189,12 @@ class Transport:
                 "set AISEG2_CA_FILE to its certificate, or AISEG2_TLS_VERIFY=0 to trust any."
             ) from None
         except BrokenError as error:
+            self._silence.began()
             raise _Transient(
                 f"The AiSEG2 at {self.base_url} did not answer {page} ({error}): {_CHECK_SETTINGS}, and that "
                 "the device is on."
             ) from None
+        self._silence.ended()
         if status != HTTPStatus.OK:
             raise self._error_of(status, page)
 
@@ -179,6 +211,11 @@ class Transport:
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return _Transient(
                 f"The AiSEG2 at {self.base_url} answered {page} with {status}: if this continues, restart the AiSEG2."
+            )
+        if status >= HTTPStatus.MULTIPLE_CHOICES and status < HTTPStatus.BAD_REQUEST:
+            return _Redirected(
+                f"{self.base_url} redirected {page} ({status}), as an AiSEG2 does for a moment while it starts or shows its settings: if "
+                f"this continues, {_CHECK_SETTINGS}."
             )
         return NotServed(f"{self.base_url} answered {page} with {status}, as no AiSEG2 does: {_CHECK_SETTINGS}.")
 
@@ -208,15 +245,18 @@ class Transport:
                     keep(part)
         if answer.status == HTTPStatus.UNAUTHORIZED:
             self._digest.challenge(answer.headers.get("WWW-Authenticate", ""))
+            self._digest.save()
         elif not is_page:
             # Servers end a redirect or an error in different ways, so the bytes after it are not reliable.
             self._connection.close()
-        self._digest.save()
         return answer.status
 
     def _request_once(self, endpoint: Endpoint, deadline: Deadline) -> urllib3.BaseHTTPResponse:
         self.requests += 1
-        return self._connection.send(endpoint, self._digest.header(endpoint), deadline.left_s)
+        header = self._digest.header(endpoint)
+        # Also where no answer follows: the counter is used up.
+        self._digest.save()
+        return self._connection.send(endpoint, header, deadline.left_s)
 
 
 # The counter is sent as eight hexadecimal digits.
@@ -280,29 +320,3 @@ def _valid(challenge: object) -> dict[str, str]:
     fields = challenge if isinstance(challenge, dict) else {}
     fields = {name: value for name, value in fields.items() if isinstance(value, str)}
     return fields if {"realm", "nonce"} <= fields.keys() else {}
-
-
-def load_state(path: Path) -> dict[str, Any]:
-    """Return the state that `save_state` wrote; {} where it cannot be read, as all of it can be requested again."""
-    try:
-        state = json.loads(path.read_bytes())
-        # A value that cannot be written again (a lone surrogate) would fail every later reading.
-        json.dumps(state, ensure_ascii=False).encode()
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return state if isinstance(state, dict) else {}
-
-
-def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Replace the file atomically. A failed write costs a request next time, not this reading."""
-    new = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with new.open("w", encoding="utf-8") as file:
-            new.chmod(0o600)
-            file.write(json.dumps(state, ensure_ascii=False))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError:
-        new.unlink(missing_ok=True)

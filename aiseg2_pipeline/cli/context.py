@@ -29,8 +29,11 @@ def errors_or_exit() -> Iterator[None]:
         from aiseg2_pipeline.report import ReportError
         from aiseg2_pipeline.runtime.services import ServicesError
         from aiseg2_pipeline.store.database import StoreError
+        from aiseg2_pipeline.tariff.load import TariffError
 
-        expected = SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError
+        expected = (
+            SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError | TariffError
+        )
         if not isinstance(error, expected):
             raise
         hint = f" {DEMO_HINT}" if isinstance(error, Unreachable) and load_settings().demo else ""

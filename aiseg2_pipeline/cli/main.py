@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from aiseg2_pipeline import __version__
+from aiseg2_pipeline.cli.bill import bill, tariff
 from aiseg2_pipeline.cli.context import errors_or_exit, settings_or_exit, utc_now
 from aiseg2_pipeline.cli.parameters import FaultKinds, Moment, Span
 from aiseg2_pipeline.cli.record import fill, gaps, history, read, remove, report, resend, salvage
@@ -33,7 +34,7 @@ def main() -> None:
     os.umask(0o077)
 
 
-for _command in (read, history, gaps, fill, salvage, remove, resend, report):
+for _command in (read, history, gaps, fill, salvage, remove, resend, report, bill, tariff):
     main.add_command(_command)
 
 

@@ -66,16 +66,22 @@ def energy_json(day: DeviceDay) -> list[dict[str, Any]]:
     ]
 
 
-def energy_lp(day: DeviceDay) -> list[str]:
-    """Return the line protocol that would be written, in nanoseconds: whole hours, from two half hours each."""
+def whole_hours(day: DeviceDay) -> pd.DataFrame:
+    """Return the day's whole hours as an energy frame; each from two half hours where the day has those."""
     table = day.table.assign(kind=day.table["kind"].str.removesuffix(HALF), time=day.table["time"].dt.floor("h"))
     sums = table.groupby(["time", "kind", "name"], sort=False)["value"].agg(["sum", "count"]).reset_index()
     whole = sums[sums["count"] == (1 if (table["interval_s"] == HOUR_S).all() else 2)]
-    rows = [
+    return frame(
         interval(time.to_pydatetime(), kind, name, wh, HOUR_S)
         for time, kind, name, wh in zip(whole["time"], whole["kind"], whole["name"], whole["sum"], strict=True)
+    )
+
+
+def energy_lp(day: DeviceDay) -> list[str]:
+    """Return the line protocol that would be written, in nanoseconds, of whole hours."""
+    return [
+        line for row in energy_lines(whole_hours(day), lambda circuit, _: day.names.get(circuit)) for line in row
     ]
-    return [line for row in energy_lines(frame(rows), lambda circuit, _: day.names.get(circuit)) for line in row]
 
 
 def energy_table(day: date, energy: DeviceDay) -> None:
@@ -115,7 +121,7 @@ def _kwh(wh: float) -> str:
 
 
 def gaps_json(found: Gaps) -> list[dict[str, Any]]:
-    """Return a row for each hour with missing minutes."""
+    """Return a row for each hour with missing or removed minutes."""
     fillable = set(found.fillable)
     return [
         {
@@ -123,9 +129,10 @@ def gaps_json(found: Gaps) -> list[dict[str, Any]]:
             "live": hour.live,
             "filled": hour.filled,
             "missing": hour.missing,
+            "removed": hour.removed,
             "fillable": hour in fillable,
         }
-        for hour in sorted(found.fillable + found.hopeless, key=lambda hour: hour.start)
+        for hour in sorted({*found.fillable, *found.hopeless, *found.removed}, key=lambda hour: hour.start)
     ]
 
 
@@ -134,17 +141,21 @@ def gaps_table(found: Gaps, *, began: bool) -> None:
     if not began and not found.fillable:
         Console().print("There is no reading yet: run the pipeline for a minute first.")
         return
-    if not found.fillable and not found.hopeless:
+    if not found.fillable and not found.hopeless and not found.removed:
         Console().print("No minute is missing.")
         return
     shown = Table()
-    for column in ("from", "to", "missing minutes", "the AiSEG2"):
+    for column in ("from", "to", "minutes", "the AiSEG2"):
         shown.add_column(column)
-    states = ((found.fillable, "may have it"), (found.hopeless, "had nothing; requested again after a day"))
+    states = (
+        (found.fillable, "may have it"),
+        (found.hopeless, "had nothing; requested again after a day"),
+        (found.removed, "is not asked: they were removed"),
+    )
     for hours, state in states:
         for run in _contiguous(hours):
             first, end = run[0].start.astimezone(TOKYO), (run[-1].start + HOUR).astimezone(TOKYO)
-            missing = sum(hour.missing for hour in run)
+            missing = sum(hour.removed if hours is found.removed else hour.missing for hour in run)
             shown.add_row(f"{first:%Y-%m-%d %H:%M}", f"{end:%Y-%m-%d %H:%M}", str(missing), state)
     Console().print(shown)
     needed = f"at most {found.requests} requests (5 with an SD card)" if found.requests else "no request"

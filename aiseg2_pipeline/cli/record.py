@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from aiseg2_pipeline.cli.bill import cost_of_day
 from aiseg2_pipeline.cli.context import settings_or_exit, utc_now
 from aiseg2_pipeline.cli.parameters import Moment, Span, check_order
 from aiseg2_pipeline.settings import InfluxSettings, Settings
@@ -282,6 +283,8 @@ def history(day: Span, form: str, source: Literal["auto", "web", "sd"]) -> None:
             click.echo("\n".join(output.energy_lp(energy)))
         else:
             output.energy_table(date, energy)
+            if settings.tariff:
+                click.echo(cost_of_day(settings, settings.tariff, date, output.whole_hours(energy)))
         for problem in energy.problems:
             click.echo(problem, err=True)
 

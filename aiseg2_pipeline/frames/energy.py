@@ -10,6 +10,7 @@ It has the columns of the readings frame and the key (`time`, `kind`, `name`). N
 | `daily_total` | as InfluxDB's `detail-section` | `kWh`, `L`, `㎥` | 86400 | a day as the device shows it |
 | `circuit_daily_total` | the circuit's id | `kWh` | 86400 | a circuit's day |
 | `monthly_total` | as `daily_total` | `kWh` | 28 to 31 days | a month as the card has it; `time` is its start |
+| `cost` | `bought`, `sold`, `saved` | `yen` | 3600 | what an hour cost by the tariff file |
 | `daily_cost` | one of `SERIES`, or `usage/` and the circuit's id | `yen` | 86400 | a day's cost |
 
 `time` is the start of the interval. Circuits are identified by id, because names change; the store keeps the names by time.
@@ -38,7 +39,7 @@ SERIES = (
 USAGE = "usage"
 HALF = "/half"
 DAILY_TOTAL, CIRCUIT_DAILY_TOTAL, DAILY_COST = "daily_total", "circuit_daily_total", "daily_cost"
-MONTHLY_TOTAL = "monthly_total"
+MONTHLY_TOTAL, COST = "monthly_total", "cost"
 COST_OF_CIRCUIT = "usage/"
 HOURLY_KINDS = (*SERIES, USAGE)
 HALF_HOUR_S, HOUR_S, DAY_S = 1800, 3600, 86_400
@@ -51,6 +52,7 @@ ENERGY = Shape(
         CIRCUIT_DAILY_TOTAL,
         DAILY_COST,
         MONTHLY_TOTAL,
+        COST,
     ),
     (HALF_HOUR_S, HOUR_S, DAY_S, *(days * DAY_S for days in range(28, 32))),
 )

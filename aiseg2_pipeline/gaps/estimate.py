@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import pandas as pd
 
-from aiseg2_pipeline.aiseg2.circuits import shown_name, sum_by_name
+from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames.energy import HALF, HALF_HOUR_S, HOUR_S, USAGE
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, Row, frame
@@ -184,9 +184,7 @@ def _power(interval: _Interval, live: Live, home: Home) -> list[tuple[str, str, 
         values.insert(0, ("total", TOTAL_GENERATION, generation_w / W_PER_KW, "kW"))
     if home.generator is not None and GENERATION in wh:
         values.append(("generation", home.generator, missing_w("generation", home.generator, wh[GENERATION]), "W"))
-    circuits = sum_by_name(
-        (shown_name(circuit.name), wh.get((USAGE, circuit.circuit_id))) for circuit in home.circuits
-    )
+    circuits = sum_by_name((circuit.name, wh.get((USAGE, circuit.circuit_id))) for circuit in home.circuits)
     values += [
         (USAGE, name, missing_w(USAGE, name, circuit_wh), "W")
         for name, circuit_wh in circuits.items()

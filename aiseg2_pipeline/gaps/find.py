@@ -28,7 +28,7 @@ REQUESTS_A_DAY, REQUESTS_ONCE = 6, 4
 
 @dataclass(frozen=True)
 class Hour:
-    """The number of an hour's minutes (UTC start) that are live, filled, filled with an hour's mean, and missing.
+    """The number of an hour's minutes (UTC start) that are live, filled, filled with an hour's mean, missing, and removed.
 
     Minutes that a person removed are not missing.
     """
@@ -38,6 +38,7 @@ class Hour:
     filled: int
     filled_by_hour: int
     missing: int
+    removed: int = 0
 
 
 def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -> list[Hour]:
@@ -48,7 +49,8 @@ def hours_between(store: Store, start: datetime, end: datetime, now: datetime) -
     hours = []
     while hour < end and settled(hour, now):
         live, filled, by_hour = coverage.get(hour, (0, 0, 0))
-        hours.append(Hour(hour, live, filled, by_hour, MINUTES_AN_HOUR - live - filled - removed[hour]))
+        missing = MINUTES_AN_HOUR - live - filled - removed[hour]
+        hours.append(Hour(hour, live, filled, by_hour, missing, removed[hour]))
         hour += HOUR
     return hours
 
@@ -114,6 +116,8 @@ def days_to_ask(energy: EnergyStore, start: datetime, now: datetime) -> list[dat
 class Gaps:
     """The hours with missing minutes: `fillable` may be filled, for `hopeless` the device reported lately that it has no energy.
 
+    `removed` are the hours with minutes that a person removed.
+
     `requests` is the maximum number of requests to the device: without an SD card, a day has one for each circuit and six
     more. `oldest_energy` is the time of the oldest known energy.
     """
@@ -122,23 +126,26 @@ class Gaps:
     hopeless: tuple[Hour, ...]
     requests: int
     oldest_energy: datetime | None
+    removed: tuple[Hour, ...] = ()
 
 
 def find_gaps(store: Store, energy: EnergyStore, start: datetime, end: datetime, now: datetime) -> Gaps:
     """Return the gaps of [start, end)."""
-    missing = [hour for hour in hours_between(store, start, end, now) if hour.missing]
+    every = hours_between(store, start, end, now)
+    missing = [hour for hour in every if hour.missing]
     may = fillable(store, energy, missing, now)
     days: dict[date, list[Hour]] = {
         day: list(hours) for day, hours in groupby(may, key=lambda hour: day_of(hour.start))
     }
     to_request = sum(must_request(energy, day, hours, now) for day, hours in days.items())
-    circuits = len(store.circuits_at(now))
+    circuits = len(store.circuit_names_at(now))
     chosen = set(may)
     return Gaps(
         tuple(may),
         tuple(hour for hour in missing if hour not in chosen),
         to_request * (circuits + REQUESTS_A_DAY) + REQUESTS_ONCE if to_request else 0,
         energy.oldest(),
+        tuple(hour for hour in every if hour.removed),
     )
 
 

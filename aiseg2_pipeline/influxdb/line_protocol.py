@@ -25,7 +25,7 @@ from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 
 MEASUREMENTS = ("power", "power_fill", "battery", "flow")
-ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost", "monthly_total")
+ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost", "monthly_total", "cost")
 # Returns a circuit's name at a time, by its id; None if it is unknown.
 NameOf = Callable[[str, datetime], str | None]
 CONSUMPTION_SUMMARY = f"{TOTAL_CONSUMPTION}(kW)"
@@ -105,6 +105,8 @@ def _energy_head(kind: str, name: str, circuit_id: str | None, shown: str | None
         return _head(kind, {"detail-section": section}, "value")
     if kind == energy.CIRCUIT_DAILY_TOTAL:
         return _head(kind, {"detail-section": f"{section}(kWh)"} | of_circuit, "value")
+    if kind == energy.COST:
+        return _head(kind, {"detail-type": name}, "yen")
     if kind == energy.DAILY_COST:
         detail_type = energy.USAGE if of_circuit else name
         return _head(kind, {"detail-type": detail_type, "detail-section": section} | of_circuit, "yen")

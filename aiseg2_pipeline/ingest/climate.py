@@ -15,7 +15,8 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.climate import ROOMS_A_PAGE, ClimateSource
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.models import ClimatePage, Room
-from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed, load_state, save_state
+from aiseg2_pipeline.aiseg2.state import load_state, save_state
+from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 
 MAX_PAGES = 20
 NOT_VERIFIED = "Not verified on a real unit."

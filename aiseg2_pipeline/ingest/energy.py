@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import pandas as pd
 
-from aiseg2_pipeline.aiseg2.circuits import clean_name, shown_name
+from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreachable, Unreadable
 from aiseg2_pipeline.aiseg2.graphs import Series, day_from_web, known_hours, no_energy
@@ -65,7 +65,7 @@ class History:
         self._store = store
         self._now = now
         self._card = SdCard(client, folder, now)
-        self.circuits: Sequence[Circuit] = client.circuit_list(Deadline(READING_TIMEOUT_S)).circuits
+        self.circuits: Sequence[Circuit] = client.registered(Deadline(READING_TIMEOUT_S))
         offset_s = client.clock_offset_s or 0.0
         self._device_now = now + timedelta(seconds=offset_s)
         if same_clock and abs(offset_s) > CLOCKS_AGREE_S:
@@ -109,7 +109,7 @@ class History:
             if source == "auto":
                 rows += self._not_on_card(day, rows, result, selected)
             if has_ended(day, self._now):
-                rows += self._totals_not_on_card(day, rows)
+                rows += self._totals_not_on_card(day, rows, supplies=source == "auto")
         result.rows = len(rows)
         # The attempts first: a run that is killed in between must not leave a gap that is never requested again.
         self._store.note_attempts(
@@ -162,15 +162,19 @@ class History:
         result.source = "sd"
         return rows
 
-    def _totals_not_on_card(self, day: date, on_card: Sequence[Row]) -> Iterator[Row]:
-        """Yield the totals that the pages had before the day ended, and that the card does not have, from the pages."""
+    def _totals_not_on_card(self, day: date, on_card: Sequence[Row], *, supplies: bool) -> Iterator[Row]:
+        """Yield an ended day's totals that the card does not have, from the pages.
+
+        These are hot water and gas, if `supplies`, and those that the pages had before the day ended.
+        """
         titles = {row.name.partition("(")[0] for row in on_card if row.kind == DAILY_TOTAL}
-        stale = [
+        lacking = [
             series
             for series, title in (TITLES | SUPPLIES).items()
-            if title not in titles and self._has_total(title, day)
+            if title not in titles and ((supplies and series in SUPPLIES) or self._has_total(title, day))
         ]
-        return totals_of_day(day, [self._graph(series, day) for series in stale])
+        graphs = [self._graph_if_served(series, day, (NotServed, Unreadable)) for series in lacking]
+        return totals_of_day(day, [graph for graph in graphs if graph is not None])
 
     def _not_on_card(
         self, day: date, on_card: Sequence[Row], result: DayEnergy, circuits: Sequence[Circuit]
@@ -306,8 +310,12 @@ def day_on_device(
             raise NoData(" ".join(result.problems) or str(no_energy(day)))
         # Half hours if there are any: their hours repeat them.
         halves = hours[hours["interval_s"] < HOUR_S]
-        names = {circuit.circuit_id: shown_name(circuit.name) for circuit in history.circuits}
-        return DeviceDay(hours if halves.empty else halves, names, result.source or "web", tuple(result.problems))
+        return DeviceDay(
+            hours if halves.empty else halves,
+            dict(history.circuits),
+            result.source or "web",
+            tuple(result.problems),
+        )
 
 
 def tried_lately(attempts: Iterable[FetchAttempt], what: str, now: datetime) -> set[datetime]:

@@ -43,7 +43,7 @@ def take_minute(
 ) -> LiveMinute:
     """Take `samples` readings spread from now to second 50 of `minute`; count those that do not fit as left out.
 
-    The first one is always tried, with a timeout of 20 s. A refused login ends the minute. Raises StoreError, because
+    The first one is always tried, with a timeout of 20 s. A refused login or a silent device ends the minute. Raises StoreError, because
     readings that cannot be stored must not be taken.
     """
     result = LiveMinute()
@@ -63,8 +63,8 @@ def take_minute(
         except Aiseg2Error as error:
             result.problems.append(str(error))
             incidents.note(store.path.parent, incidents.DEVICE, error, clock())
-            if isinstance(error, Refused):
-                # The device may lock out a user after repeated wrong passwords.
+            if isinstance(error, Refused) or client.transport.is_silent:
+                # The device may lock out a user after repeated wrong passwords, and a silent one is tried once a minute.
                 break
             continue
         _keep(result, store, reading)
@@ -94,8 +94,8 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
         return
     store.upsert(table)
     incidents.clear(store.path.parent, incidents.DEVICE)
-    if reading.circuit_list is not None:
-        store.record_circuits(reading.circuit_list, reading.answered_at)
+    if (known := reading.known_circuits) is not None:
+        store.record_circuits(known.shown, reading.answered_at, unshown=known.unshown)
     result.readings.append(reading)
     result.frames.append(table)
     log_line(

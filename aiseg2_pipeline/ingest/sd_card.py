@@ -10,7 +10,8 @@ from typing import Any
 from aiseg2_pipeline.aiseg2.client import EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData
 from aiseg2_pipeline.aiseg2.sd_card import Export
-from aiseg2_pipeline.aiseg2.transport import Deadline, load_state, save_state
+from aiseg2_pipeline.aiseg2.state import load_state, save_state
+from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.frames.energy import DAY_S, HOUR_S
 from aiseg2_pipeline.ingest.energy_rows import settled
 from aiseg2_pipeline.japan_time import HOUR, day_start

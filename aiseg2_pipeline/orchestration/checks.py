@@ -20,10 +20,9 @@ from dagster import (
     multi_asset_check,
 )
 
-from aiseg2_pipeline.aiseg2.circuits import circuit_key
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
-from aiseg2_pipeline.aiseg2.models import Circuit
+from aiseg2_pipeline.aiseg2.models import CircuitMatch
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
 from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
@@ -55,7 +54,7 @@ CLOCK = AssetCheckSpec(
 ALL_CIRCUITS = AssetCheckSpec(
     "every_circuit_present",
     asset=POWER_READINGS,
-    description="The newest reading has every circuit that is registered in the AiSEG2.",
+    description="The newest reading has every circuit that is registered in the AiSEG2 (page 734), and no other.",
 )
 NO_FUTURE = AssetCheckSpec(
     "no_rows_from_the_future",
@@ -85,12 +84,12 @@ def evaluate(
     table: pd.DataFrame,
     *,
     clock_offset_s: float | None,
-    circuits: Sequence[Circuit] | None,
+    circuits: CircuitMatch | None,
     future: Sequence[datetime],
 ) -> Iterator[AssetCheckResult]:
     """Yield a result for each check that one reading allows.
 
-    `table` is the reading's frame, `circuits` the registered ones, `future` the stored times later than now.
+    `table` is the reading's frame, `circuits` are the known ones, `future` the stored times later than now.
     """
     usage = table[table["kind"] == "usage"]
     consumption_kw = table.loc[table["name"] == TOTAL_CONSUMPTION, "value"]
@@ -128,17 +127,18 @@ def newest_reading_check(clock: Callable[[], datetime]) -> AssetChecksDefinition
         with failures(), store.open() as opened:
             last = opened.last_time() or now
             table = opened.read(last, last + timedelta(seconds=1))
-            circuits, future = opened.circuits_at(last), opened.times_after(now)
-        offset_s = None
+            future = opened.times_after(now)
+        circuits, offset_s = None, None
         try:
             with device.client(clock) as client:
-                client.circuit_list(Deadline(READING_TIMEOUT_S))
+                circuits = client.known_circuits()
+                client.circuit_page(1, Deadline(READING_TIMEOUT_S))
                 offset_s = client.clock_offset_s
         except Aiseg2Error as error:
             context.log.warning(str(error))
         results = {
             str(result.check_name): result
-            for result in evaluate(table, clock_offset_s=offset_s, circuits=circuits or None, future=future)
+            for result in evaluate(table, clock_offset_s=offset_s, circuits=circuits, future=future)
         }
         for key in context.selected_asset_check_keys:
             yield results.get(key.name) or _result(
@@ -183,16 +183,30 @@ def _clock(offset_s: float) -> AssetCheckResult:
     )
 
 
-def _all_circuits(usage: pd.DataFrame, circuits: Sequence[Circuit]) -> AssetCheckResult:
-    shown = {circuit_key(name) for name in usage["name"]}
-    missing = sorted({circuit.name for circuit in circuits if circuit_key(circuit.name) not in shown})
+def _all_circuits(usage: pd.DataFrame, circuits: CircuitMatch) -> AssetCheckResult:
+    missing = sorted({circuit.name for circuit in circuits.shown} - set(usage["name"]))
+    unshown = sorted({circuit.name for circuit in circuits.unshown})
+    unlisted = sorted(set(circuits.unlisted))
+    findings = []
+    if missing:
+        findings.append(
+            f"Without a reading are {', '.join(missing)}: check whether the AiSEG2's own page of circuits shows them."
+        )
+    if unshown or unlisted:
+        findings.append(
+            "Missing minutes are not filled for circuits whose names do not match "
+            f"(page 734: {', '.join(unshown) or 'none'}; page 1113: {', '.join(unlisted) or 'none'}): give each a name of its own in the AiSEG2's settings."
+        )
     return _result(
         ALL_CIRCUITS.name,
-        passed=not missing,
-        description=f"Without a reading are {', '.join(missing)}: check whether the AiSEG2's own page of circuits shows them."
-        if missing
-        else "All are there.",
-        metadata={"registered": len(circuits), "missing": MetadataValue.json(missing)},
+        passed=not findings,
+        description=" ".join(findings) or "All are there.",
+        metadata={
+            "registered": len(circuits.shown) + len(circuits.unshown),
+            "missing": MetadataValue.json(missing),
+            "unshown": MetadataValue.json(unshown),
+            "unlisted": MetadataValue.json(unlisted),
+        },
     )
 
 

@@ -17,6 +17,7 @@ from aiseg2_pipeline.gaps.past import Record, note_first_hour
 from aiseg2_pipeline.ingest.climate import Sensors
 from aiseg2_pipeline.orchestration.assets.climate import climate_asset, climate_rows
 from aiseg2_pipeline.orchestration.assets.daily_report import daily_report_asset, report_job, report_schedule
+from aiseg2_pipeline.orchestration.assets.energy_cost import energy_cost_asset
 from aiseg2_pipeline.orchestration.assets.energy_history import energy_history_asset, energy_rows
 from aiseg2_pipeline.orchestration.assets.influxdb import influxdb_asset, power_rows
 from aiseg2_pipeline.orchestration.assets.power_readings import power_readings_asset
@@ -61,9 +62,16 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
     first = record.first
     hours, days = hourly(first), daily(first)
     influxdb = settings.influx is not None
-    minute, energy, fill = minute_job(influxdb=influxdb), energy_job(influxdb=influxdb), fill_job()
+    minute, energy, fill = (
+        minute_job(influxdb=influxdb),
+        energy_job(influxdb=influxdb, cost=settings.tariff is not None),
+        fill_job(),
+    )
     pending = pending_job() if influxdb else None
-    close, prune = close_job(first, clock), prune_job(settings.keep_runs_days, clock)
+    close, prune = (
+        close_job(first, clock, cost=settings.tariff is not None),
+        prune_job(settings.keep_runs_days, clock),
+    )
     climate, sensors = climate_job(influxdb=influxdb), Sensors(settings.device_state_dir, settings.device_url)
     salvage = salvage_job()
     alerts, report = alert_sensor(settings, record, clock), report_job()
@@ -75,6 +83,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             energy_history_asset(days, record, clock=clock),
             climate_asset(days, clock=clock),
             daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
+            *([energy_cost_asset(days, settings.tariff, clock=clock)] if settings.tariff else []),
             *(_influxdb_assets(hours, days, clock) if influxdb else []),
         ],
         asset_checks=[newest_reading_check(clock), record_check(record, clock)],

@@ -9,6 +9,7 @@ from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.dagster_internals import MissingInternalError
 from aiseg2_pipeline.report import ReportError
 from aiseg2_pipeline.store.database import StoreError
+from aiseg2_pipeline.tariff.load import TariffError
 
 
 @contextmanager
@@ -19,7 +20,7 @@ def failures(consequence: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except (Aiseg2Error, ReportError, StoreError) as error:
+    except (Aiseg2Error, ReportError, StoreError, TariffError) as error:
         raise Failure(str(error), allow_retries=False) from None
     except MissingInternalError as error:
         raise Failure(

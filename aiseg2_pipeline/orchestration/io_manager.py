@@ -3,6 +3,7 @@
 Frames pass between assets in no other way, so that a person's own downstream asset gets a DataFrame as well.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +18,11 @@ from aiseg2_pipeline.store import Outbox
 class StoreIOManager(IOManager):
     """Store the frames of an asset in the file of a store, and load them by partition range."""
 
-    def __init__(self, kind: type[Outbox], path: Path) -> None:
-        """Set the class of the store and its file."""
+    def __init__(self, kind: type[Outbox], path: Path, kinds: Collection[str] | None) -> None:
+        """Set the class of the store, its file, and the kinds of rows to load (None: all)."""
         self._kind = kind
         self._path = path
+        self._kinds = kinds
 
     def handle_output(self, context: OutputContext, obj: pd.DataFrame) -> None:  # noqa: ARG002 - Dagster's signature
         """Upsert the frame; a stored row that is equal keeps its version."""
@@ -33,4 +35,4 @@ class StoreIOManager(IOManager):
             return frame([], self._kind.shape)
         window = context.asset_partitions_time_window
         with failures(), self._kind.open(self._path, log_warning) as store:
-            return store.read(window.start, window.end)
+            return store.read(window.start, window.end, self._kinds)

@@ -11,6 +11,7 @@ from aiseg2_pipeline.dagster_internals import AssetJob
 from aiseg2_pipeline.ingest.climate import NOT_VERIFIED
 from aiseg2_pipeline.orchestration.keys import (
     CLIMATE,
+    ENERGY_COST,
     ENERGY_HISTORY,
     INFLUXDB_CLIMATE,
     INFLUXDB_ENERGY,
@@ -56,10 +57,10 @@ def pending_job() -> Job:
     return _job("power_pending", [INFLUXDB_POWER], description, BACKGROUND | {PENDING_TAG: "1"})
 
 
-def energy_job(*, influxdb: bool) -> Job:
-    """Return the job of a day's energy: read, store, write to InfluxDB."""
+def energy_job(*, influxdb: bool, cost: bool) -> Job:
+    """Return the job of a day's energy: read, store, compute its cost, write to InfluxDB."""
     description = f"Reads the energy of a day from the AiSEG2, and stores it{PENDING_TOO if influxdb else ''}."
-    assets = [ENERGY_HISTORY, INFLUXDB_ENERGY] if influxdb else [ENERGY_HISTORY]
+    assets = [ENERGY_HISTORY, *([ENERGY_COST] if cost else []), *([INFLUXDB_ENERGY] if influxdb else [])]
     return _job(ENERGY_JOB, assets, description, BACKGROUND | {PENDING_TAG: "1"})
 
 

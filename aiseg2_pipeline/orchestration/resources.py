@@ -6,7 +6,7 @@ to another server. So no secret is in Dagster's storage or in a repr.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from dagster import IOManagerDefinition, ResourceDefinition, ResourceParam, mem_
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.transport import Slot
+from aiseg2_pipeline.frames.energy import COST
 from aiseg2_pipeline.influxdb.client import InfluxWriter
 from aiseg2_pipeline.logs import log_warning
 from aiseg2_pipeline.orchestration.io_manager import StoreIOManager
@@ -130,6 +131,7 @@ def resources(settings: Settings) -> dict[str, ResourceDefinition]:
         ),
         "readings_io": _io_manager(Store, settings.store_path, "Keeps readings."),
         "energy_io": _io_manager(EnergyStore, settings.energy_path, "Keeps the device's energy."),
+        "cost_io": _io_manager(EnergyStore, settings.energy_path, "Keeps what the energy cost.", [COST]),
         "climate_io": _io_manager(ClimateStore, settings.climate_path, "Keeps the rooms' climate."),
         # For assets without a frame; Dagster's default would make a folder for them.
         "io_manager": mem_io_manager,
@@ -137,9 +139,11 @@ def resources(settings: Settings) -> dict[str, ResourceDefinition]:
     }
 
 
-def _io_manager(kind: type[Outbox], path: Path, description: str) -> ResourceDefinition:
+def _io_manager(
+    kind: type[Outbox], path: Path, description: str, kinds: Sequence[str] | None = None
+) -> ResourceDefinition:
     return _fixed(
-        f"{kind.__name__}IOManager", lambda _: StoreIOManager(kind, path), description, IOManagerDefinition
+        f"{kind.__name__}IOManager", lambda _: StoreIOManager(kind, path, kinds), description, IOManagerDefinition
     )
 
 

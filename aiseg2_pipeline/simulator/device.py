@@ -6,9 +6,10 @@ the card's files in `card`.
 """
 
 import secrets
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TypeVar
 
 import numpy as np
@@ -53,19 +54,21 @@ def create_app(  # noqa: PLR0913 - each is a property of a device that a test va
     card_days: int = CARD_D,
     memory_days: int = MEMORY_D,
     rooms: Sequence[str] = ROOMS,
+    shown_names: Mapping[int, str | None] = MappingProxyType({}),
     active_faults: ActiveFaults | None = None,
 ) -> Starlette:
     """Return the device as an ASGI application; every response is delayed by `latency_s`.
 
     Web pages cover today and the `memory_days` days before it, the SD card `card_days` days including today. Nothing
     was measured during `outages`; closing connections meanwhile is up to the server (see `running`). `rooms` are the
-    rooms with a sensor. REBOOTED needs a server that puts `HANG_UP` into the scope.
+    rooms with a sensor. `shown_names` has names of circuits by id that page 1113 shows in place of page 734's (None: it
+    does not show that circuit). REBOOTED needs a server that puts `HANG_UP` into the scope.
     """
     tally = tally or Tally()
     active_faults = active_faults or ActiveFaults()
     meter = Meter(household, outages=outages, memory_days=memory_days)
     card = Card(meter, card_days=card_days) if sd_card else None
-    device = _Device(household, clock, meter, card, rooms, active_faults, tally)
+    device = _Device(household, clock, meter, card, rooms, shown_names, active_faults, tally)
     middleware = Middleware(
         RequestMiddleware,
         login=DigestLogin(user, password, nonce_life_s=nonce_life_s),
@@ -102,6 +105,7 @@ class _Device:
     meter: Meter
     card: Card | None
     rooms: Sequence[str]
+    shown_names: Mapping[int, str | None]
     active_faults: ActiveFaults
     tally: Tally
     last_power: tuple[int, Power] | None = None  # by step
@@ -196,13 +200,12 @@ class _Device:
         if self.last_power is None or self.last_power[0] != step:
             self.last_power = step, self.household.power(np.array([step]))
         power = self.last_power[1]
-        names = self.household.names(now)
+        names = {**self.household.names(now), **self.shown_names}
         watts = zip(CIRCUITS, power.circuits_w[0].tolist(), strict=True)
+        circuits_w = ((names.get(circuit.circuit_id), w) for circuit, w in watts)
         return pages.Moment(
             now=now,
-            circuits_w=tuple(
-                (names[circuit.circuit_id], w) for circuit, w in watts if circuit.circuit_id in names
-            ),
+            circuits_w=tuple((name, w) for name, w in circuits_w if name is not None),
             generation_w=int(power.generation_w[0]),
             consumption_w=int(power.consumption_w[0]),
             battery=battery(now) if self.household.has_battery else None,

@@ -176,6 +176,12 @@ class Rows(Transactions):
         with self._reading((unix_s(moment), END_S)) as execute:
             return [datetime_of(time) for (time,) in execute(TIMES_AFTER, (unix_s(moment), limit))]
 
+    def changed_hours(self, since: int) -> tuple[list[datetime], int]:
+        """Return the hours with rows that changed after a version, in order, and the newest version."""
+        sql = "SELECT hour FROM hours WHERE max_version > ? ORDER BY hour"
+        with self._reading() as execute:
+            return [datetime_of(hour) for (hour,) in execute(sql, (since,))], meta(execute, "version")
+
     def hours_with_rows(self, start: datetime, end: datetime) -> list[datetime]:
         """Return the hours (UTC starts) within or overlapping the range that have rows, in order."""
         sql = "SELECT hour FROM hours WHERE hour >= ? AND hour < ? ORDER BY hour"

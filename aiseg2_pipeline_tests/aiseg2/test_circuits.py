@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aiseg2_pipeline.aiseg2.circuits import MAX_NAME_CHARS, circuit_key, clean_name, shown_name, sum_by_name
+from aiseg2_pipeline.aiseg2.circuits import (
+    MAX_NAME_CHARS,
+    circuit_key,
+    clean_name,
+    match,
+    shown_name,
+    sum_by_name,
+)
+from aiseg2_pipeline.aiseg2.models import Circuit
 
 
 @pytest.mark.parametrize(
@@ -19,6 +27,8 @@ from aiseg2_pipeline.aiseg2.circuits import MAX_NAME_CHARS, circuit_key, clean_n
         ("a\0b", "a b"),
         ("・", ""),
         ("-", "-"),
+        ("洋室１ エアコン", "洋室1　ｴｱｺﾝ"),
+        ("洋室１･エアコン", "洋室１エアコン"),
     ],
 )
 def test_both_spellings_of_a_circuit_have_one_key(listed: str, shown: str) -> None:
@@ -30,14 +40,42 @@ def test_both_spellings_of_a_circuit_have_one_key(listed: str, shown: str) -> No
     ("one", "other"),
     [
         ("洋室１", "洋室２"),
-        ("ＩＨ", "IH"),
         ("ＬＤＫエアコン", "エアコンＬＤＫ"),
-        ("a b", "ab"),
-        ("ｴｱｺﾝ", "エアコン"),
+        ("A", "a"),
     ],
 )
 def test_different_names_have_different_keys(one: str, other: str) -> None:
     assert circuit_key(one) != circuit_key(other)
+
+
+@pytest.mark.parametrize(
+    ("listed", "names", "shown", "unlisted"),
+    [
+        (["洋室１・エアコン", "ＬＤ"], ["ＬＤ", "洋室１エアコン"], {0: "洋室１エアコン", 1: "ＬＤ"}, []),
+        (["洋室１・エアコン"], ["洋室１・エアコン"], {0: "洋室１・エアコン"}, []),
+        (["洋室１ エアコン", "ＩＨ"], ["IH", "洋室１エアコン"], {0: "洋室１エアコン", 1: "IH"}, []),
+        (["ＩＨ", "IH"], ["IH", "ＩＨ"], {0: "ＩＨ", 1: "IH"}, []),
+        (["居間", "ＬＤ"], ["ＬＤ", "リビング"], {0: "リビング", 1: "ＬＤ"}, []),
+        (["居間", "居間"], ["リビング", "リビング"], {0: "リビング", 1: "リビング"}, []),
+        (["居間", "寝室"], ["リビング", "ベッド"], {}, ["リビング", "ベッド"]),
+        (["ＬＤ", "納戸"], ["ＬＤ"], {0: "ＬＤ"}, []),
+        (["ＬＤ"], ["ＬＤ", "納戸"], {0: "ＬＤ"}, ["納戸"]),
+        (["ＬＤ", "ＩＨ", "ＩＨ"], ["ＬＤ", "ＩＨ"], {0: "ＬＤ"}, ["ＩＨ"]),
+        (["ＬＤ", "ＩＨ"], ["ＬＤ", "ＩＨ", "ＩＨ"], {0: "ＬＤ"}, ["ＩＨ", "ＩＨ"]),
+        (["ＩＨ", "ＩＨ", "ＬＤ"], ["ＩＨ", "ＩＨ２", "ＬＤ"], {2: "ＬＤ"}, ["ＩＨ", "ＩＨ２"]),
+        (["ＬＤ・ＩＨ"], None, {0: "ＬＤＩＨ"}, []),
+    ],
+)
+def test_circuits_match_by_spelling_by_key_and_by_the_one_name_that_is_left(
+    listed: list[str], names: list[str] | None, shown: dict[int, str], unlisted: list[str]
+) -> None:
+    circuits = [Circuit(str(n), name) for n, name in enumerate(listed)]
+    matched = match(circuits, names)
+    assert dict(matched.shown) == {str(n): name for n, name in shown.items()}
+    assert [circuit.circuit_id for circuit in matched.unshown] == [
+        str(n) for n in range(len(listed)) if n not in shown
+    ]
+    assert list(matched.unlisted) == unlisted
 
 
 def test_an_unseen_circuit_gets_page_1113_s_spelling() -> None:

@@ -1,5 +1,6 @@
 """The client over real HTTP: the requests of a reading, its retries and its errors."""
 
+import contextlib
 import json
 import multiprocessing
 import re
@@ -10,6 +11,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+import tenacity
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Refused, Unreachable
@@ -213,10 +215,50 @@ def test_transient_failures_are_retried(tmp_path: Path) -> None:
     assert not answers
 
 
-@pytest.mark.parametrize(
-    "answer", [Answer(b"", 404), Answer(b"", 302, {"Location": "http://127.0.0.1:1/"}), Answer(b"", 400)]
-)
-def test_a_4xx_or_redirect_is_not_retried_and_names_the_setting(tmp_path: Path, answer: Answer) -> None:
+@pytest.mark.parametrize("path", [FLOW, LIST, circuits_path(1), circuits_path(2)])
+def test_one_redirect_of_any_page_costs_a_reading_nothing(tmp_path: Path, path: str) -> None:
+    pages = household(QUIET)
+    answers: list[Page] = [pages[path], Answer(b"", 302, {"Location": "/index.cgi"})]
+
+    def redirected_once() -> bytes | Answer:
+        answer = answers.pop() if len(answers) > 1 else answers[0]
+        assert not callable(answer)
+        return answer
+
+    with serving(pages | {path: redirected_once}) as device:
+        reading = live(device, tmp_path)
+        assert len(watts(reading)) == 32
+        assert reading.requests == 8
+    assert FLOW_HTML not in [sent for sent, _ in device.log]
+
+
+def test_a_device_that_was_silent_for_ten_minutes_gets_one_request_until_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two attempts instead of 20 s.
+    monkeypatch.setattr("tenacity.stop_before_delay", lambda _: tenacity.stop_after_attempt(2))
+
+    def requests(at: datetime, address: str) -> int:
+        with Aiseg2Client(address, USER, PASSWORD, state_dir=tmp_path, clock=lambda: at) as client:
+            with contextlib.suppress(Unreachable):
+                client.live()
+            return client.transport.requests
+
+    with serving(household(FEW)) as device:
+        address = device.address
+        assert requests(NOW, address) == 4
+    for minute in range(1, 11):
+        assert requests(NOW + timedelta(minutes=minute), address) == 2
+    for minute in range(11, 14):
+        assert requests(NOW + timedelta(minutes=minute), address) == 1
+    port = int(address.rpartition(":")[2])
+    with serving(household(FEW), port=port):
+        assert requests(NOW + timedelta(minutes=14), address) > 1
+    assert requests(NOW + timedelta(minutes=15), address) == 2
+
+
+@pytest.mark.parametrize("answer", [Answer(b"", 404), Answer(b"", 400)])
+def test_a_4xx_is_not_retried_and_names_the_setting(tmp_path: Path, answer: Answer) -> None:
     with (
         serving({FLOW: answer, FLOW_HTML: answer}) as device,
         pytest.raises(Unreachable, match="AISEG2_HOST"),

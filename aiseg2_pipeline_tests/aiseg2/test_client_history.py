@@ -58,6 +58,12 @@ def test_graphs_are_read_with_the_devices_clock(tmp_path: Path) -> None:
         assert [path for path, status in device.log if status == 200] == paths
 
 
+def test_one_redirect_costs_the_card_nothing(tmp_path: Path) -> None:
+    answers = [Answer(BODY), Answer(b"", 302, {"Location": "/index.cgi"})]
+    with serving({EXPORT: FORM, ZIP: answers.pop}) as device:
+        assert download(device, tmp_path).read_bytes() == BODY
+
+
 def test_the_cards_zip_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     with serving({EXPORT: FORM, ZIP: LARGE}) as device:
         target = download(device, tmp_path)

@@ -115,6 +115,7 @@ def test_gaps_as_json_are_the_hours_with_missing_minutes(home: Home) -> None:
         "live": 1,
         "filled": 0,
         "missing": 59,
+        "removed": 0,
         "fillable": True,
     }
     assert [hour["missing"] for hour in hours] == [59, 60, 60, 60, 60]
@@ -166,7 +167,8 @@ def test_removed_minutes_are_filled_again_with_refill_alone(home: Home) -> None:
     home.succeed("remove", *removed, "--yes")
     after = len(home.rows())
     assert after < before
-    assert "No minute is missing." in home.succeed("gaps", *removed)
+    hours = json.loads(home.succeed("gaps", *removed, "--format", "json"))
+    assert (sum(hour["missing"] for hour in hours), sum(hour["removed"] for hour in hours)) == (0, 61)
     fills = r"fills up to 61 minutes of \S+ \d\d:00 to \S+ \d\d:00, as far as the AiSEG2 has kept their energy\."
     assert re.search(
         f"would be removed.*Then --refill {fills}", home.succeed("remove", *removed, "--refill"), re.DOTALL
@@ -265,6 +267,18 @@ def test_a_cards_half_hours_add_up_to_the_pages_hours(tmp_path: Path) -> None:
     # Line protocol is hourly in both.
     assert set(web) <= set(card)
     assert len(card) == len(set(card))
+
+
+@pytest.mark.parametrize("sd_card", [False, True], ids=["web", "card"])
+def test_with_a_tariff_a_day_has_its_cost(tmp_path: Path, *, sd_card: bool) -> None:
+    path = tmp_path / "tariff.toml"
+    prices = '[[plan]]\nname = "flat"\nvalid_from = 2020-01-01\nprice = [{ name = "energy", yen = 30 }]'
+    path.write_text(prices, encoding="utf-8")
+    with home_of(tmp_path, sd_card=sd_card) as home:
+        home.given["AISEG2_TARIFF"] = str(path)
+        day = yesterday(home)
+        kwh = sum(row["wh"] for row in day_rows(home, day) if row["name"] == "bought") / 1000
+        assert f"By the tariff: bought {kwh * 30:.0f} yen" in home.succeed("history", day)
 
 
 def test_a_day_is_printed_as_line_protocol_and_as_a_line_for_each_series_and_nothing_is_kept(home: Home) -> None:

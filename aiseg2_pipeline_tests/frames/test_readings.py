@@ -34,7 +34,7 @@ def live(flow: PowerFlow, *circuits: tuple[str, float | None], answered_at: date
         flow=flow,
         circuits=tuple(CircuitPower(*circuit) for circuit in circuits),
         circuits_error=None,
-        circuit_list=None,
+        known_circuits=None,
         clock_offset_s=None,
         requests=2,
         elapsed_s=0.1,

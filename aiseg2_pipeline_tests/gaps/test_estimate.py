@@ -180,7 +180,7 @@ def test_the_generation_is_filled_as_far_as_its_devices_are_registered() -> None
 
 
 def test_registered_circuits_are_filled_under_the_live_pages_names_and_added_up() -> None:
-    names = ("ＩＨ", "ＬＤ", "ＩＨ", "ＬＤ", "洋室１・エアコン")
+    names = ("ＩＨ", "ＬＤ", "ＩＨ", "ＬＤ", "洋室１エアコン")
     circuits = tuple(Circuit(str(n), name) for n, name in enumerate(names, 8))
     # The second ＬＤ is unknown, and the last circuit is not registered.
     energy = [circuit("8", 100), circuit("9", 50), circuit("10", 20), circuit("12", 9), circuit("99", 70)]

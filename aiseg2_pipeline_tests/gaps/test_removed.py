@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from aiseg2_pipeline.gaps.find import hours_between
+from aiseg2_pipeline.gaps.find import find_gaps, hours_between
 from aiseg2_pipeline.japan_time import HOUR, MINUTE, hour_of
 from aiseg2_pipeline_tests.support.energy_history import NOON, recorded, remembered
 
@@ -15,7 +15,8 @@ def test_removed_minutes_stay_empty_until_a_person_allows_to_fill_them(tmp_path:
         assert record.fill([hour]) == 60
         store.remove(hour + 10 * MINUTE, hour + 20 * MINUTE, now)
         (found,) = hours_between(store, hour, hour + HOUR, now)
-        assert (found.filled, found.missing) == (50, 0)
+        assert (found.filled, found.missing, found.removed) == (50, 0, 10)
+        assert [one.start for one in find_gaps(store, memory.energy, hour, hour + HOUR, now).removed] == [hour]
         assert record.fill([hour]) == 0
         store.allow_fill(hour + 15 * MINUTE, now)
         assert record.fill([hour]) == 5

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import tenacity
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
@@ -57,7 +58,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def take(device: Device, store: Store, time: Time, samples: int = 1, password: str = PASSWORD) -> LiveMinute:
     state_dir = store.path.parent / "device"
     with Aiseg2Client(device.address, USER, password, state_dir=state_dir, clock=time) as client:
-        return take_minute(client, store, minute=MINUTE, samples=samples, clock=time, sleep=time.sleep)
+        minute = time.now.replace(second=0)
+        return take_minute(client, store, minute=minute, samples=samples, clock=time, sleep=time.sleep)
 
 
 def stored_times(store: Store) -> list[datetime]:
@@ -116,6 +118,19 @@ def test_a_failing_reading_does_not_affect_the_others(device: Device, store: Sto
     taken = take(device, store, Time(MINUTE), 3)
     assert len(taken.readings) == 2
     assert "404" in taken.problems[0]
+
+
+def test_a_device_that_was_silent_for_ten_minutes_gets_one_request_a_minute_however_many_readings(
+    device: Device, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(device, store, Time(MINUTE))
+    device.pages[FLOW] = Answer(b"", cut=True)
+    # One attempt instead of 20 s.
+    monkeypatch.setattr("tenacity.stop_before_delay", lambda _: tenacity.stop_after_attempt(1))
+    for minutes, requests in ((1, 3), (10, 3), (11, 1), (12, 1)):
+        sent = device.requests
+        take(device, store, Time(MINUTE + timedelta(minutes=minutes)), 3)
+        assert device.requests == sent + requests
 
 
 def test_totals_are_stored_when_the_circuits_cannot_be_read(device: Device, store: Store) -> None:

@@ -25,8 +25,10 @@ from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support.device import (
     FLOW,
     FLOW_HTML,
+    LIST,
     Answer,
     Device,
+    circuit_list,
     circuits_path,
     flow_json,
     household,
@@ -104,6 +106,17 @@ def test_the_checks_are_evaluated_for_each_reading(alone: Pipeline, device: Devi
     assert not checks["circuits_within_total"][0]
     assert not checks["device_clock"][0]
     assert "behind" in checks["device_clock"][1]
+
+
+def test_names_that_do_not_match_the_list_fail_their_check_and_cost_no_circuit(
+    alone: Pipeline, device: Device
+) -> None:
+    device.pages[LIST] = circuit_list(["ＬＤ", "ＩＨ", "ＩＨ", "納戸", "書斎"])
+    alone.minute()
+    assert list(alone.rows()["kind"]).count("usage") == 3
+    failed = {name: text for name, (passed, text) in alone.checks().items() if not passed}
+    assert set(failed) == {"every_circuit_present"}
+    assert "(page 734: 書斎, 納戸; page 1113: a,b=c \\d🔌)" in failed["every_circuit_present"]
 
 
 def test_rows_from_the_future_fail_their_check_with_the_command_that_removes_them(alone: Pipeline) -> None:

@@ -12,7 +12,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.past import first_hour, note_first_hour
-from aiseg2_pipeline.japan_time import hour_of
+from aiseg2_pipeline.japan_time import TOKYO, hour_of
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
@@ -62,7 +62,7 @@ def test_a_tick_requests_the_partition_of_its_planned_time_in_japan(
     assert isinstance(request, RunRequest)
     assert request.partition_key == key
     if schedule == "every_minute":
-        assert datetime.fromisoformat(request.tags[MINUTE_TAG]) == TODAY + tick
+        assert request.tags[MINUTE_TAG] == (TODAY + tick).astimezone(TOKYO).isoformat(timespec="minutes")
 
 
 @pytest.mark.parametrize("schedule", ["settle_the_hour", "energy_of_yesterday", "report_of_yesterday"])

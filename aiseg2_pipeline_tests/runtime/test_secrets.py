@@ -78,7 +78,9 @@ def test_no_object_shows_the_secret_that_it_holds(tmp_path: Path) -> None:
     objects: list[Any] = [settings, influx, *held, *definitions.values(), build_definitions(settings)]
     with connect.device(settings, lambda: datetime.now(UTC)) as client, connect.writer(influx) as writer:
         objects += [client, writer]
-        transport = Transport(settings.device_url, "aiseg", DEVICE_PASSWORD, state_dir=tmp_path)
+        transport = Transport(
+            settings.device_url, "aiseg", DEVICE_PASSWORD, state_dir=tmp_path, clock=lambda: datetime.now(UTC)
+        )
         objects += [transport, *(vars(one) for one in (client, settings))]
         for one in objects:
             assert found_in(f"{one!r} {one!s}".encode(), SECRETS) == set(), type(one)

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -288,3 +288,38 @@ def test_only_orphaned_active_runs_are_failed() -> None:
             assert run.status == (DagsterRunStatus.FAILURE if status in ACTIVE else status)
     assert {DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING} < set(ACTIVE)
     assert DagsterRunStatus.SUCCESS not in ACTIVE
+
+
+@needs_proc
+def test_the_services_start_again_with_a_first_hour_that_has_moved(home: Home) -> None:
+    pipeline = home.running()
+    before = service(pipeline, "code_server")
+    two_days_ago = hour_key(datetime.now(UTC) - timedelta(days=2))
+    (home.data / "first_partition").write_text(two_days_ago + "\n", encoding="ascii")
+    pipeline.wait(lambda: before not in pipeline.processes("code_server") and pipeline.pages.served())
+    pipeline.wait(lambda: pipeline.output.count("Ctrl-C stops everything.") == 2)
+    assert pipeline.pages.read_minute()["status"] == "SUCCESS"
+    partitions = pipeline.pages.ask(
+        '{ assetNodeOrError(assetKey: {path: ["power_readings"]}) { ... on AssetNode { partitionKeys } } }'
+    )
+    assert partitions["assetNodeOrError"]["partitionKeys"][0] == two_days_ago
+
+
+@needs_proc
+def test_dagsters_daemon_deletes_ticks_older_than_a_week(home: Home) -> None:
+    pipeline = home.running()
+    ticks = home.data / "dagster" / "schedules" / "schedules.db"
+
+    def counts(where: str) -> int:
+        with closing(sqlite3.connect(ticks)) as connection:
+            return int(connection.execute(f"SELECT count(*) FROM job_ticks WHERE {where}").fetchone()[0])
+
+    pipeline.wait(lambda: counts("type = 'SCHEDULE' AND status = 'SUCCESS'") > 0)
+    with closing(sqlite3.connect(ticks)) as connection, connection:
+        columns = "job_origin_id, selector_id, status, type, tick_body"
+        connection.execute(
+            f"INSERT INTO job_ticks (timestamp, {columns}) SELECT '2026-01-01 00:00:00', {columns} FROM job_ticks "
+            "WHERE type = 'SCHEDULE' AND status = 'SUCCESS' LIMIT 1"
+        )
+    assert counts("timestamp < '2026-02-01'") == 1
+    pipeline.wait(lambda: counts("timestamp < '2026-02-01'") == 0)

@@ -99,7 +99,8 @@ class Outbox(RuleBasedStateMachine):
         assert self.store.pending_hours(self.destination, limit=hours) == pending
         batch = self.batch = self.store.pending_rows(self.destination, pending[::-1], limit)
         order = list(zip(batch.hours.tolist(), batch.versions.tolist(), strict=True))
-        assert order == sorted(set(order))
+        # In the order of the hours that were asked for, and by version in each.
+        assert order == sorted(set(order), key=lambda row: (-row[0], row[1]))
         assert len(order) <= limit
         assert {hour_of(row.time) for row in by_key(batch.frame).values()} <= set(pending)
         self.changes_sent = dict(self.changes)

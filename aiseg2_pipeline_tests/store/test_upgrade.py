@@ -154,7 +154,7 @@ def test_rows_what_is_pending_and_circuits_are_the_same_after_an_upgrade(
         f"INSERT INTO destinations VALUES (1, '{INFLUX.host}', '{INFLUX.org}', '{INFLUX.bucket}')",
         f"INSERT INTO acknowledged VALUES (1, {START_S}, 110), (1, {START_S + 3600}, 240)",
         f"INSERT INTO set_aside VALUES (1, {START_S + 3600}, 131, 132, 'no', {START_S})",
-        f"INSERT INTO circuits VALUES ('1', '台所', {START_S}, {START_S + 3600}), ('1', '居間', {START_S + 3600}, NULL)",
+        f"INSERT INTO circuits VALUES ('1', '１階・台所', {START_S}, {START_S + 3600}), ('1', '居間', {START_S + 3600}, NULL)",
     )
     with kind.open(path) as store:
         assert store.pending_hours(INFLUX) == [START, START + 2 * HOUR]
@@ -174,8 +174,12 @@ def test_rows_what_is_pending_and_circuits_are_the_same_after_an_upgrade(
                 START + HOUR: (60, 0, 0),
                 START + 2 * HOUR: (32, 0, 0),
             }
-            assert store.circuits_at(START) == [Circuit("1", "台所")]
+            # That version stored page 734's spelling, this one stores page 1113's.
+            assert store.circuits_at(START) == [Circuit("1", "１階台所")]
             assert store.circuits_at(START + DAY) == [Circuit("1", "居間")]
+            store.record_circuits([Circuit("1", "２階・居間")], START + DAY)
+            assert store.circuits_at(START) == [Circuit("1", "１階台所")]
+            assert store.circuits_at(START + DAY) == [Circuit("1", "２階・居間")]
         store.check_integrity()
         assert store.is_upgraded
     assert damaged_files(path) == []

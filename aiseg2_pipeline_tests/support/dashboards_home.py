@@ -60,7 +60,9 @@ def fill(store: Store, energies: EnergyStore, folder: Path) -> None:
     # Two readings a minute for an hour.
     store.upsert(_minutes(household, at("2024-07-13 10:00:30"), at("2024-07-13 11:00")))
     for time in (MINUTES_FROM, RENAMED_AT):
-        store.record_circuits([Circuit(str(key), name) for key, name in household.names(time).items()], time)
+        store.record_circuits(
+            [Circuit(str(key), shown_name(name)) for key, name in household.names(time).items()], time
+        )
     with simulated(NOW, household, sd_card=True) as unit:
 
         def now() -> datetime:

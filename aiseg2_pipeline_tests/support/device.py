@@ -120,9 +120,9 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(pages: dict[str, Page], latency_s: float = 0.0) -> Iterator[Device]:
+def serving(pages: dict[str, Page], latency_s: float = 0.0, port: int = 0) -> Iterator[Device]:
     device = Device(pages, latency_s)
-    server = _Server(("127.0.0.1", 0), _handler(device, threading.Lock()))
+    server = _Server(("127.0.0.1", port), _handler(device, threading.Lock()))
     server.daemon_threads = True
     device.address = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -17,7 +17,8 @@ from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Unreadable
 from aiseg2_pipeline.aiseg2.models import Exchange
 from aiseg2_pipeline.aiseg2.sd_card import Export
-from aiseg2_pipeline.aiseg2.transport import Deadline, load_state
+from aiseg2_pipeline.aiseg2.state import load_state
+from aiseg2_pipeline.aiseg2.transport import Deadline
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.ingest.climate import Sensors
 from aiseg2_pipeline_tests.support.fuzz import Mutator, zipped
@@ -179,7 +180,7 @@ def _responses(server: RawServer, folder: Path) -> Iterator[Target]:
             sensors.seen(NOW, source)
             assert sensors.sources(NOW) == (source,)
         assert sensors.due(NOW)
-        return memory.shown
+        return memory.names
 
     device = (server.url, "AISEG2")
     responses = [page, chunked, *[challenge] * 3]

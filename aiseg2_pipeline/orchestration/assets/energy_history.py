@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 from dagster import AssetExecutionContext, AssetsDefinition, DailyPartitionsDefinition, Output
 
-from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.energy import DayEnergy, History
@@ -94,7 +93,7 @@ def lines(readings: Store, table: pd.DataFrame) -> list[tuple[str, ...]]:
 
     def name_of(circuit_id: str, time: datetime) -> str | None:
         if time not in names:
-            names[time] = {circuit.circuit_id: shown_name(circuit.name) for circuit in readings.circuits_at(time)}
+            names[time] = readings.circuit_names_at(time)
         return names[time].get(circuit_id)
 
     return line_protocol.energy_lines(table, name_of)

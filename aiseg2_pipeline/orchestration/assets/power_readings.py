@@ -106,7 +106,7 @@ def _report(
     for result in evaluate(
         taken.frames[-1],
         clock_offset_s=newest.clock_offset_s,
-        circuits=newest.circuit_list,
+        circuits=newest.known_circuits,
         future=store.times_after(now),
     ):
         context.log_event(as_evaluation(result))

@@ -22,6 +22,7 @@ from dagster import (
     op,
 )
 
+from aiseg2_pipeline.frames.energy import COST
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.logs import log_line
@@ -30,6 +31,7 @@ from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.keys import (
     CLIMATE,
     DAILY_REPORT,
+    ENERGY_COST,
     ENERGY_HISTORY,
     INFLUXDB_CLIMATE,
     INFLUXDB_ENERGY,
@@ -53,8 +55,8 @@ DAY_CHARACTERS = len("2026-07-14")
 _ByDay = dict[str, list[tuple[AssetKey, str]]]
 
 
-def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
-    """Return the job; `first` is the first partition."""
+def close_job(first: datetime, clock: Callable[[], datetime], *, cost: bool) -> JobDefinition:
+    """Return the job; `first` is the first partition, `cost` whether there is the asset `energy_cost`."""
 
     @op(
         name=CLOSE_STEP,
@@ -70,6 +72,9 @@ def close_job(first: datetime, clock: Callable[[], datetime]) -> JobDefinition:
             store.open_climate() as climate,
         ):
             ended = dict(_ended(readings, energy, climate, influxdb.destination, first, today))
+            if cost:
+                times = energy.read(day_from_key(day_key(first)), today, [COST])["time"]
+                ended[ENERGY_COST] = {day_key(time) for time in times.dt.to_pydatetime()}
             drawn = context.instance.get_materialized_partitions(DAILY_REPORT)
             ended[DAILY_REPORT] = {key for key in drawn if key < day_key(today - PICTURES_KEPT)}
             _close(context, readings, _due(context.instance, ended))
