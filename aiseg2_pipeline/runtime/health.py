@@ -97,7 +97,7 @@ def ahead(settings: Settings, now: datetime) -> datetime | None:
     ((newest,),) = _rows(settings, SCHEDULES, NEWEST_TICK)
     times = [datetime.fromisoformat(str(newest)).replace(tzinfo=UTC)] if newest else []
     for (body,) in _rows(settings, SCHEDULES, STATES):
-        data = json.loads(body)["job_specific_data"] or {}
+        data = json.loads(body).get("job_specific_data") or {}
         of_state = [value for name, value in data.items() if name.endswith("_timestamp") and value]
         times += [datetime.fromtimestamp(value, UTC) for value in of_state]
     latest = max(times, default=now)

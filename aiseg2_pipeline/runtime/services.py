@@ -177,7 +177,7 @@ def _serve(settings: Settings, folder: Path, lock: Path, say: Callable[[str], No
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
-    return services.run(Watch(settings), say)
+    return services.run(Watch(settings, datetime.now(UTC)), say)
 
 
 def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:

@@ -20,9 +20,10 @@ _SIGNS_OF_DAMAGE = ("database disk image is malformed", "file is not a database"
 class Watch:
     """The state at the start of the services, to compare with the present one, and their output."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Remember the record's first hour."""
+    def __init__(self, settings: Settings, now: datetime) -> None:
+        """Remember the record's first hour, and whether later times than now could not be dropped."""
         self._settings = settings
+        self._was_ahead = self._is_ahead(now)
         self._first = _text(settings.first_partition_path)
         self._suspects_damage = False
 
@@ -37,15 +38,19 @@ class Watch:
         self._first = self._first or first
         if first not in ("", self._first) and now.second in _QUIET_SECONDS:
             return "The start of the record was found, so the services start again with its hours."
-        # What cannot be read is a problem of the services themselves.
-        with contextlib.suppress(OSError):
-            if now >= CLOCK_IS_SET and health.ahead(self._settings, now):
-                return "This machine's clock was ahead, so the services start again to continue from now."
+        if self._is_ahead(now) and not self._was_ahead:
+            return "This machine's clock was ahead, so the services start again to continue from now."
         if self._suspects_damage:
             self._suspects_damage = False
             if health.damaged(self._settings):
                 return "A file of Dagster's is damaged, so the services start again with a new one."
         return None
+
+    def _is_ahead(self, now: datetime) -> bool:
+        # What cannot be read is a problem of the services themselves.
+        with contextlib.suppress(OSError):
+            return now >= CLOCK_IS_SET and health.ahead(self._settings, now) is not None
+        return False
 
 
 def _text(path: Path) -> str:
