@@ -58,6 +58,8 @@ class Tables(NamedTuple):
 
     events: "db.Table"
     evaluations: "db.Table"
+    ticks: "db.Table"
+    run_tags: "db.Table"
 
 
 def serve_code() -> None:
@@ -105,11 +107,16 @@ def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"]) -> None:
 
 
 def tables() -> Tables:
-    """Return Dagster's tables. Without a name, MissingInternalError: nothing is pruned, and no day is closed."""
+    """Return Dagster's tables.
+
+    Without a name, MissingInternalError: nothing is pruned, no day is closed, and ticks of a wrong clock stay.
+    """
     events = "dagster._core.storage.event_log.schema"
     return Tables(
         _private(events, "SqlEventLogStorageTable"),
         _private(events, "AssetCheckExecutionsTable"),
+        _private("dagster._core.storage.schedules.schema", "JobTickTable"),
+        _private("dagster._core.storage.runs.schema", "RunTagsTable"),
     )
 
 

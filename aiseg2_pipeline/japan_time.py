@@ -10,6 +10,8 @@ TOKYO = ZoneInfo("Asia/Tokyo")
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+# This program did not exist before: a clock with an earlier time is not set.
+CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
 # An hour in Japan, as partition keys and files have it.
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 

@@ -1,6 +1,7 @@
 """What a client keeps for the next process, in small JSON files: whatever is lost can be requested again."""
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -24,8 +25,11 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     new = path.with_suffix(".new")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
-        new.chmod(0o600)
+        with new.open("w", encoding="utf-8") as file:
+            new.chmod(0o600)
+            file.write(json.dumps(state, ensure_ascii=False))
+            file.flush()
+            os.fsync(file.fileno())
         new.replace(path)
     except OSError:
         new.unlink(missing_ok=True)

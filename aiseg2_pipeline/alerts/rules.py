@@ -40,6 +40,7 @@ class Condition(StrEnum):
     DISK = "disk"
     HOURS = "hours"
     DAMAGE = "damage"
+    HISTORY = "history"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Facts:
     `watching_since` is the start of the current watch; `device` and `influxdb` are their incidents; `store_error` is the
     error of a store that cannot be opened. `hours` are the recent hours, None if they were not read. `free_bytes` is the free
     space on the disk of `folder`, None if unknown.
-    `damaged` are the damaged stores that are kept.
+    `damaged` are the damaged stores that are kept, `history` the damaged files of Dagster.
     """
 
     now: datetime
@@ -62,6 +63,7 @@ class Facts:
     folder: str
     hours: Sequence[Hour] | None = None
     damaged: Sequence[DamagedFile] = ()
+    history: Sequence[DamagedFile] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Due:
 
 def judge(facts: Facts, after: timedelta) -> Verdicts:
     """Return the verdict on each condition; a pause in the readings is a problem `after` that time."""
-    verdicts = _readings(facts, after) | _influxdb(facts) | _disk(facts) | _damage(facts)
+    verdicts = _readings(facts, after) | _influxdb(facts) | _disk(facts) | _damage(facts) | _history(facts)
     # Nothing is filled while nothing is read.
     if not (verdicts.get(Condition.NO_READING) or verdicts.get(Condition.LOGIN)):
         verdicts |= _hours(facts)
@@ -168,8 +170,8 @@ def _disk(facts: Facts) -> Verdicts:
 def _damage(facts: Facts) -> Verdicts:
     if not facts.damaged:
         return {Condition.DAMAGE: None}
-    newest = max(facts.damaged, key=lambda one: one.path.name.partition("-damaged-")[2])
-    name, stamp = newest.path.name, newest.path.name.partition("-damaged-")[2]
+    newest, stamp = _newest(facts.damaged)
+    name = newest.path.name
     if any(one.salvaged is None for one in facts.damaged):
         title, mark = "記録ファイルが壊れました", stamp
         body = (
@@ -180,6 +182,22 @@ def _damage(facts: Facts) -> Verdicts:
         title, mark = "壊れた記録ファイルから読み出せる記録を戻しました", f"{stamp} salvaged"
         body = f"壊れたファイル {name} は残してあります。不要になったら削除してください。{_detail(newest.salvaged or '')}"
     return {Condition.DAMAGE: Verdict(Message(title, body), mark)}
+
+
+def _newest(damaged: Sequence[DamagedFile]) -> tuple[DamagedFile, str]:
+    """Return the newest damaged file, and the time in its name."""
+    return max(((one, one.path.name.partition("-damaged-")[2]) for one in damaged), key=lambda found: found[1])
+
+
+def _history(facts: Facts) -> Verdicts:
+    if not facts.history:
+        return {Condition.HISTORY: None}
+    newest, stamp = _newest(facts.history)
+    body = (
+        "計測は続いており、失われていません。過去の日の表示は、保存した計測から自動で戻します。"
+        f"くり返すときはディスクの故障かもしれないので、ディスクを交換してください。{_detail(newest.reason)}"
+    )
+    return {Condition.HISTORY: Verdict(Message("壊れた実行履歴を新しくしました", body), stamp)}
 
 
 def _hours(facts: Facts) -> Verdicts:
@@ -209,6 +227,7 @@ _OVER = {
     Condition.DISK: Message("ディスクの空きが増えました", "計測を保存できる状態に戻りました。"),
     Condition.HOURS: Message("記録の抜けがなくなりました", "直近 35 日の記録はすべてそろっています。"),
     Condition.DAMAGE: Message("壊れた記録ファイルは削除されました", "計測は続いています。"),
+    Condition.HISTORY: Message("壊れた実行履歴のファイルは削除されました", "計測は続いています。"),
 }
 TEST = Message("AiSEG2 の通知テスト", "この通知が届けば、設定（AISEG2_ALERT_URLS）は正しく動いています。")
 

@@ -203,7 +203,7 @@ def _pipeline(settings: Settings, now: datetime) -> Iterator[Line]:
     if not health.is_listening(settings.code_server_socket):
         yield HINT, "pipeline", "it does not run on this data directory: `aiseg2-pipeline run` starts it"
         return
-    problems = health.problems(settings, now)
+    problems = health.problems(settings, now) or [one for one in [health.damaged(settings)] if one]
     for problem in problems:
         yield FAILED, "pipeline", problem
     if problems:

@@ -3,40 +3,54 @@
 The record begins with the first live reading. A start date extends it: until the search has ended, every hour since that
 date belongs to it; afterwards it begins with the oldest row, so that no hours are shown that nobody can fill. The
 first hour is stored in a file, the start date whose search has ended in a second one beside it; neither a restart nor a
-new store changes them. Which minutes are missing belongs in
+new store changes them. A first hour that was lost is that of the oldest row. Which minutes are missing belongs in
 `find`.
 """
 
+import sqlite3
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Self
 
 from aiseg2_pipeline.ingest.energy import TOTALS
-from aiseg2_pipeline.japan_time import HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_of
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET, HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_of
 from aiseg2_pipeline.small_files import replace_text
 from aiseg2_pipeline.store import EnergyStore, Store
+from aiseg2_pipeline.store.queries import Queries
 
 SEARCHED = "searched_since"
-# This program did not exist before: a clock with an earlier time is not set.
-CLOCK_IS_SET = datetime(2026, 1, 1, tzinfo=UTC)
 # So many days in a row without energy end the search: the device remembers nothing older.
 FORGOTTEN_DAYS = 30
 BEGINNING = datetime.fromtimestamp(0, UTC)
 
 
-def note_first_hour(path: Path, now: datetime) -> None:
-    """Store this hour in the file `path` as the record's first, unless an earlier one is stored; a clock that is not set stores none."""
-    if now >= CLOCK_IS_SET and first_hour(path, now) == hour_of(now):
-        _store_hour(path, hour_of(now))
+def note_first_hour(path: Path, now: datetime, store: Path | None = None) -> None:
+    """Store the record's first hour in the file `path`: this one, unless an earlier one is stored.
+
+    Where none is stored, it is that of the oldest row of the file `store`. A clock that is not set stores none.
+    """
+    if now < CLOCK_IS_SET:
+        return
+    stored = _stored_hour(path)
+    try:
+        first = stored or (_oldest_hour(store) if store and store.exists() else None) or hour_of(now)
+    except sqlite3.Error:
+        # The next start may be able to read the store, or it is restored by then.
+        return
+    if min(first, hour_of(now)) != stored:
+        _store_hour(path, min(first, hour_of(now)))
+
+
+def _oldest_hour(store: Path) -> datetime | None:
+    with Queries(store) as queries:
+        hour = queries.oldest_hour()
+    return None if hour is None else datetime.fromtimestamp(hour, UTC)
 
 
 def first_hour(path: Path, now: datetime, start_date: date | None = None) -> datetime:
     """Return the start of the first partition: the stored hour, or the first of an unfinished search."""
-    try:
-        first = datetime.strptime(_read(path), HOUR_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
-    except ValueError:
-        first = hour_of(now)
+    first = _stored_hour(path) or hour_of(now)
     if start_date is not None and is_searching(path, start_date):
         first = min(first, day_start(start_date))
     return min(first, hour_of(now))
@@ -103,6 +117,13 @@ def unsearched(readings: Store, energy: EnergyStore, start: datetime, end: datet
             in_vain.add(day)
         hour -= HOUR
     return hours[::-1]
+
+
+def _stored_hour(path: Path) -> datetime | None:
+    try:
+        return datetime.strptime(_read(path), HOUR_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _store_hour(path: Path, hour: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Build the definitions from settings and a clock, without opening a file or connection and without global state."""
+"""Build the definitions from settings and a clock, without global state; only the record's first hour is stored."""
 
 import warnings
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def build_definitions(settings: Settings, clock: Callable[[], datetime] = utc_no
 
 
 def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
-    note_first_hour(settings.first_partition_path, clock())
+    note_first_hour(settings.first_partition_path, clock(), settings.store_path)
     record = Record.of(settings.first_partition_path, settings.start_date, clock())
     first = record.first
     hours, days = hourly(first), daily(first)
@@ -96,7 +96,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             report_schedule(report, first),
         ],
         sensors=[
-            healing_sensor(fill, energy, pending, salvage, record, clock),
+            healing_sensor(fill, energy, pending, salvage, close, record, clock),
             *([alerts] if alerts else []),
         ],
         resources=resources(settings),

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import tempfile
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 from aiseg2_pipeline.japan_time import HOUR, day_start
 from aiseg2_pipeline.report import NoReadings, ReportError
 from aiseg2_pipeline.report.day import HOURS_A_DAY, Day, by_minute, day_of_frames
+from aiseg2_pipeline.small_files import replace_bytes
 from aiseg2_pipeline.store import EnergyStore, Store
 
 NO_MATPLOTLIB = "The picture of a day needs the extra `report`: start with `make run EXTRAS=report` (pipx and uv: see docs/installation.md)."
@@ -55,20 +55,10 @@ def save_report(store: Store, energy: EnergyStore, day: date, now: datetime, pat
     from aiseg2_pipeline.report.picture import draw  # noqa: PLC0415 - matplotlib is large, and an extra
 
     png = draw(known, demo=demo)
-    _write(png, path)
-    return Report(known, png, path)
-
-
-def _write(png: bytes, path: Path) -> None:
-    """Write the file atomically."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # In the same folder, so that the rename is atomic.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".report-") as folder:
-            part = Path(folder, "part.png")
-            part.write_bytes(png)
-            part.replace(path)
+        replace_bytes(path, png)
     except OSError as error:
         raise ReportError(
             f"The picture cannot be written to {path} ({error.strerror}): free disk space, or let this user write there."
         ) from None
+    return Report(known, png, path)

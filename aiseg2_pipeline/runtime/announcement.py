@@ -10,6 +10,10 @@ from aiseg2_pipeline.settings import Settings
 def say_settings(settings: Settings, say: Callable[[str], None]) -> None:
     """Say which settings the services run with."""
     say(f"Readings and run history: {settings.data_dir}")
+    if not settings.store_path.exists():
+        say(
+            "There is no reading in that folder, so a new record begins there. If it had one before, is its disk mounted?"
+        )
     if settings.demo:
         say("DEMO: no AISEG2_HOST is set, so a simulated home is read. Its readings stay in the folder above.")
     else:

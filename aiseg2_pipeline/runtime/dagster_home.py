@@ -7,14 +7,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 
 import sqlalchemy
 import yaml
 
-from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import (
+    prepare_storage,
+    put_aside_damaged,
+    restore_states,
+)
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.small_files import replace_text
 
 INSTANCE = "dagster.yaml"
 # The address holds a password, so that dagster.yaml names the variable instead.
@@ -41,7 +47,10 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
         check_postgres(settings.run_history.get_secret_value())
         del instance["event_log_storage"]
         instance["storage"] = POSTGRES
-    (home / INSTANCE).write_text(yaml.safe_dump(instance), encoding="utf-8")
+    replace_text(home / INSTANCE, yaml.safe_dump(instance))
+    if not settings.run_history:
+        for message in put_aside_damaged(home, datetime.now(UTC)):
+            say(message)
     # Otherwise webserver and daemon would both create the storage, and one of them would fail.
     ended = subprocess.run(
         [sys.executable, "-m", "aiseg2_pipeline.runtime.prepare_storage"],
@@ -56,6 +65,7 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
             f"Dagster's storage in {home} cannot be made: free space, or move that folder away, which loses the history of runs "
             f"but no reading ({reason})."
         )
+    restore_states(home)
     for problem in prepare_storage(home):
         say(problem)
 

@@ -1,13 +1,20 @@
-"""Prepare Dagster's storage before its services start: create or migrate the tables, and end orphaned runs.
+"""Prepare Dagster's storage before its services start: migrate the tables, end orphaned runs, drop later times than now.
 
 A run whose process ended together with the code server (a power cut, a killed machine) stays "started" for ever,
 because no Dagster process is left to update it. Only one background run is active at a time, so an orphaned one would
-block every backfill.
+block every backfill. After a clock that was ahead, Dagster would run nothing before the time of its newest tick.
 
     python -m aiseg2_pipeline.runtime.prepare_storage
 """
 
+import contextlib
+from datetime import UTC, datetime
+
 from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+
+from aiseg2_pipeline.dagster_internals import MissingInternalError
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET
+from aiseg2_pipeline.orchestration.maintenance.storage import drop_later_than
 
 # A queued run can still start.
 ACTIVE = [
@@ -30,6 +37,11 @@ def main() -> None:
     with DagsterInstance.get() as instance:
         instance.upgrade()
         fail_orphaned_runs(instance)
+        now = datetime.now(UTC)
+        # Otherwise the later times are the right ones.
+        if now >= CLOCK_IS_SET:
+            with contextlib.suppress(MissingInternalError):
+                drop_later_than(instance, now)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ from pathlib import Path
 
 import filelock
 from honcho.manager import KILL_WAIT, Manager
+from honcho.printer import Message, Printer
 
 from aiseg2_pipeline.dagster_internals import DAEMON
 from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
+from aiseg2_pipeline.runtime.watch import Watch
 from aiseg2_pipeline.settings import ENV_FILE_IS_READ, Settings, SettingsError, environment
 
 WORKSPACE = "workspace.yaml"
@@ -32,10 +34,8 @@ TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
 # How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
-# How often the record's first hour is compared with that of the running definitions, and the seconds of a minute in which
-# the services may start again: its run has ended, and the next one has not begun.
-WATCH_S = 5
-_QUIET_SECONDS = range(20, 45)
+# How often it is checked whether the services must start again.
+WATCH_S = 10
 # The exit codes of services that are to start again, and to do so with changed settings.
 _START_AGAIN = 75
 _NEW_SETTINGS = 76
@@ -49,11 +49,23 @@ class ServicesError(Exception):
     """The services cannot be started; the message is one sentence."""
 
 
+class _Printer(Printer):  # type: ignore[misc]  # as above
+    """Honcho's printer of the services' lines, which `take` gets as well."""
+
+    take: Callable[[str], None] | None = None
+
+    def write(self, message: Message) -> None:
+        """Print a line."""
+        if self.take:
+            self.take(str(message.data))
+        super().write(message)
+
+
 class _Services(Manager):  # type: ignore[misc]  # honcho has no types
     """Honcho's manager for services that share an environment and the lock of their supervisor."""
 
     def __init__(self, settings: Settings, given: Mapping[str, str], lock: Path) -> None:
-        super().__init__()
+        super().__init__(_Printer(sys.stdout))
         self._settings = settings
         self._given = given
         self._variables = _variables(settings, given)
@@ -76,13 +88,14 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         workspace = ("-w", str(folder / WORKSPACE))
         self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
 
-    def run(self, watched: Path | None, say: Callable[[str], None]) -> int:
-        """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if the file `watched` changes."""
+    def run(self, watch: Watch | None, say: Callable[[str], None]) -> int:
+        """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if `watch` has a reason for it."""
         ended = threading.Event()
-        if watched:
-            threading.Thread(target=self._end_at_change, args=(watched, ended), daemon=True).start()
+        if watch:
+            self._printer.take = watch.line
+            threading.Thread(target=self._end_with_reason, args=(watch, ended, say), daemon=True).start()
         # Some password managers provide `.env` as a pipe, and ask a person each time it is read.
-        if watched and not Path(".env").is_fifo():
+        if watch and not Path(".env").is_fifo():
             settings_watch = SettingsWatch(self._given, lambda new: _problem(self._settings, new), say)
             threading.Thread(target=self._end_at_new_settings, args=(settings_watch, ended), daemon=True).start()
         try:
@@ -95,12 +108,10 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
             say("One of the services ended by itself (see above), so all were stopped: start the pipeline again.")
         return int(self.returncode or 0)
 
-    def _end_at_change(self, watched: Path, ended: threading.Event) -> None:
-        before = _text(watched)
+    def _end_with_reason(self, watch: Watch, ended: threading.Event, say: Callable[[str], None]) -> None:
         while not ended.wait(WATCH_S):
-            # Without a file the clock is not set yet, and the code server writes the first one itself.
-            before = before or _text(watched)
-            if _text(watched) not in ("", before) and datetime.now(UTC).second in _QUIET_SECONDS:
+            if reason := watch.reason(datetime.now(UTC)):
+                say(reason)
                 self.returncode = _START_AGAIN
                 self.terminate()
                 return
@@ -170,11 +181,12 @@ def _run(
     settings: Settings, given: Mapping[str, str], folder: Path, lock: Path, say: Callable[[str], None]
 ) -> int:
     announcement.say_settings(settings, say)
-    dagster_home.make(settings, folder, _variables(settings, given), say)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     while (code := _serve(settings, given, folder, lock, say)) == _START_AGAIN:
-        say("The start of the record was found, so the services start again with its hours.")
+        # The handlers of honcho would end only services that have ended.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         _check_socket(settings)
     open_stores.close_journals(_stores(settings))
     return code
@@ -183,7 +195,8 @@ def _run(
 def _serve(
     settings: Settings, given: Mapping[str, str], folder: Path, lock: Path, say: Callable[[str], None]
 ) -> int:
-    """Run all services until they end; return the exit code, `_START_AGAIN` if the record's first hour has moved."""
+    """Prepare Dagster's home and run all services until they end; return the exit code, `_START_AGAIN` to run them again."""
+    dagster_home.make(settings, folder, _variables(settings, given), say)
     services = _Services(settings, given, lock)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
@@ -199,7 +212,7 @@ def _serve(
     else:
         say("Dagster's pages are off (AISEG2_UI=0): `aiseg2-pipeline ui` serves them until Ctrl-C.")
     say("Ctrl-C stops everything.")
-    return services.run(settings.first_partition_path, say)
+    return services.run(Watch(settings, datetime.now(UTC)), say)
 
 
 def _problem(settings: Settings, new: Settings) -> str | None:
@@ -236,13 +249,6 @@ def serve_pages(settings: Settings, say: Callable[[str], None]) -> int:
             return services.run(None, say)
     except OSError as error:
         raise ServicesError(_unusable(settings, error)) from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return ""
 
 
 def _variables(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from aiseg2_pipeline.small_files import replace_text
+
 _JOURNALS = ("-wal", "-shm")
 
 
@@ -124,10 +126,7 @@ def _read_note(aside: Path) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Replace a file that only its owner may read. Raise OSError."""
-    new = path.with_suffix(f".{os.getpid()}.tmp")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    new.replace(path)
+    replace_text(path, json.dumps(content, ensure_ascii=False))
 
 
 def _flush(folder: Path) -> None:

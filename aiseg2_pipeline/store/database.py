@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from aiseg2_pipeline.small_files import replace_text
 from aiseg2_pipeline.store import schema, upgrade
 from aiseg2_pipeline.store.damage import damaged_files, journals, new_names, point, put_aside
 
@@ -158,8 +159,7 @@ class StoreFile:
         self.upgrading = upgrade.is_upgrading(connection)
         if not self._is_known(self.path):
             with contextlib.suppress(OSError):
-                self._note.touch(mode=0o600)
-                self._note.write_text(str(self.path.stat().st_ino))
+                replace_text(self._note, str(self.path.stat().st_ino))
         return connection
 
     def _create(self) -> None:

@@ -32,6 +32,7 @@ SELECT {DAY_OF} AS day, sum(live_minutes), sum(filled_minutes) FROM hours
 WHERE hour >= :start AND hour < :stop AND live_minutes + filled_minutes > 0 GROUP BY day ORDER BY day
 """
 
+OLDEST_HOUR = "SELECT min(hour) FROM hours"
 HAS_LIVE = "SELECT EXISTS (SELECT 1 FROM reading_rows WHERE time >= ? AND time < ? AND interval_s = 0)"
 
 
@@ -87,6 +88,11 @@ class Queries:
         """Return the days of the range that have covered minutes."""
         rows = self._connection.execute(COVERAGE_BY_DAY, {"start": start_s, "stop": end_s})
         return [Covered(*row) for row in rows]
+
+    def oldest_hour(self) -> int | None:
+        """Return the start of the first hour that has rows (unix s)."""
+        (hour,) = self._connection.execute(OLDEST_HOUR).fetchone()
+        return None if hour is None else int(hour)
 
     def has_live(self, start_s: float, end_s: float) -> bool:
         """Return whether there is a live reading in the range, whose limits may be any times."""

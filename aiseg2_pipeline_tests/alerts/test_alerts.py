@@ -22,6 +22,7 @@ from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import incidents
+from aiseg2_pipeline.store.damage import DamagedFile
 from aiseg2_pipeline.store.incidents import Trouble
 from aiseg2_pipeline_tests.support.alerts import (
     DAY,
@@ -388,6 +389,11 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "all is well": ({}, "", ""),
     "a reading is late": ({"last_reading": NOW - 9 * MINUTE}, "", "no_reading login"),
     "no reading": ({"last_reading": NOW - 10 * MINUTE}, "no_reading", "login hours"),
+    "a damaged history of Dagster's": (
+        {"history": [DamagedFile(Path("event_log-damaged-20260713T230000Z.db"), "x", "")]},
+        "history",
+        "",
+    ),
     "a login refused for less than three minutes": (
         {"last_reading": NOW - 9 * MINUTE, "device": trouble(Refused("x"), 2 * MINUTE)},
         "",

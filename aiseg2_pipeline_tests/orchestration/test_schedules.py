@@ -10,10 +10,14 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.remote_origin import GrpcServerCodeLocationOrigin
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.past import first_hour, note_first_hour
-from aiseg2_pipeline.japan_time import TOKYO
+from aiseg2_pipeline.japan_time import TOKYO, hour_of
+from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.jobs import MINUTE_RUNTIME_S
 from aiseg2_pipeline.runtime.run_coordinator import MinuteFirstRunCoordinator
+from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import BACKGROUND_TAG, MINUTE_TAG
 from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, NOW, PROJECT, Pipeline
 
@@ -85,6 +89,17 @@ def test_the_first_partition_does_not_move_but_for_a_clock_that_was_ahead(tmp_pa
         note_first_hour(path, now)
         assert first_hour(path, now) == first
     assert first_hour(path, NOW + DAY) == hour - 3 * HOUR
+
+
+@pytest.mark.parametrize("lost", ["", None], ids=["empty", "missing"])
+def test_a_first_partition_that_was_lost_is_that_of_the_oldest_row(tmp_path: Path, lost: str | None) -> None:
+    settings = Settings(AISEG2_DATA_DIR=tmp_path, AISEG2_HOST="device", AISEG2_PASSWORD="p")
+    with Store.open(settings.store_path) as store:
+        store.upsert(frame([Row(NOW - days * DAY, "total", "売買電力", 1.0, "kW", 0) for days in (3, 2)]))
+    if lost is not None:
+        settings.first_partition_path.write_text(lost, encoding="ascii")
+    build_definitions(settings, lambda: NOW)
+    assert first_hour(settings.first_partition_path, NOW) == hour_of(NOW) - 3 * DAY
 
 
 def test_dagster_accepts_the_instance_and_the_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,19 +8,24 @@ from urllib.parse import quote
 
 import pytest
 from dagster import DagsterInstance, Definitions, asset, in_process_executor
+from dagster._core.scheduler.instigation import InstigatorStatus
 
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace, prune
+from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.runtime.dagster_home import DagsterHomeError, make
 from aiseg2_pipeline.settings import Settings, environment
+from aiseg2_pipeline.store.damage import damaged_files
+from aiseg2_pipeline_tests.support.damage import zero_table
 from aiseg2_pipeline_tests.support.postgres import PASSWORD, address
+from aiseg2_pipeline_tests.support.switches import switch_minutes
 
 PROJECT = Path(__file__).parents[2]
+DEVICE = {"AISEG2_HOST": "device", "AISEG2_PASSWORD": "p"}
 
 
 def prepare_home(folder: Path, monkeypatch: pytest.MonkeyPatch, **more: str) -> Path:
     """Prepare the home and set the environment that the services have; return the home."""
-    device = {"AISEG2_HOST": "device", "AISEG2_PASSWORD": "p"}
-    settings = Settings.from_environment(device | {"AISEG2_DATA_DIR": str(folder)} | more)
+    settings = Settings.from_environment(DEVICE | {"AISEG2_DATA_DIR": str(folder)} | more)
     monkeypatch.setenv("DAGSTER_HOME", str(settings.dagster_home))
     if settings.run_history:
         monkeypatch.setenv("AISEG2_POSTGRES_URL", settings.run_history.get_secret_value())
@@ -94,3 +99,31 @@ def test_an_unusable_postgres_is_reported_with_its_setting_and_without_its_passw
     for secret in (password, quote(password, safe="")):
         assert secret not in str(raised.value)
         assert secret not in repr(raised.value.__context__)
+
+
+@pytest.mark.parametrize("damaged", ["schedules/schedules.db", "history/runs.db", "event_log.db"])
+def test_a_damaged_file_of_dagsters_is_kept_with_a_note_and_switches_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    home = prepare_home(tmp_path, monkeypatch)
+    with DagsterInstance.get() as instance:
+        run_once(instance)
+        assert instance.schedule_storage
+        switch_minutes(instance.schedule_storage, InstigatorStatus.STOPPED)
+        states = instance.all_instigator_state()
+    zero_table(home / damaged, {"event_log.db": "event_logs", "history/runs.db": "runs"}.get(damaged, "job_ticks"))
+    settings = Settings.from_environment(DEVICE | {"AISEG2_DATA_DIR": str(tmp_path)})
+    found = health.damaged(settings)
+    assert found
+    assert str(home / damaged) in found
+    said: list[str] = []
+    make(settings, PROJECT, environment(tmp_path), said.append)
+    assert [damaged in line for line in said] == [True]
+    (kept,) = damaged_files(home / damaged)
+    assert kept.reason.startswith(f"{damaged}: ")
+    assert health.damaged(settings) is None
+    with DagsterInstance.get() as instance:
+        assert instance.all_instigator_state() == states
+        # The events belong to the runs.
+        assert instance.get_runs_count() == (1 if "schedules" in damaged else 0)
+        run_once(instance)

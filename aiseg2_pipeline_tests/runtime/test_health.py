@@ -13,17 +13,7 @@ import grpc
 import pytest
 from click.testing import CliRunner
 from dagster import DagsterEvent, DagsterEventType, DagsterInstance, DagsterRun
-from dagster._core.remote_origin import (
-    GrpcServerCodeLocationOrigin,
-    RemoteInstigatorOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    InstigatorType,
-    ScheduleInstigatorData,
-)
+from dagster._core.scheduler.instigation import InstigatorStatus
 from dagster._core.storage.runs.base import RunStorage
 from dagster._core.storage.schedules.base import ScheduleStorage
 from dagster._core.utils import make_new_run_id
@@ -38,13 +28,13 @@ from aiseg2_pipeline.aiseg2.errors import Unreachable
 from aiseg2_pipeline.cli import doctor
 from aiseg2_pipeline.cli import main as cli
 from aiseg2_pipeline.frames.readings import Row, frame
-from aiseg2_pipeline.orchestration.jobs import MINUTE_JOB, minute_job
-from aiseg2_pipeline.orchestration.schedules import every_minute
+from aiseg2_pipeline.orchestration.jobs import MINUTE_JOB
 from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline_tests.support.postgres import address
 from aiseg2_pipeline_tests.support.running_pipeline import WITHIN_S
+from aiseg2_pipeline_tests.support.switches import switch_minutes
 
 HOUR_S = 3600
 NOW = datetime(2026, 7, 14, 3, 0, tzinfo=UTC)
@@ -164,16 +154,6 @@ def add_run(storage: RunStorage, started_ago_s: float | None) -> None:
     if started_ago_s is not None:
         event = DagsterEvent(DagsterEventType.RUN_START.value, MINUTE_JOB)
         storage.handle_run_event(run.run_id, event, NOW - timedelta(seconds=started_ago_s))
-
-
-def switch_minutes(storage: ScheduleStorage, status: InstigatorStatus) -> None:
-    code = GrpcServerCodeLocationOrigin("localhost", socket="/code.sock", location_name="aiseg2-pipeline")
-    schedule = every_minute(minute_job(influxdb=True))
-    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(code, "__repository__"), schedule.name)
-    data = ScheduleInstigatorData(str(schedule.cron_schedule))
-    state = InstigatorState(origin, InstigatorType.SCHEDULE, status, data)
-    known = storage.get_instigator_state(origin.get_id(), state.selector_id)
-    (storage.update_instigator_state if known else storage.add_instigator_state)(state)
 
 
 def test_where_no_run_is_started_for_ten_minutes_the_reason_is_a_problem(

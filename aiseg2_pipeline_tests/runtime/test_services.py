@@ -105,7 +105,12 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         pages = pipeline.pages
         demo = pipeline.folder / "data" / "demo"
         pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output)
-        for line in ("DEMO: no AISEG2_HOST is set", f"Dagster's pages: {pages.url} ", str(demo)):
+        for line in (
+            "a new record begins there",
+            "DEMO: no AISEG2_HOST is set",
+            f"Dagster's pages: {pages.url} ",
+            str(demo),
+        ):
             assert line in pipeline.output
         pipeline.wait(pages.served)
         os.killpg(pipeline.process.pid, signal.SIGHUP)

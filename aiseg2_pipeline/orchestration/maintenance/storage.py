@@ -1,12 +1,13 @@
 """Queries on Dagster's own tables, for which it has no public API, with its SQLAlchemy definitions, on SQLite and Postgres.
 
-Which run materialized a partition last, and the check evaluations that remain when a run is deleted. Retention times belong
-in `prune`; Dagster's daemon deletes the ticks of schedules and sensors itself (`retention` in dagster.yaml).
+Which run materialized a partition last, the check evaluations that remain when a run is deleted, and the times of a clock
+that was ahead. Retention times belong in `prune`; Dagster's daemon deletes the ticks of schedules and sensors itself (`retention` in dagster.yaml).
 """
 
 import sqlite3
 from collections.abc import Collection, Iterator
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as db
 from dagster import AssetKey, DagsterEventType, DagsterInstance
@@ -15,6 +16,7 @@ from aiseg2_pipeline.dagster_internals import connection, tables
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import give_back
 
 BATCH_ROWS = 500
+SCHEDULED_TAG = ".dagster/scheduled_execution_time"
 _MATERIALIZATION = DagsterEventType.ASSET_MATERIALIZATION.value
 
 
@@ -73,6 +75,27 @@ def drop_evaluations(instance: DagsterInstance, before: datetime) -> Iterator[in
         if not deleted:
             return
         yield deleted
+
+
+def drop_later_than(instance: DagsterInstance, now: datetime) -> None:
+    """Delete the ticks later than `now` (UTC), and set later times of schedules and sensors to it.
+
+    Dagster would continue only after them. A scheduled time of which a run exists would not run again when it comes, so
+    those runs lose the tag by which they are found.
+    """
+    ticks, run_tags = tables().ticks, tables().run_tags
+    with connection(instance.schedule_storage) as connected:
+        connected.execute(ticks.delete().where(ticks.c.timestamp > now.replace(tzinfo=None)))
+    with connection(instance.run_storage) as connected:
+        later = db.and_(run_tags.c.key == SCHEDULED_TAG, run_tags.c.value > now.isoformat())
+        connected.execute(run_tags.delete().where(later))
+    now_s = now.timestamp()
+    for state in instance.all_instigator_state():
+        data: Any = state.instigator_data
+        times = data._asdict().items() if data else ()
+        late = {name: now_s for name, value in times if name.endswith("_timestamp") and (value or 0) > now_s}
+        if late:
+            instance.update_instigator_state(state.with_data(data._replace(**late)))
 
 
 def give_back_space(instance: DagsterInstance) -> Iterator[int]:

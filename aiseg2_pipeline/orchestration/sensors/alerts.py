@@ -19,6 +19,7 @@ from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.japan_time import TOKYO
 from aiseg2_pipeline.logs import log_line, log_warning
 from aiseg2_pipeline.orchestration.checks import recent_hours
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import FILES
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store, incidents
 from aiseg2_pipeline.store.damage import damaged_files
@@ -118,11 +119,12 @@ def _facts(settings: Settings, record: Record, state: State, now: datetime, *, w
             hours = recent_hours(store, record, now) if with_hours else None
     except StoreError as error:
         store_error = str(error)
-    free_bytes, damaged = None, []
+    free_bytes, damaged, history = None, [], []
     # After opening the store, which may detect the damage.
     with contextlib.suppress(OSError):
         paths = (settings.store_path, settings.energy_path, settings.climate_path)
         damaged = [one for path in paths for one in damaged_files(path)]
+        history = [one for name in FILES for one in damaged_files(settings.dagster_home / name)]
     with contextlib.suppress(OSError):
         free_bytes = shutil.disk_usage(folder).free
     return Facts(
@@ -136,6 +138,7 @@ def _facts(settings: Settings, record: Record, state: State, now: datetime, *, w
         folder=str(folder),
         hours=hours,
         damaged=damaged,
+        history=history,
     )
 
 

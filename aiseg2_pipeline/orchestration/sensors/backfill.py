@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from dagster import (
+    DagsterInstance,
     DagsterRunStatus,
     DefaultSensorStatus,
     JobDefinition,
@@ -27,10 +29,11 @@ from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between
 from aiseg2_pipeline.japan_time import HOUR, day_of, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
+from aiseg2_pipeline.orchestration.maintenance.sqlite_files import EVENTS
 from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
-from aiseg2_pipeline.store.damage import unrecovered
+from aiseg2_pipeline.store.damage import damaged_files, unrecovered
 from aiseg2_pipeline.store.database import StoreError
 from aiseg2_pipeline.tags import BACKGROUND_TAG
 
@@ -89,19 +92,23 @@ def healing_sensor(
     energy: Job,
     pending: Job | None,
     salvage: JobDefinition,
+    close: JobDefinition,
     record: past.Record,
     clock: Callable[[], datetime],
 ) -> SensorDefinition:
-    """Return the sensor: it checks the last 35 days, and searches the past since AISEG2_START_DATE, newest first."""
+    """Return the sensor: it checks the last 35 days, and searches the past since AISEG2_START_DATE, newest first.
+
+    It also starts `close`, which materializes the past days again, after Dagster's history was damaged.
+    """
     backfill = _Backfill(fill, energy, pending, record)
 
     @sensor(
         name="heal_the_record",
-        jobs=[fill, energy, salvage, *([pending] if pending else [])],
+        jobs=[fill, energy, salvage, close, *([pending] if pending else [])],
         minimum_interval_seconds=INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
         description="Finds hours with missing minutes that the AiSEG2 may still have, and fills them; reads the energy of days that were not read; "
-        "writes rows that are pending since InfluxDB was away; recovers the rows that can be read of a damaged file, and upgrades a store of an older version.",
+        "writes rows that are pending since InfluxDB was away; recovers the rows that can be read of a damaged file, and upgrades a store of an older version; shows past days as green again when Dagster's history was damaged.",
     )
     def heal(
         context: SensorEvaluationContext, store: ReadingsStore, influxdb: InfluxDB
@@ -120,11 +127,19 @@ def healing_sensor(
         except (StoreError, OSError) as error:
             yield SkipReason(str(error))
             return
+        if _is_new_after_damage(context.instance, close):
+            requests.append(_request(close, "", now, run_config=LOGGED))
         yield from requests
         if not requests:
             yield SkipReason("Nothing is missing that the AiSEG2 may have.")
 
     return heal
+
+
+def _is_new_after_damage(instance: DagsterInstance, close: JobDefinition) -> bool:
+    """Return whether a damaged history was replaced, and the new one has no closing run yet."""
+    damaged = damaged_files(Path(instance.root_directory) / EVENTS)
+    return bool(damaged) and not instance.get_runs_count(RunsFilter(job_name=close.name))
 
 
 def must_write(
