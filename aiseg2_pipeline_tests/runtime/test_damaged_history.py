@@ -15,6 +15,7 @@ from aiseg2_pipeline_tests.support.running_pipeline import Pipeline, free_ports,
 
 # The next minute's reading, without a person; a minute and the start are part of it.
 WITHIN_S = 120
+MESSAGE = "【デモ】壊れた実行履歴を新しくしました"
 YESTERDAY = hour_of(datetime.now(UTC) - timedelta(days=1))
 
 
@@ -43,8 +44,8 @@ def test_a_damaged_history_is_replaced_within_two_minutes_and_past_days_are_gree
         assert len(list(events.parent.glob("event_log-damaged-*.json"))) == 1
         pipeline.wait(pipeline.pages.served)
         pipeline.wait(lambda: ("close_the_day", "SUCCESS") in runs(pipeline))
-        pipeline.wait(lambda: bool(phone.titles))
-        assert phone.titles == ["【デモ】壊れた実行履歴を新しくしました"]
+        pipeline.wait(lambda: MESSAGE in phone.titles)
+        assert phone.titles.count(MESSAGE) == 1
 
 
 def runs(pipeline: Pipeline) -> set[tuple[str, str]]:
