@@ -13,6 +13,7 @@ from aiseg2_pipeline.cli.output import FAILED, HINT, OK, Line, japan_time
 from aiseg2_pipeline.frames.readings import live_frame
 from aiseg2_pipeline.influxdb.client import TYPE_CONFLICT, InfluxError, InfluxWriter, Tags, Unavailable
 from aiseg2_pipeline.influxdb.line_protocol import series_tags
+from aiseg2_pipeline.japan_time import DAY
 from aiseg2_pipeline.settings import InfluxSettings, Settings
 from aiseg2_pipeline.store import Destination, Outbox, Store
 from aiseg2_pipeline.store.database import StoreError
@@ -51,6 +52,7 @@ def influxdb(settings: Settings, clock: Callable[[], datetime], taken: Sequence[
         try:
             with connect.stores(settings) as stores:
                 yield from _bucket(writer, stores[0], influx, clock(), taken)
+                yield from _retention(writer, stores[0], connect.destination(influx))
                 yield from _outbox(stores, connect.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
@@ -153,6 +155,13 @@ def _name(tags: dict[str, str]) -> str:
     if tags.keys() == {"detail-type", "detail-section"}:
         return f"{tags['detail-section']} ({tags['detail-type']})"
     return " ".join(f"{name}={value}" for name, value in sorted(tags.items())) or "one without tags"
+
+
+def _retention(writer: InfluxWriter, store: Store, destination: Destination) -> Iterator[Line]:
+    known = store.retention(destination)
+    if duration := writer.retention() or (known and known.duration):
+        finding = f"the bucket keeps readings for {duration / DAY:.3g} days; older ones stay in the store and are not written"
+        yield OK, "retention", finding
 
 
 def _outbox(stores: Sequence[Outbox], destination: Destination) -> Iterator[Line]:

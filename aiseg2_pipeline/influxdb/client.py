@@ -6,13 +6,11 @@ contains the token.
 """
 
 import csv
-import json
 import re
 import ssl
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Self
@@ -23,6 +21,7 @@ from influxdb_client.client.influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
 from influxdb_client.service.write_service import WriteService
 
+from aiseg2_pipeline.influxdb.answers import retry_after_s, server_message, shortened
 from aiseg2_pipeline.influxdb.line_protocol import CONSUMPTION_SUMMARY, MEASUREMENTS
 
 OTHER_WRITERS_FLUX = f"""\
@@ -44,7 +43,6 @@ from(bucket: fromBucket)
 # A series' tags.
 Tags = frozenset[tuple[str, str]]
 
-_REASON_CHARS = 300
 # Raised by the libraries for another program's answer: a table without columns, a length that exceeds the memory.
 _UNPARSABLE = (
     *(UnicodeDecodeError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError),
@@ -93,7 +91,14 @@ class Rejected(InfluxError):  # noqa: N818 - as above
 
 
 class BeyondRetention(Rejected):
-    """Report that a point of this request is older than the bucket's retention."""
+    """Report that a point of this request is older than the bucket's retention, which is `duration` if the server says so."""
+
+    def __init__(self, message: str) -> None:
+        """Set the server's message, and the duration that it names."""
+        super().__init__(shortened(message))
+        named = re.search(r"of duration (?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", message)
+        hours, minutes, seconds = (int(part or 0) for part in named.groups()) if named else (0, 0, 0)
+        self.duration = timedelta(hours=hours, minutes=minutes, seconds=seconds) or None
 
 
 class TooLarge(InfluxError):  # noqa: N818 - as above
@@ -189,6 +194,26 @@ class InfluxWriter:
             for record in records
         }
 
+    def retention(self) -> timedelta | None:
+        """Return for how long the bucket keeps points; None if it keeps them for good, or the token may not read that."""
+        buckets: Any = self._client.buckets_api()
+
+        def kept() -> timedelta | None:
+            rules = (
+                rule
+                for one in buckets.find_buckets(name=self.bucket, org=self.org).buckets
+                for rule in one.retention_rules
+            )
+            return min(
+                (timedelta(seconds=rule.every_seconds) for rule in rules if rule.every_seconds), default=None
+            )
+
+        try:
+            duration: timedelta | None = self._call(kept)
+        except (Misconfigured, Rejected):
+            return None
+        return duration
+
     def _records(self, flux: str, since: datetime) -> list[dict[str, Any]] | None:
         """Return a query's records; None if the token may not read the bucket."""
         parameters = {"fromBucket": self.bucket, "since": since.astimezone(UTC)}
@@ -213,7 +238,7 @@ class InfluxWriter:
         except ApiException as error:
             failure = self._error_of_answer(error)
         except FluxQueryException as error:
-            failure = Rejected(_shortened(str(error)))
+            failure = Rejected(shortened(str(error)))
         except urllib3.exceptions.LocationValueError:
             failure = Misconfigured(f"{self.url} is no address of a server: correct INFLUXDB_HOST (host:port).")
         except urllib3.exceptions.HTTPError as error:
@@ -238,7 +263,7 @@ class InfluxWriter:
 
     def _error_of_answer(self, error: ApiException) -> InfluxError:
         """Return the error for an answer other than 2xx, or for a failed TLS handshake (status 0)."""
-        status, message = error.status or 0, _server_message(error)
+        status, message = error.status or 0, server_message(error)
         if status == 0:
             return self._error_of_tls(str(error.reason))
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -247,16 +272,16 @@ class InfluxWriter:
             )
         if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY) and message:
             beyond = "unable to parse" not in message and re.search("(beyond|outside) retention policy", message)
-            return (BeyondRetention if beyond else Rejected)(_shortened(message))
+            return BeyondRetention(message) if beyond else Rejected(shortened(message))
         if (
             status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
             or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         ):
             # InfluxDB 2.9.1 answers 500 after a full disk was freed until it is restarted.
-            answer = f"{status}: {_shortened(message)}" if message else f"{status}"
+            answer = f"{status}: {shortened(message)}" if message else f"{status}"
             return Unavailable(
                 f"InfluxDB at {self.url} cannot take requests now ({answer}): wait, and if this continues, check its log and restart it.",
-                _retry_after_s(error),
+                retry_after_s(error),
             )
         return self._error_of_setting(status, message or "")
 
@@ -304,34 +329,6 @@ def _ssl_context(ca_file: str) -> ssl.SSLContext:
         raise Misconfigured(
             f"{ca_file} cannot be read as certificates: set INFLUXDB_CA_FILE to a PEM file."
         ) from None
-
-
-def _server_message(error: ApiException) -> str | None:
-    """Return the message of InfluxDB's answer (`error` in InfluxDB 1.8, which is not tested); None for another program's."""
-    try:
-        answer = json.loads(error.body or "")
-    except (ValueError, RecursionError):
-        return None
-    message = (answer.get("message") or answer.get("error")) if isinstance(answer, dict) else None
-    return message if isinstance(message, str) else None
-
-
-def _retry_after_s(error: ApiException) -> float | None:
-    value = str(error.retry_after or "").strip()
-    if re.fullmatch("[0-9]{1,9}", value):
-        return float(value)
-    try:
-        # A date, relative to the server's own clock.
-        headers: Mapping[str, str] = error.headers or {}
-        until = parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
-    return max(0.0, until.total_seconds())
-
-
-def _shortened(message: str) -> str:
-    text = " ".join("".join(char if char.isprintable() else " " for char in message).split())
-    return text if len(text) <= _REASON_CHARS else f"{text[: _REASON_CHARS - 1]}…"
 
 
 def _milliseconds(seconds: float) -> int:

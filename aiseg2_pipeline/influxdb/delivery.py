@@ -5,12 +5,13 @@ It chooses the rows of each request, and handles rejected ones. One request, its
 continues where this one stopped.
 """
 
+import contextlib
 import hashlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,8 @@ LEAST_REQUEST_S = 0.5
 # A waiting delivery tries the lock this often. One without a deadline releases it for longer after each request, or the
 # minute's rows would wait for seconds.
 LOCK_POLL_S, GIVE_WAY_S = 0.02, 0.1
+# A bucket's retention is found out anew after that time, so that rows go out if it was raised.
+RETENTION_VALID = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,13 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     after each batch. A file lock allows one request at a time to a destination, across processes; without a deadline, a
     delivery gives way to others after each one.
 
-    `lines` converts the store's rows to points. Rows that the server rejects for good are set aside with its reason.
+    `lines` converts the store's rows to points. Rows that the server rejects for good are set aside with its reason; rows
+    that are older than the bucket's retention stay in the store without being pending.
     Raises StoreError, and Unavailable and Misconfigured with the Delivery so far in `delivery`; acknowledged rows stay so.
     """
+    known = store.retention(destination)
+    if known is not None and now - known.at >= RETENTION_VALID:
+        store.note_retention(destination, None, now)
     run = _Run(store, writer, destination, now, deadline, clock, lines, hours)
     stopped = None
     try:
@@ -117,6 +124,10 @@ class _StoppedError(Exception):
     """Report why a delivery ends early."""
 
 
+class _RetentionFoundError(Exception):
+    """Report that rows of this batch are older than the bucket's retention, which is known now."""
+
+
 @dataclass
 class _Run:
     """One delivery: its limits and its progress."""
@@ -135,6 +146,7 @@ class _Run:
     requests: int = 0
     split_requests: int = 0
     refusal: str | None = None
+    retention_asked: bool = False
     written_hours: set[int] = field(default_factory=set)
 
     def pending(self) -> list[datetime]:
@@ -161,17 +173,32 @@ class _Run:
     def settle(
         self, hours: Sequence[datetime], batch_rows: int, on_progress: Callable[[int], None] | None
     ) -> None:
-        """Write or set aside the pending rows of these hours."""
-        while True:
+        """Write or set aside the pending rows of these hours, without those that the bucket does not keep."""
+        while kept := self._kept(hours):
             with delivery_lock(self.store, self.destination, self.patience_s()):
-                batch = self.store.pending_rows(self.destination, hours, batch_rows)
+                batch = self.store.pending_rows(self.destination, kept, batch_rows)
                 if batch.frame.empty:
                     return
-                self._send(batch, self.lines(batch.frame), 0, len(batch.frame))
+                with contextlib.suppress(_RetentionFoundError):
+                    self._send(batch, self.lines(batch.frame), 0, len(batch.frame))
             if on_progress is not None:
                 on_progress(self.rows + self.set_aside)
             if self.deadline is None:
                 time.sleep(GIVE_WAY_S)
+
+    def _kept(self, hours: Sequence[datetime]) -> Sequence[datetime]:
+        """Return the hours that the bucket keeps."""
+        kept_from = self.store.kept_from(self.destination, self.now)
+        return hours if kept_from is None else [hour for hour in hours if hour >= kept_from]
+
+    def _find_retention(self, refusal: BeyondRetention) -> None:
+        """Store the bucket's retention, which the refusal names or else the server is asked for, once a delivery."""
+        duration = refusal.duration
+        if duration is None and not self.retention_asked:
+            self.retention_asked = True
+            duration = self.writer.retention()
+        if duration is not None:
+            self.store.note_retention(self.destination, duration, self.now)
 
     def _send(
         self, batch: PendingBatch, points: list[tuple[str, ...]], start: int, stop: int, *, split: bool = False
@@ -183,6 +210,11 @@ class _Run:
         try:
             self._request(points[start:stop], split=split)
         except (Rejected, TooLarge) as refusal:
+            if isinstance(refusal, BeyondRetention):
+                self._find_retention(refusal)
+                hours = [datetime.fromtimestamp(hour, UTC) for hour in np.unique(batch.hours[start:stop]).tolist()]
+                if self._kept(hours) != hours:
+                    raise _RetentionFoundError from None
             if cuts := _cuts(batch, start, stop, refusal):
                 for part_start, part_stop in itertools.pairwise([start, *cuts, stop]):
                     self._send(batch, points, part_start, part_stop, split=True)

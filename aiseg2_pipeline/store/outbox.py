@@ -6,14 +6,14 @@ pending; this needs no extra storage. `schema` explains the tables. Delivery bel
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from aiseg2_pipeline.store.hours import HOUR_S, Execute
+from aiseg2_pipeline.store.hours import HOUR_S, Execute, newest_hour
 from aiseg2_pipeline.store.rows import ROW, Rows, all_series, frame_of, table_of, times_of
 from aiseg2_pipeline.store.transactions import (
     BEGINNING_S,
@@ -63,6 +63,13 @@ class Destination:
     bucket: str
 
 
+class Retention(NamedTuple):
+    """For how long a bucket keeps points, and when that was found out."""
+
+    duration: timedelta
+    at: datetime
+
+
 @dataclass(frozen=True)
 class PendingBatch:
     """Pending rows: a readings frame, hour by hour and by version, with each row's version and hour (unix s).
@@ -86,16 +93,41 @@ class Outbox(Rows):
         end: datetime | None = None,
         limit: int | None = None,
     ) -> list[datetime]:
-        """Return the hours (UTC starts) within or overlapping the range that have pending rows, oldest first."""
+        """Return the hours (UTC starts) within or overlapping the range that have pending rows, oldest first.
+
+        Hours that the bucket does not keep have none.
+        """
+        start_s, end_s = _hour_range(start, end)
         with self._reading() as execute:
             destination_id = _destination_id(execute, destination)
+            start_s = max(start_s, _kept_from(execute, destination_id, newest_hour(execute)))
             sql_limit = NO_LIMIT if limit is None else limit
-            rows = execute(PENDING_HOURS, (destination_id, *_hour_range(start, end), sql_limit))
+            rows = execute(PENDING_HOURS, (destination_id, start_s, end_s, sql_limit))
             return [datetime_of(hour) for (hour,) in rows]
 
     def pending_count(self, destination: Destination) -> int:
         """Return the number of hours with pending rows."""
         return len(self.pending_hours(destination))
+
+    def retention(self, destination: Destination) -> Retention | None:
+        """Return for how long the bucket keeps points; None if that is unknown."""
+        with self._reading() as execute:
+            known = _retention(execute, _destination_id(execute, destination))
+        return known and Retention(timedelta(seconds=known[0]), datetime_of(known[1]))
+
+    @repeated
+    def note_retention(self, destination: Destination, duration: timedelta | None, at: datetime) -> None:
+        """Store for how long the bucket keeps points; None if that is unknown."""
+        seconds = duration and int(duration.total_seconds())
+        with self._changing() as execute:
+            values = (seconds, int(unix_s(at)), _registered(execute, destination))
+            execute("UPDATE destinations SET retention_s = ?, retention_at = ? WHERE id = ?", values)
+
+    def kept_from(self, destination: Destination, now: datetime) -> datetime | None:
+        """Return the first hour that the bucket keeps; None if its retention is unknown."""
+        with self._reading() as execute:
+            kept = _kept_from(execute, _destination_id(execute, destination), hour_of(unix_s(now)))
+        return None if kept == BEGINNING_S else datetime_of(kept)
 
     def pending_rows(self, destination: Destination, hours: Sequence[datetime], limit: int) -> PendingBatch:
         """Return at most `limit` pending rows of these hours (UTC starts), in their order, then by version."""
@@ -175,7 +207,7 @@ class Outbox(Rows):
     ) -> int:
         """Make all rows of the hours within or overlapping the range pending, including rows set aside.
 
-        This applies to one destination or to all. Returns the number of these hours that have rows.
+        This applies to one destination or to all, whose retentions are found out anew. Returns the number of these hours that have rows.
         """
         start_s, end_s = _hour_range(start, end)
         with self._changing() as execute:
@@ -187,6 +219,7 @@ class Outbox(Rows):
                 hours = (destination_id, start_s, end_s)
                 execute("DELETE FROM acknowledged WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
                 execute("DELETE FROM set_aside WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
+                execute("UPDATE destinations SET retention_s = NULL WHERE id = ?", (destination_id,))
             execute("UPDATE meta SET value = value + 1 WHERE key = 'resends'")
             counted = execute("SELECT count(*) FROM hours WHERE hour >= ? AND hour < ?", (start_s, end_s))
             return int(counted.fetchone()[0])
@@ -207,3 +240,17 @@ def _destination_id(execute: Execute, destination: Destination) -> int | None:
 def _registered(execute: Execute, destination: Destination) -> int | None:
     execute("INSERT OR IGNORE INTO destinations (host, org, bucket) VALUES (?, ?, ?)", astuple(destination))
     return _destination_id(execute, destination)
+
+
+def _retention(execute: Execute, destination_id: int | None) -> tuple[int, int] | None:
+    sql = "SELECT retention_s, retention_at FROM destinations WHERE id = ? AND retention_s IS NOT NULL"
+    row: tuple[int, int] | None = execute(sql, (destination_id,)).fetchone()
+    return row
+
+
+def _kept_from(execute: Execute, destination_id: int | None, running_hour: int | None) -> int:
+    """Return the first hour that the bucket keeps throughout the running hour, and an hour more for clocks that differ."""
+    known = _retention(execute, destination_id)
+    if known is None or running_hour is None:
+        return BEGINNING_S
+    return min(running_hour, running_hour + 2 * HOUR_S - known[0])

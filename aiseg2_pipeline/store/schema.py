@@ -7,13 +7,15 @@ rows, so that coverage and the charts of months are read from them.
 
 import sqlite3
 
-VERSION = 3
+VERSION = 4
 
 # A row is pending for a destination while its version is above the acknowledged one of its hour (0 if there is none).
 # A row is set aside while its version is within a range set aside for its hour, so that a refused hour is one entry.
 # `resends` begins at a random number, so that no batch of another file is acknowledged in this one.
 # hours.live_minutes is NULL while the hour's rows are still in the table of an older version.
 # `hourly` has the hours before the newest one. `removed` has what a person removed, which only a person fills again.
+# `destinations` has for how long the bucket keeps points, and when that was found out (`retention_at`).
+# `coverage_acknowledged` has the minutes of the hour that are in the bucket's `coverage`.
 # `fetch_attempts` has what the device did not have (`what`) of an hour or day (`time`), and when that was found out (`at`).
 VIEW = """
 CREATE VIEW readings AS
@@ -33,6 +35,19 @@ CREATE TABLE fetch_attempts (
     time INTEGER NOT NULL, what TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (time, what)
 ) WITHOUT ROWID;
 {VIEW}
+"""
+# Rows beyond a bucket's retention were set aside.
+NEW_IN_4 = """
+ALTER TABLE destinations ADD COLUMN retention_s INTEGER;
+ALTER TABLE destinations ADD COLUMN retention_at INTEGER;
+CREATE TABLE coverage_acknowledged (
+    destination_id INTEGER NOT NULL, hour INTEGER NOT NULL, live_minutes INTEGER NOT NULL, filled_minutes INTEGER NOT NULL,
+    PRIMARY KEY (destination_id, hour)
+) WITHOUT ROWID;
+DELETE FROM acknowledged WHERE (destination_id, hour) IN (
+    SELECT destination_id, hour FROM set_aside WHERE reason LIKE '%retention policy%'
+);
+DELETE FROM set_aside WHERE reason LIKE '%retention policy%';
 """
 TABLES = f"""
 CREATE TABLE series (
@@ -59,6 +74,7 @@ CREATE TABLE circuits (
 );
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 {NEW_IN_3}
+{NEW_IN_4}
 INSERT INTO meta VALUES ('version', 0), ('resends', abs(random() / 2));
 """
 

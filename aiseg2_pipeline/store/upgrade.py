@@ -1,6 +1,6 @@
-"""The upgrade of a store of version 1 or 2 to the tables of `schema`, in place and in pieces.
+"""The upgrade of an older store to the tables of `schema`, in place.
 
-When it is opened, its table of rows gets the name `old_rows` beside the new tables, in one transaction. Every use of a
+Rows of version 1 or 2 are upgraded in pieces. When such a store is opened, its table of rows gets the name `old_rows` beside the new tables, in one transaction. Every use of a
 range of hours moves the rows of these hours first, and the job `salvage_the_record` moves all others. A piece is one
 transaction, so a killed process loses nothing, and several processes can move rows at the same time. Between pieces, the
 other processes get as much time as a piece took.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aiseg2_pipeline.store.hours import HOUR_S, count_minutes, newest_hour, summarize
-from aiseg2_pipeline.store.schema import NEW_IN_3, VERSION, VIEW
+from aiseg2_pipeline.store.schema import NEW_IN_3, NEW_IN_4, VERSION, VIEW
 
 PIECE_S = 6 * HOUR_S
 PROGRESS_EVERY_S = 10.0
@@ -44,7 +44,6 @@ DELETE FROM series WHERE kind = 'no_data';
 DROP VIEW readings;
 {VIEW.strip().removesuffix(";")}
     UNION ALL SELECT time, kind, name, value, unit, interval_s FROM series CROSS JOIN old_rows ON series_id = id;
-PRAGMA user_version = {VERSION};
 """
 UNMOVED = "SELECT 1 FROM hours WHERE live_minutes IS NULL LIMIT 1"
 PIECES = """
@@ -69,7 +68,12 @@ class NoRoomError(Exception):
 
 
 def begin(connection: sqlite3.Connection, version: int, path: Path) -> None:
-    """Make the tables of this version beside the old rows. Raise NoRoomError."""
+    """Make the tables of this version, beside the rows of version 1 or 2. Raise NoRoomError."""
+    steps = "" if version not in TO_OLD_ROWS else _to_old_rows(version, path)
+    connection.executescript(f"BEGIN IMMEDIATE; {steps} {NEW_IN_4} PRAGMA user_version = {VERSION}; COMMIT;")
+
+
+def _to_old_rows(version: int, path: Path) -> str:
     needed = ROOM_SHARE * path.stat().st_size + ROOM_BYTES
     free = shutil.disk_usage(path.parent).free
     if free < needed:
@@ -77,7 +81,7 @@ def begin(connection: sqlite3.Connection, version: int, path: Path) -> None:
             f"is from an older aiseg2-pipeline, and its upgrade needs {needed / MB:.0f} MB of free space on its disk, "
             f"which has {free / MB:.0f} MB: free some"
         )
-    connection.executescript(f"BEGIN IMMEDIATE; {TO_OLD_ROWS[version]} {BEGIN} COMMIT;")
+    return TO_OLD_ROWS[version] + BEGIN
 
 
 def is_upgrading(connection: sqlite3.Connection) -> bool:

@@ -423,6 +423,24 @@ def test_without_a_reading_of_the_device_the_last_stored_one_is_compared(setup: 
     assert lines["series"] == [("ok", "the 2 series of `power` in the bucket are those that are written")]
 
 
+def test_rows_older_than_the_bucket_keeps_are_one_line_and_no_failure(setup: Setup) -> None:
+    setup.influx.server.set_retention(setup.influx.bucket, timedelta(days=30))
+    with setup.store as store:
+        for days in (40, 0):
+            store.upsert(frame(consumption(utc_now() - timedelta(days=days))))
+        setup.write_out(store)
+    # A token that may not read the bucket does not see its retention.
+    write_only = setup.influx.server.create_token(setup.influx.bucket, read=False)
+    for setup.changed in ({}, {"INFLUXDB_TOKEN": write_only}):
+        code, lines = examine(setup)
+        assert code == 0
+        assert lines["retention"] == [
+            ("ok", "the bucket keeps readings for 30 days; older ones stay in the store and are not written")
+        ]
+        assert lines["pending"] == [("ok", "0 hours have rows that InfluxDB has not acknowledged yet")]
+        assert "refused rows" not in lines
+
+
 def test_rows_that_influxdb_refused_are_listed_with_the_reason(setup: Setup) -> None:
     time = datetime(2026, 7, 13, 23, 15, tzinfo=UTC)
     with setup.influx.writer() as writer:

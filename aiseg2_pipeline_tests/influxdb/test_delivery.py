@@ -284,7 +284,41 @@ def test_splitting_ends_after_a_bounded_number_of_requests_and_continues_in_the_
     assert (second.left_hours, second.stopped) == (0, None)
 
 
-def test_hours_beyond_the_buckets_retention_and_points_refused_for_good_are_set_aside_and_all_others_are_written(
+# InfluxDB before 2.8 names no duration.
+WITHOUT_DURATION = (
+    b'{"code":"unprocessable entity","message":"partial write: points beyond retention policy dropped=1"}'
+)
+
+
+@pytest.mark.parametrize("is_named", [True, False], ids=["named in the answer", "asked for"])
+def test_rows_older_than_the_bucket_keeps_are_not_pending_and_go_out_within_a_day_when_it_keeps_them(
+    home: Home, *, is_named: bool
+) -> None:
+    now = datetime.now(UTC)
+    running = now.replace(minute=0, second=0, microsecond=0)
+    hours = [running - n * HOUR for n in (5, 4, 1)]
+    with Influx(home.influx.server, "short", retention=3 * HOUR) as short:
+        kept = Home(home.store, short)
+        if not is_named:
+            short.proxy.fault = lambda exchange: (
+                Fault(422, body=WITHOUT_DURATION) if min(line_times(exchange)) < now - 3 * HOUR else None
+            )
+        for hour in hours:
+            home.store.upsert(readings(hour, 10))
+        home.store.upsert(reading(running))
+        delivery = kept.deliver(now=now)
+        assert (delivery.rows, delivery.set_aside, delivery.left_hours) == (44, 0, 0)
+        home.store.upsert(reading(hours[0], value=7))
+        assert kept.deliver(now=now + 23 * HOUR).requests == 0
+        assert home.store.set_aside_rows(short.destination).empty
+        short.proxy.fault = None
+        short.server.set_retention("short", 30 * HOUR)
+        delivery = kept.deliver(now=now + 24 * HOUR)
+        assert (delivery.rows, delivery.left_hours) == (80, 0)
+        assert short.readings().equals(home.stored())
+
+
+def test_where_the_retention_is_unknown_hours_beyond_it_are_set_aside_and_all_others_are_written(
     home: Home,
 ) -> None:
     now = datetime.now(UTC)
@@ -295,6 +329,10 @@ def test_hours_beyond_the_buckets_retention_and_points_refused_for_good_are_set_
     with Influx(home.influx.server, "short", retention=retention) as short:
         kept = Home(home.store, short)
         kept.conflict(hours[3])
+        short.proxy.token = short.server.create_token("short", read=False)
+        short.proxy.fault = lambda exchange: (
+            Fault(422, body=WITHOUT_DURATION) if min(line_times(exchange)) < now - retention else None
+        )
         for hour in hours:
             home.store.upsert(readings(hour, 10))
         delivery = kept.deliver(now=now)

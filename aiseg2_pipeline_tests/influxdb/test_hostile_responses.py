@@ -87,3 +87,20 @@ def test_a_handshake_that_is_cut_is_one_message(server: RawServer) -> None:
         pytest.raises(Unavailable, match=f"The secure connection to {url} could not be made: check INFLUXDB"),
     ):
         writer.write(["power,summary=a value=1 1"])
+
+
+RULES = '{"buckets":[{"orgID":"1","name":"aiseg2","retentionRules":%s}]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{",
+        "[]",
+        '{"buckets":7}',
+        *(RULES % each for each in ("7", "[7]", '[{"everySeconds":"x"}]', f'[{{"everySeconds":{"9" * 30}}}]')),
+    ],
+)
+def test_a_retention_that_is_none_is_unknown(server: RawServer, writer: InfluxWriter, body: str) -> None:
+    answer(server, 200, body.encode(), "Content-Type: application/json\r\n")
+    assert writer.retention() is None

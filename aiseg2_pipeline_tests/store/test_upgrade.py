@@ -185,6 +185,21 @@ def test_rows_what_is_pending_and_circuits_are_the_same_after_an_upgrade(
     assert damaged_files(path) == []
 
 
+def test_rows_set_aside_because_of_a_retention_are_pending_after_an_upgrade(path: Path) -> None:
+    make_old(
+        path,
+        2,
+        rows_of(Store, range(150)),
+        f"INSERT INTO destinations VALUES (1, '{INFLUX.host}', '{INFLUX.org}', '{INFLUX.bucket}')",
+        f"INSERT INTO acknowledged VALUES (1, {START_S}, 120), (1, {START_S + 3600}, 240)",
+        f"INSERT INTO set_aside VALUES (1, {START_S}, 1, 120, 'dropped 1 points outside retention policy', {START_S}), "
+        f"(1, {START_S + 3600}, 121, 122, 'no', {START_S})",
+    )
+    with Store.open(path) as store:
+        assert store.pending_hours(INFLUX) == [START, START + 2 * HOUR]
+        assert set(store.set_aside_rows(INFLUX)["reason"]) == {"no"}
+
+
 @VERSIONS
 def test_an_upgraded_store_has_the_tables_of_a_new_one(tmp_path: Path, version: int) -> None:
     old, new = tmp_path / "old.sqlite", tmp_path / "new.sqlite"

@@ -144,6 +144,15 @@ class InfluxServer:
         )
         self.client.buckets_api().create_bucket(bucket_name=name, org=self.org, retention_rules=rules)
 
+    def set_retention(self, name: str, retention: timedelta) -> None:
+        """Change for how long a bucket keeps points."""
+        buckets = self.client.buckets_api()
+        bucket = buckets.find_bucket_by_name(name)
+        bucket.retention_rules = [
+            BucketRetentionRules(type="expire", every_seconds=int(retention.total_seconds()))
+        ]
+        buckets.update_bucket(bucket)
+
     def drop_bucket(self, name: str) -> None:
         """Delete a bucket and its points."""
         buckets = self.client.buckets_api()
