@@ -1,6 +1,6 @@
 """The Grafana dashboards on a year of minutes: time per panel, and InfluxDB's memory for it.
 
-A real server gets the minutes of 34 series, and the hourly energy of the same time and of the year before. It is
+A real server gets the minutes of 37 series, the coverage of their hours, and the hourly energy of the same time and of the year before. It is
 restarted before each panel, whose queries then run one after the other with the dashboard's default settings. Memory is
 the server's peak above its memory after the restart. A panel without any value is marked as empty; none should be.
 
@@ -23,7 +23,8 @@ import requests
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import DTYPES, Row
-from aiseg2_pipeline.influxdb.line_protocol import energy_lines, lines
+from aiseg2_pipeline.influxdb.line_protocol import coverage_lines, energy_lines, lines
+from aiseg2_pipeline.store.coverage import HourCoverage
 from aiseg2_pipeline_tests.support.dashboards import Query, View, execute, queries
 from aiseg2_pipeline_tests.support.influxdb import InfluxServer
 from benchmarks import home
@@ -34,25 +35,28 @@ START = datetime(2024, 12, 31, 15, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 CIRCUITS = 28
 BUCKET = "dashboards"
+FLOW = {"総発電電力": "太陽光", "総消費電力": "蓄電池", "売買電力": "系統"}
 LONGEST_S = 300
 
 
 def minutes(day: datetime) -> pd.DataFrame:
-    """Return a day's readings frame of 34 series; an hour is filled, and ten minutes are missing."""
+    """Return a day's readings frame of 37 series; an hour is filled, and ten minutes are missing."""
     table = home.readings(day)
     table["time"] += timedelta(seconds=4)
     number = pd.to_numeric(table["name"].str.removeprefix("回路"), errors="coerce")
     charge = table[number == CIRCUITS + 1].assign(kind="battery", name="充電率", unit="%")
     state = table[number == CIRCUITS + 2].assign(kind="battery", name="状態", unit="")
+    flow = table[table["kind"] == "total"].assign(kind="flow")
     table = pd.concat(
         [
+            flow.assign(name=flow["name"].map(FLOW)),
             table[~(number > CIRCUITS)],
             charge.assign(value=charge["value"] % 100),
             state.assign(value=state["value"] % 3),
         ]
     )
     of_day = table["time"] - day
-    is_filled = (of_day > 3 * HOUR) & (of_day < 4 * HOUR) & (table["kind"] != "battery")
+    is_filled = (of_day > 3 * HOUR) & (of_day < 4 * HOUR) & ~table["kind"].isin(["battery", "flow"])
     table.loc[is_filled, "time"] -= timedelta(seconds=4)
     table.loc[is_filled, "interval_s"] = 1800
     return table[(of_day < 5 * HOUR) | (of_day > 5 * HOUR + timedelta(minutes=10))].astype(DTYPES)
@@ -71,6 +75,12 @@ def hours(day: datetime) -> pd.DataFrame:
     return energy.frame(rows)
 
 
+def coverage(day: datetime) -> list[HourCoverage]:
+    """Return the coverage of the hours of `minutes`."""
+    minutes_of = {3: (0, 60, 0), 5: (50, 0, 10)}
+    return [HourCoverage(day + n * HOUR, *minutes_of.get(n, (60, 0, 0))) for n in range(24)]
+
+
 def write(server: InfluxServer, days: int) -> int:
     """Fill the bucket and return the number of readings."""
     rows = 0
@@ -80,7 +90,7 @@ def write(server: InfluxServer, days: int) -> int:
         if n >= 0:
             table = minutes(day)
             rows += len(table)
-            points += lines(table)
+            points += [*lines(table), tuple(coverage_lines(coverage(day)))]
         requests.post(
             f"{server.url}/api/v2/write",
             params={"org": server.org, "bucket": BUCKET},

@@ -61,6 +61,13 @@ class Record:
             return self.first
         return hour_of(store.live_near(BEGINNING) or now)
 
+    def known_from(self, store: Store, now: datetime) -> datetime:
+        """Return the first hour whose coverage is known: while the past is searched, that of the oldest row."""
+        start = self.start(store, now)
+        if is_searching(self.path, self.start_date):
+            return max(start, next(iter(store.hours_with_rows(BEGINNING, now)), start))
+        return start
+
     def end_search(self, store: Store, now: datetime) -> None:
         """Store that the past was searched, and let the record begin with its oldest row."""
         oldest = store.hours_with_rows(BEGINNING, now)

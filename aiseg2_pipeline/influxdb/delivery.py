@@ -18,9 +18,11 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from aiseg2_pipeline.influxdb.client import BeyondRetention, InfluxError, InfluxWriter, Rejected, TooLarge
+from aiseg2_pipeline.influxdb.line_protocol import coverage_lines
 from aiseg2_pipeline.influxdb.line_protocol import lines as power_lines
-from aiseg2_pipeline.japan_time import HOUR
-from aiseg2_pipeline.store import Destination, Outbox, PendingBatch
+from aiseg2_pipeline.japan_time import HOUR, hour_of
+from aiseg2_pipeline.store import Destination, Outbox, PendingBatch, Store
+from aiseg2_pipeline.store.coverage import CoverageBatch
 
 MAX_SPLIT_REQUESTS = 200
 # No request starts with less time left: its timeout would not mean that the server is down.
@@ -30,6 +32,7 @@ LEAST_REQUEST_S = 0.5
 LOCK_POLL_S, GIVE_WAY_S = 0.02, 0.1
 # A bucket's retention is found out anew after that time, so that rows go out if it was raised.
 RETENTION_VALID = timedelta(days=1)
+COVERAGE_A_REQUEST = 1_000
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,31 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
         error.delivery = run.delivery(str(error))
         raise
     return run.delivery(stopped)
+
+
+def deliver_coverage(
+    store: Store,
+    writer: InfluxWriter,
+    destination: Destination,
+    *,
+    now: datetime,
+    since: datetime,
+    deadline: float | None = None,
+) -> str | None:
+    """Send the pending coverage of the ended hours since `since`, newest first; return why points were refused, if any were.
+
+    The limits are those of `deliver`, as are the errors raised, without a Delivery.
+    """
+    run = _Run(store, writer, destination, now, deadline, time.monotonic, power_lines, None)
+    with contextlib.suppress(Timeout, _StoppedError):
+        sent = True
+        while sent:
+            with delivery_lock(store, destination, run.patience_s()):
+                start = max(since, store.kept_from(destination, now) or since)
+                batch = store.pending_coverage(destination, start, hour_of(now), COVERAGE_A_REQUEST)
+                if sent := bool(batch.hours):
+                    run.send_coverage(store, batch)
+    return run.refusal
 
 
 def delivery_lock(store: Outbox, destination: Destination, patience_s: float) -> FileLock:
@@ -230,6 +258,18 @@ class _Run:
             sent = zip(batch.hours[start:stop].tolist(), points[start:stop], strict=True)
             self.written_hours.update(hour for hour, row in sent if row)
         self.store.acknowledge(self.destination, batch, stop)
+
+    def send_coverage(self, store: Store, batch: CoverageBatch) -> None:
+        """Send a batch as one request, of which the server stores what it does not refuse."""
+        try:
+            self._write(coverage_lines(batch.hours), split=False)
+        except BeyondRetention as refusal:
+            self._find_retention(refusal)
+            if not self._kept([batch.hours[-1].start]):
+                return
+        except Rejected as refusal:
+            self.refusal = str(refusal)
+        store.acknowledge_coverage(self.destination, batch)
 
     def _request(self, points: list[tuple[str, ...]], *, split: bool) -> None:
         # The marks of filled rows first: of a request with a rejected point the server stores the other points, and a

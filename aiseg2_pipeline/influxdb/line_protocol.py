@@ -14,7 +14,7 @@ InfluxDB stores every name as the device shows it, with two exceptions, because 
   splits the rejected rows until the point is alone, which is parsed correctly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import cache
 
@@ -23,7 +23,9 @@ from influxdb_client.client.write.point import Point
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.store.coverage import HourCoverage
 
+# What `remove` deletes. An hour's point of `coverage` is overwritten instead.
 MEASUREMENTS = ("power", "power_fill", "battery", "flow")
 ENERGY_MEASUREMENTS = ("energy", "daily_total", "circuit_daily_total", "daily_cost", "monthly_total", "cost")
 # Returns a circuit's name at a time, by its id; None if it is unknown.
@@ -79,6 +81,19 @@ def climate_lines(rows: pd.DataFrame) -> list[tuple[str, ...]]:
     """Return for each row of a climate frame, in order, its point as line protocol in nanoseconds."""
     head = cache(lambda kind, name: _head("climate", {"detail-type": kind, "detail-section": name}, "value"))
     return _points(rows, lambda kind, name, _: head(kind, name))
+
+
+def coverage_lines(hours: Iterable[HourCoverage]) -> list[str]:
+    """Return the point of each hour as line protocol in nanoseconds."""
+    return [
+        Point("coverage")
+        .field("read", hour.read)
+        .field("filled", hour.filled)
+        .field("missing", hour.missing)
+        .time(hour.start)
+        .to_line_protocol()
+        for hour in hours
+    ]
 
 
 def _points(rows: pd.DataFrame, head_of: Callable[[str, str, datetime], str | None]) -> list[tuple[str, ...]]:

@@ -84,7 +84,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             climate_asset(days, clock=clock),
             daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
             *([energy_cost_asset(days, settings.tariff, clock=clock)] if settings.tariff else []),
-            *(_influxdb_assets(hours, days, clock) if influxdb else []),
+            *(_influxdb_assets(hours, days, record, clock) if influxdb else []),
         ],
         asset_checks=[newest_reading_check(clock), record_check(record, clock)],
         jobs=[minute, energy, fill, climate, close, prune, report, salvage, *([pending] if pending else [])],
@@ -108,10 +108,13 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
 
 
 def _influxdb_assets(
-    hours: HourlyPartitionsDefinition, days: DailyPartitionsDefinition, clock: Callable[[], datetime]
+    hours: HourlyPartitionsDefinition,
+    days: DailyPartitionsDefinition,
+    record: Record,
+    clock: Callable[[], datetime],
 ) -> list[AssetsDefinition]:
     others = [energy_rows(days), climate_rows(days)]
     return [
-        influxdb_asset(power_rows(hours), clock, others),
+        influxdb_asset(power_rows(hours, record), clock, others),
         *(influxdb_asset(rows, clock) for rows in others),
     ]

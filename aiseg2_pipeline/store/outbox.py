@@ -99,8 +99,8 @@ class Outbox(Rows):
         """
         start_s, end_s = _hour_range(start, end)
         with self._reading() as execute:
-            destination_id = _destination_id(execute, destination)
-            start_s = max(start_s, _kept_from(execute, destination_id, newest_hour(execute)))
+            destination_id = destination_id_of(execute, destination)
+            start_s = max(start_s, kept_from(execute, destination_id, newest_hour(execute)))
             sql_limit = NO_LIMIT if limit is None else limit
             rows = execute(PENDING_HOURS, (destination_id, start_s, end_s, sql_limit))
             return [datetime_of(hour) for (hour,) in rows]
@@ -112,7 +112,7 @@ class Outbox(Rows):
     def retention(self, destination: Destination) -> Retention | None:
         """Return for how long the bucket keeps points; None if that is unknown."""
         with self._reading() as execute:
-            known = _retention(execute, _destination_id(execute, destination))
+            known = _retention(execute, destination_id_of(execute, destination))
         return known and Retention(timedelta(seconds=known[0]), datetime_of(known[1]))
 
     @repeated
@@ -120,20 +120,20 @@ class Outbox(Rows):
         """Store for how long the bucket keeps points; None if that is unknown."""
         seconds = duration and int(duration.total_seconds())
         with self._changing() as execute:
-            values = (seconds, int(unix_s(at)), _registered(execute, destination))
+            values = (seconds, int(unix_s(at)), registered(execute, destination))
             execute("UPDATE destinations SET retention_s = ?, retention_at = ? WHERE id = ?", values)
 
     def kept_from(self, destination: Destination, now: datetime) -> datetime | None:
         """Return the first hour that the bucket keeps; None if its retention is unknown."""
         with self._reading() as execute:
-            kept = _kept_from(execute, _destination_id(execute, destination), hour_of(unix_s(now)))
+            kept = kept_from(execute, destination_id_of(execute, destination), hour_of(unix_s(now)))
         return None if kept == BEGINNING_S else datetime_of(kept)
 
     def pending_rows(self, destination: Destination, hours: Sequence[datetime], limit: int) -> PendingBatch:
         """Return at most `limit` pending rows of these hours (UTC starts), in their order, then by version."""
         starts = list(dict.fromkeys(hour_of(unix_s(hour)) for hour in hours))
         with self._reading(*((hour, hour + HOUR_S) for hour in starts)) as execute:
-            parameters: dict[str, Any] = {"destination": _destination_id(execute, destination)}
+            parameters: dict[str, Any] = {"destination": destination_id_of(execute, destination)}
             rows: list[tuple[Any, ...]] = []
             for hour in starts:
                 if len(rows) < limit:
@@ -158,7 +158,7 @@ class Outbox(Rows):
         with self._changing() as execute:
             if batch.resends != meta(execute, "resends"):
                 return
-            destination_id = _registered(execute, destination)
+            destination_id = registered(execute, destination)
             for hour, version in last.items():
                 execute(ACKNOWLEDGE, (destination_id, hour, version))
 
@@ -174,7 +174,7 @@ class Outbox(Rows):
         with self._changing() as execute:
             if batch.resends != meta(execute, "resends"):
                 return
-            destination_id = _registered(execute, destination)
+            destination_id = registered(execute, destination)
             for hour in np.unique(hours).tolist():
                 changed = versions[hours == hour].tolist()
                 first, last = changed[0], changed[-1]
@@ -189,7 +189,7 @@ class Outbox(Rows):
         A readings frame's columns, then `reason` (str) and `at` (datetime64[ns, UTC]).
         """
         with self._reading() as execute:
-            destination_id = _destination_id(execute, destination)
+            destination_id = destination_id_of(execute, destination)
             sql = "SELECT hour, hour + 3600 FROM set_aside WHERE destination_id = ? ORDER BY hour LIMIT ?"
             hours = execute(sql, (destination_id, limit)).fetchall()
         with self._reading(*hours) as execute:
@@ -214,11 +214,11 @@ class Outbox(Rows):
             if destination is None:
                 destination_ids = [row[0] for row in execute("SELECT id FROM destinations")]
             else:
-                destination_ids = [_destination_id(execute, destination)]
+                destination_ids = [destination_id_of(execute, destination)]
             for destination_id in destination_ids:
                 hours = (destination_id, start_s, end_s)
-                execute("DELETE FROM acknowledged WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
-                execute("DELETE FROM set_aside WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
+                for table in ("acknowledged", "set_aside", "coverage_acknowledged"):
+                    execute(f"DELETE FROM {table} WHERE destination_id = ? AND hour >= ? AND hour < ?", hours)
                 execute("UPDATE destinations SET retention_s = NULL WHERE id = ?", (destination_id,))
             execute("UPDATE meta SET value = value + 1 WHERE key = 'resends'")
             counted = execute("SELECT count(*) FROM hours WHERE hour >= ? AND hour < ?", (start_s, end_s))
@@ -230,16 +230,17 @@ def _hour_range(start: datetime | None, end: datetime | None) -> tuple[float, fl
     return BEGINNING_S if start is None else hour_of(unix_s(start)), END_S if end is None else unix_s(end)
 
 
-def _destination_id(execute: Execute, destination: Destination) -> int | None:
+def destination_id_of(execute: Execute, destination: Destination) -> int | None:
     """Return the id, None if the destination has acknowledged nothing yet."""
     sql = "SELECT id FROM destinations WHERE host = ? AND org = ? AND bucket = ?"
     row = execute(sql, astuple(destination)).fetchone()
     return None if row is None else int(row[0])
 
 
-def _registered(execute: Execute, destination: Destination) -> int | None:
+def registered(execute: Execute, destination: Destination) -> int | None:
+    """Return the id, after adding a destination that is new."""
     execute("INSERT OR IGNORE INTO destinations (host, org, bucket) VALUES (?, ?, ?)", astuple(destination))
-    return _destination_id(execute, destination)
+    return destination_id_of(execute, destination)
 
 
 def _retention(execute: Execute, destination_id: int | None) -> tuple[int, int] | None:
@@ -248,7 +249,7 @@ def _retention(execute: Execute, destination_id: int | None) -> tuple[int, int] 
     return row
 
 
-def _kept_from(execute: Execute, destination_id: int | None, running_hour: int | None) -> int:
+def kept_from(execute: Execute, destination_id: int | None, running_hour: int | None) -> int:
     """Return the first hour that the bucket keeps throughout the running hour, and an hour more for clocks that differ."""
     known = _retention(execute, destination_id)
     if known is None or running_hour is None:

@@ -2,8 +2,8 @@
 
 It is archive and outbox in one. Each change of a row gives it a new version, in commit order, and a destination
 acknowledges an hour up to a version, so a row that changes meanwhile stays pending. `rows` has the rows, `outbox` the
-pending ones, `circuits` the circuit lists and `database` the file; this module has what only readings have: the covered
-minutes. InfluxDB's format and requests belong in `influxdb`. The clock is never read here.
+pending ones, `coverage` the covered minutes, `circuits` the circuit lists and `database` the file; this module has the
+nearest live reading, and what a person removed. InfluxDB's format and requests belong in `influxdb`. The clock is never read here.
 
 Every change is one transaction that is on disk when the call returns; any number of processes may use the store at the
 same time. Time ranges are half open, [start, end). Every method raises StoreError if the file cannot be used, and
@@ -18,8 +18,8 @@ from datetime import datetime
 
 from aiseg2_pipeline.frames.readings import READINGS
 from aiseg2_pipeline.store.circuits import CircuitLists
-from aiseg2_pipeline.store.hours import HOUR_S, MINUTES, of_hour, of_range
-from aiseg2_pipeline.store.outbox import Outbox
+from aiseg2_pipeline.store.coverage import REMOVED, CoverageStore, coverage_changed
+from aiseg2_pipeline.store.hours import HOUR_S, of_hour, of_range
 from aiseg2_pipeline.store.transactions import datetime_of, hour_of, repeated, unix_s
 
 # The nearest hour that may have a live reading (the rows of one may still be in an older table), its nearest reading, and
@@ -31,14 +31,9 @@ AND series_id = (SELECT id FROM series WHERE kind = 'total' AND name = :exchange
 LIVE_HOUR = "FROM hours WHERE (live_minutes > 0 OR live_minutes IS NULL)"
 BEFORE = f"SELECT max(hour) {LIVE_HOUR} AND hour <= ?", f"SELECT max(time) {LIVE} AND time <= :moment", -1
 AFTER = f"SELECT min(hour) {LIVE_HOUR} AND hour >= ?", f"SELECT min(time) {LIVE} AND time > :moment", 1
-COVERAGE = """
-SELECT hour, live_minutes, filled_minutes, filled_by_hour FROM hours
-WHERE hour >= ? AND hour < ? AND live_minutes + filled_minutes > 0
-"""
-REMOVED = "SELECT rowid, start, stop, at FROM removed WHERE stop > :start AND start < :stop"
 
 
-class Store(Outbox, CircuitLists):
+class Store(CoverageStore, CircuitLists):
     """An open store of readings; a context manager that closes it."""
 
     shape = READINGS
@@ -60,30 +55,13 @@ class Store(Outbox, CircuitLists):
                 return datetime_of(time)
             bound = hour + step
 
-    def minutes(self, start: datetime, end: datetime) -> dict[datetime, int]:
-        """Return the covered minutes of the range, each with its shortest interval (s): 0 for a live reading."""
-        times = unix_s(start), unix_s(end)
-        with self._reading(times) as execute:
-            return {datetime_of(minute): interval_s for minute, interval_s in execute(MINUTES, of_range(*times))}
-
-    def coverage(self, start: datetime, end: datetime) -> dict[datetime, tuple[int, int, int]]:
-        """Return the numbers of live minutes, of filled ones, and of those filled by an hour's mean.
-
-        The keys are the hours (UTC starts) within or overlapping the range that have any.
-        """
-        times = hour_of(unix_s(start)), unix_s(end)
-        with self._reading(times) as execute:
-            return {
-                datetime_of(hour): (live, filled, by_hour)
-                for hour, live, filled, by_hour in execute(COVERAGE, times)
-            }
-
     @repeated
     def remove(self, start: datetime, end: datetime, at: datetime) -> int:
         """Delete the rows of a range and return their number; the minutes stay empty until `allow_fill`."""
         times = unix_s(start), unix_s(end)
         with self._changing(times) as execute:
             execute("INSERT INTO removed (start, stop, at) VALUES (?, ?, ?)", (*times, int(unix_s(at))))
+            coverage_changed(execute, *times)
             return self._delete(execute, *times)
 
     @repeated
@@ -91,6 +69,7 @@ class Store(Outbox, CircuitLists):
         """Let the removed minutes of a range be filled."""
         start_s, end_s = unix_s(start), unix_s(end)
         with self._changing() as execute:
+            coverage_changed(execute, start_s, end_s)
             for row_id, first, stop, at in execute(REMOVED, of_range(start_s, end_s)).fetchall():
                 execute("DELETE FROM removed WHERE rowid = ?", (row_id,))
                 for rest in ((first, start_s, at), (end_s, stop, at)):
@@ -102,16 +81,4 @@ class Store(Outbox, CircuitLists):
         with self._changing() as execute:
             for row in set(ranges) - set(execute("SELECT start, stop, at FROM removed")):
                 execute("INSERT INTO removed (start, stop, at) VALUES (?, ?, ?)", row)
-
-    def removed_minutes(self, start: datetime, end: datetime) -> set[datetime]:
-        """Return the minutes of the range that a person removed, in whole or in part, and that are empty."""
-        start_s, end_s = unix_s(start), unix_s(end)
-        with self._reading() as execute:
-            removed = execute(REMOVED, of_range(start_s, end_s)).fetchall()
-        minutes = {
-            datetime_of(minute)
-            for _, first, stop, at in removed
-            # Minutes that were still to come were not removed.
-            for minute in range(int(max(first, start_s)) // 60 * 60, int(min(stop, end_s, at)), 60)
-        }
-        return minutes - self.minutes(start, end).keys() if minutes else minutes
+                coverage_changed(execute, *row[:2])

@@ -15,7 +15,7 @@ VERSION = 4
 # hours.live_minutes is NULL while the hour's rows are still in the table of an older version.
 # `hourly` has the hours before the newest one. `removed` has what a person removed, which only a person fills again.
 # `destinations` has for how long the bucket keeps points, and when that was found out (`retention_at`).
-# `coverage_acknowledged` has the minutes of the hour that are in the bucket's `coverage`.
+# An hour's coverage is pending while its minutes differ from those in `coverage_acknowledged`.
 # `fetch_attempts` has what the device did not have (`what`) of an hour or day (`time`), and when that was found out (`at`).
 VIEW = """
 CREATE VIEW readings AS

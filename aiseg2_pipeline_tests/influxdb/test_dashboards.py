@@ -19,7 +19,8 @@ import yaml
 
 from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.influxdb.client import InfluxWriter
-from aiseg2_pipeline.influxdb.delivery import deliver
+from aiseg2_pipeline.influxdb.delivery import deliver, deliver_coverage
+from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.orchestration.assets import energy_history
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline_tests.support import dashboards_home as data
@@ -41,13 +42,17 @@ Values = Any  # a Series or a DataFrame over time
 
 
 class Home(NamedTuple):
-    """A bucket and the stores' values over time, a column for each kind and name; `fills` has the filled rows' `interval_s`."""
+    """A bucket and the stores' values over time, a column for each kind and name.
+
+    `fills` has the filled rows' `interval_s`, `coverage` the minutes of each ended hour.
+    """
 
     server: InfluxServer
     bucket: str
     power: pd.DataFrame
     fills: pd.DataFrame
     energy: pd.DataFrame
+    coverage: pd.DataFrame
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,11 @@ def home(influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory) 
         send = partial(send, batch_rows=50_000)
         for done in (send(store), send(energies, lines=partial(energy_history.lines, store))):
             assert (done.set_aside, done.left_hours, done.stopped) == (0, 0, None)
+        began = hour_of(store.live_near(data.HOURS_FROM) or NOW)
+        assert (
+            deliver_coverage(store, writer, Destination(server.url, server.org, bucket), now=NOW, since=began)
+            is None
+        )
         power, energy = store.read(data.HOURS_FROM, NOW), energies.read(data.HOURS_FROM, NOW)
         for time in (data.MINUTES_FROM, data.RENAMED_AT):
             names = {each.circuit_id: shown_name(each.name) for each in store.circuits_at(time)}
@@ -72,7 +82,20 @@ def home(influx_server: InfluxServer, tmp_path_factory: pytest.TempPathFactory) 
     filled = power[power["interval_s"] > 0].assign(value=power["interval_s"].astype("float64"))
     # Circuits with the same name are added up.
     tables = (rows.rename(columns={"time": "_time"}) for rows in (power, filled, energy))
-    return Home(server, bucket, *(rows.pivot_table("value", "_time", ["kind", "name"], "sum") for rows in tables))
+    power, filled, energy = (rows.pivot_table("value", "_time", ["kind", "name"], "sum") for rows in tables)
+    return Home(server, bucket, power, filled, energy, coverage_of(power, filled))
+
+
+def coverage_of(power: pd.DataFrame, fills: pd.DataFrame) -> pd.DataFrame:
+    """Count the minutes of each ended hour, from that of the first row on."""
+    covered = pd.DatetimeIndex(power[EXCHANGED].dropna().index).floor("min").unique()
+    filled = covered.intersection(pd.DatetimeIndex(fills[EXCHANGED].dropna().index))
+    hours = pd.date_range(covered[0].floor("h"), NOW.tz_convert("UTC").floor("h"), freq="h", inclusive="left")
+    counts = {
+        "read": covered.difference(filled).floor("h").value_counts().reindex(hours, fill_value=0),
+        "filled": filled.floor("h").value_counts().reindex(hours, fill_value=0),
+    }
+    return pd.DataFrame(counts).assign(missing=60 - counts["read"] - counts["filled"])
 
 
 # --- Expected values
@@ -91,7 +114,8 @@ class Expected:
     def __init__(self, home: Home, view: View, every: str) -> None:
         self.home, self.view, self.every = home, view, every
         ranges = [(table.index >= view.start) & (table.index < view.stop) for table in home[2:]]
-        self.power, self.fills, self.energy = (table[rows] for table, rows in zip(home[2:], ranges, strict=True))
+        tables = (table[rows] for table, rows in zip(home[2:], ranges, strict=True))
+        self.power, self.fills, self.energy, self.coverage = tables
 
     def recent(self, age: pd.Timedelta) -> "Expected":
         return Expected(self.home, View(self.view.now - age, self.view.now, self.view.now), self.every)
@@ -174,25 +198,13 @@ class Expected:
         curves = values[largest].unstack() if part == "largest" else rest  # noqa: PD010 - no pivot
         return curves if fn == "mean" else curves.dropna()
 
-    def covered_minutes(self) -> pd.DatetimeIndex:
-        """Return the minutes with a live or filled row."""
-        return pd.DatetimeIndex(self.power[EXCHANGED].dropna().index).floor("min").unique()
+    def coverage_total(self, column: str) -> Values:
+        total = self.coverage[column].sum()
+        return pd.Series([total] if total else [], dtype="float64")
 
-    def live_minutes(self) -> Values:
-        return self.windowed(
-            pd.Series(~self.covered_minutes().isin(self.fills.index), self.covered_minutes()).astype(int), "sum"
-        )
-
-    def filled_minutes(self) -> Values:
-        return self.windowed(self.fills[EXCHANGED], "count")
-
-    def missing_minutes(self) -> Values:
-        """Count the minutes without a row, from the first row of all until two minutes ago."""
-        begin = Expected(self.home, View(data.HOURS_FROM, NOW, NOW), "1m").covered_minutes()[0]
-        start = max(pd.Timestamp(self.view.start).tz_convert("UTC").ceil("min"), begin)
-        stop = min(pd.Timestamp(self.view.stop), pd.Timestamp(self.view.now).floor("min") - 2 * MINUTE)
-        every = pd.date_range(start, stop.tz_convert("UTC"), freq="min", inclusive="left")
-        return self.windowed(pd.Series(1, every.difference(self.covered_minutes())), "sum")
+    def coverage_windows(self, column: str) -> Values:
+        values = self.windowed(self.coverage[column], "sum")
+        return values[values > 0]
 
     def known_hours(self) -> Values:
         return Expected(self.home, self.view, "1d").windowed(self.energy[CONSUMPTION], "count", empty=True)
@@ -233,9 +245,9 @@ PANELS: dict[str, list[tuple[Any, ...]]] = {
     "回路別の使用量(積み上げ)": [("stacked", "energy", "largest"), ("stacked", "energy", "rest")],
     "回路別の使用量(多い順)": [("kwh_by_circuit",)],
     "最後の電力量": [("last_time", "energy", CONSUMPTION)],
-    "期間に補完した分": [("filled_minutes",)],
-    "期間に欠けている分": [("missing_minutes",)],
-    "計測・補完・欠測": [("live_minutes",), ("filled_minutes",), ("missing_minutes",)],
+    "期間に補完した分": [("coverage_total", "filled")],
+    "期間に欠けている分": [("coverage_total", "missing")],
+    "計測・補完・欠測": [("coverage_windows", column) for column in ("read", "filled", "missing")],
     "電力量が分かっている時間(1日24時間のうち)": [("known_hours",)],
 }
 

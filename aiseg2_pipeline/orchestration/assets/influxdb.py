@@ -35,9 +35,10 @@ from dagster import (
     op,
 )
 
+from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
-from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver
+from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver, deliver_coverage
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
@@ -60,7 +61,8 @@ LONGEST_WAIT_S = 60.0
 class Rows:
     """The rows that an asset writes: how their store is opened, their points, and their partitions.
 
-    `lines` also gets the store of readings, which has the circuits' names.
+    `lines` also gets the store of readings, which has the circuits' names. With a `record`, the coverage of its hours is
+    written as well.
     """
 
     asset: AssetKey
@@ -71,6 +73,7 @@ class Rows:
     period: Period
     open: Callable[[ReadingsStore], Outbox]
     lines: Callable[[Store, pd.DataFrame], list[tuple[str, ...]]]
+    record: Record | None = None
 
 
 def influxdb_asset(rows: Rows, clock: Callable[[], datetime], others: Sequence[Rows] = ()) -> AssetsDefinition:
@@ -97,7 +100,7 @@ def influxdb_asset(rows: Rows, clock: Callable[[], datetime], others: Sequence[R
     return written
 
 
-def power_rows(hours: HourlyPartitionsDefinition) -> Rows:
+def power_rows(hours: HourlyPartitionsDefinition, record: Record) -> Rows:
     """Return what the asset `influxdb_power` writes."""
     return Rows(
         asset=INFLUXDB_POWER,
@@ -108,6 +111,7 @@ def power_rows(hours: HourlyPartitionsDefinition) -> Rows:
         period=HOURS,
         open=lambda store: store.open(),
         lines=lambda _, table: line_protocol.lines(table),
+        record=record,
     )
 
 
@@ -154,9 +158,12 @@ def _deliver_all(
     """Deliver what the run has to write; return the delivery of its own partitions."""
     context = writing.context
     if deadline is None:
-        return writing.deliver(rows, store, _hours(context, rows, store, writing.destination), None)
+        own = writing.deliver(rows, store, _hours(context, rows, store, writing.destination), None)
+        writing.deliver_coverage(rows, None)
+        return own
     older_end = _older_end(context, writing.clock())
     own = writing.deliver(rows, store, [rows.period.start(context.partition_key)], deadline)
+    writing.deliver_coverage(rows, older_end)
     for other in others:
         try:
             with other.open(writing.stores) as opened:
@@ -205,6 +212,18 @@ class _Writing:
         before = self.done.get(rows.asset)
         self.done[rows.asset] = before + delivery if before else delivery
         return delivery
+
+    def deliver_coverage(self, rows: Rows, deadline: float | None) -> None:
+        """Deliver the pending coverage of the record's hours."""
+        if rows.record is None:
+            return
+        now = self.clock()
+        since = rows.record.known_from(self.readings, now)
+        refusal = deliver_coverage(
+            self.readings, self.writer, self.destination, now=now, since=since, deadline=deadline
+        )
+        if refusal:
+            self.context.log.warning(refusal)
 
     def _materialize(self, rows: Rows, store: Outbox, delivery: Delivery) -> None:
         """Materialize partitions; the run's only one is left to the op's output."""

@@ -70,7 +70,7 @@ class _Backfill:
                 yield _range(self.fill, range_start, range_end, now)
             for day in days_to_renew(known, hours, start, now):
                 yield _request(self.energy, day.isoformat(), now, partition_key=day.isoformat())
-        if self.pending and must_write(readings, destination, now):
+        if self.pending and must_write(readings, destination, now, self.record):
             yield _request(self.pending, "", now, partition_key=hour_key(now), run_config=LOGGED)
 
     def _searched(self, readings: Store, energy: EnergyStore, start: datetime, now: datetime) -> list[datetime]:
@@ -127,11 +127,19 @@ def healing_sensor(
     return heal
 
 
-def must_write(readings: Store, destination: Destination | None, now: datetime) -> bool:
-    """Return whether rows are pending that no minute run writes, because the device gives no reading."""
+def must_write(
+    readings: Store, destination: Destination | None, now: datetime, record: past.Record | None = None
+) -> bool:
+    """Return whether rows, or the coverage of a record's hours, are pending while the device gives no reading: no minute run writes them."""
     last = readings.last_time()
-    quiet = last is not None and now - last > QUIET
-    return quiet and destination is not None and bool(readings.pending_hours(destination, limit=1))
+    if destination is None or last is None or now - last <= QUIET:
+        return False
+    if readings.pending_hours(destination, limit=1):
+        return True
+    if record is None:
+        return False
+    start = record.known_from(readings, now)
+    return bool(readings.pending_coverage(destination, start, hour_of(now), limit=1).hours)
 
 
 def hours_to_fill(readings: Store, energy: EnergyStore, start: datetime, now: datetime) -> list[datetime]:
