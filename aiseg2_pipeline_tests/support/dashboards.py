@@ -21,8 +21,8 @@ GRAFANA = Path(__file__).parents[2] / "grafana"
 FILES = sorted(GRAFANA.glob("dashboards/*.json"))
 DASHBOARDS: dict[str, Node] = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in FILES}
 SCREEN_PX = 1920
-# Grafana rounds `v.windowPeriod` to one of these, for ranges up to a year.
-INTERVALS = ("1m", "2m", "5m", "10m", "15m", "20m", "30m", "1h", "2h", "3h", "6h")
+# Grafana rounds `v.windowPeriod` to one of these, for ranges up to three years.
+INTERVALS = ("1m", "2m", "5m", "10m", "15m", "20m", "30m", "1h", "2h", "3h", "6h", "12h", "24h")
 
 
 class View(NamedTuple):
@@ -60,7 +60,7 @@ def queries(view: View, bucket: str) -> Iterator[Query]:
         }
         for panel, target in ((one, target) for one in panels(dashboard) for target in one.get("targets", ())):
             width_px = panel["gridPos"]["w"] * SCREEN_PX / 24
-            interval = (view.stop - view.start) / width_px
+            interval = (view.stop - view.start) / panel.get("maxDataPoints", width_px)
             given = {
                 "v.timeRangeStart": _rfc3339(view.start),
                 "v.timeRangeStop": _rfc3339(view.stop),
