@@ -282,7 +282,7 @@ def _new_file(target: Path) -> Iterator[BinaryIO]:
             part.replace(target)
         except OSError as error:
             raise Unreachable(
-                f"Cannot write {target} ({error.strerror}): free space or set AISEG2_DATA_DIR to a folder of your own."
+                f"Cannot write {target} ({error.strerror}): correct that, or set AISEG2_DATA_DIR to another folder."
             ) from None
     except BaseException:
         with suppress(OSError):

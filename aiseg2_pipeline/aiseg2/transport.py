@@ -118,8 +118,8 @@ class Transport:
             ) from None
         except OSError as error:
             raise Unreachable(
-                f"Cannot write in {self._state_dir} ({error.strerror}): free space or set AISEG2_DATA_DIR to a folder "
-                "of your own."
+                f"Cannot write in {self._state_dir} ({error.strerror}): correct that, or set AISEG2_DATA_DIR to another "
+                "folder."
             ) from None
         try:
             self._digest.load()

@@ -82,7 +82,7 @@ def _keep(result: LiveMinute, store: Store, reading: LiveReading) -> None:
     if last is not None and reading.answered_at.replace(microsecond=0) < last and not agree:
         result.problems.append(
             f"The reading of {reading.answered_at.astimezone(TOKYO):%Y-%m-%d %H:%M:%S} was not kept, because the store already holds "
-            f"one of {last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: set this machine's clock (NTP), it seems to be behind.",
+            f"one of {last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: this machine's clock is behind, or was ahead before; set it (NTP).",
         )
         return
     result.problems += reading.problems

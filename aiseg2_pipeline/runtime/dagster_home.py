@@ -62,8 +62,8 @@ def make(settings: Settings, folder: Path, variables: Mapping[str, str], say: Ca
     if ended.returncode:
         reason = (_RAISED.findall(ended.stderr) or ["no reason given"])[-1]
         raise DagsterHomeError(
-            f"Dagster's storage in {home} cannot be made: free space, or move that folder away, which loses the history of runs "
-            f"but no reading ({reason})."
+            f"Dagster's storage in {home} cannot be made ({reason}): correct that, or move the folder away, which loses the history "
+            "of runs but no reading."
         )
     restore_states(home)
     for problem in prepare_storage(home):

@@ -25,7 +25,14 @@ from aiseg2_pipeline.runtime import open_stores
 
 POLL_S = 20
 REPEAT_S = 60.0
-_DISK = re.compile(r"database or disk is full|disk I/O error|unable to open database file|readonly database")
+# SQLite's words for an unusable disk, and what to do.
+_STEPS = {
+    "database or disk is full": "free space on its disk",
+    "disk I/O error": "see that its disk has no fault and free space",
+    "unable to open database file": "let this user read and write it",
+    "readonly database": "let this user write to it",
+}
+_DISK = re.compile("|".join(_STEPS))
 
 
 class RateLimitedLogger(logging.Logger):
@@ -39,8 +46,8 @@ class RateLimitedLogger(logging.Logger):
             text = record.getMessage() + (str(record.exc_info[1]) if record.exc_info else "")
             if reason := _DISK.search(text):
                 text = (
-                    f"Dagster's run history cannot be used ({reason[0]}), so no minute is read: free space on its disk, or let "
-                    "this user write to it. Readings then resume by themselves."
+                    f"Dagster's run history cannot be used ({reason[0]}), so no minute is read: {_STEPS[reason[0]]}. "
+                    "Readings then resume by themselves."
                 )
                 record.msg, record.args, record.exc_info = text, (), None
             now = time.monotonic()

@@ -305,8 +305,8 @@ def _check_socket(settings: Settings) -> None:
 
 def _unusable(settings: Settings, error: OSError) -> str:
     return (
-        f"The data directory {settings.data_dir} cannot be used ({error.strerror}): free space, let this user write to it, or set "
-        "AISEG2_DATA_DIR to another folder."
+        f"The data directory {settings.data_dir} cannot be used ({error.strerror}): correct that, or set AISEG2_DATA_DIR to another "
+        "folder."
     )
 
 

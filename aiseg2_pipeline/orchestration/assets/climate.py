@@ -119,7 +119,7 @@ def _refusal(reading: ClimateReading, last: datetime | None) -> str | None:
         return None
     return (
         f"The rooms' reading of {reading.answered_at.astimezone(TOKYO):%Y-%m-%d %H:%M:%S} was not kept, because the store already holds one of "
-        f"{last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: set this machine's clock (NTP), it seems to be behind."
+        f"{last.astimezone(TOKYO):%Y-%m-%d %H:%M:%S}: this machine's clock is behind, or was ahead before; set it (NTP)."
     )
 
 

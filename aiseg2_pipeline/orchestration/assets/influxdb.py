@@ -8,7 +8,7 @@ started writes all rows of its partitions again. Batches and refusals belong in 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pandas as pd
@@ -50,6 +50,7 @@ from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG
 
 # Older rows go out until this second of the minute, or for some seconds where several readings fill the minute.
 OLDER_END_S, OLDER_LEAST_S = 50, 5.0
+RECENT = timedelta(days=35)
 KEPT = "The rows are kept and go out with a later run."
 # Waits of about 0.5, 1.5, 3.5 and 7.5 s; in a minute's write-out the last one ends sooner, see `_retry`.
 RETRIES = RetryPolicy(max_retries=4, delay=0.5, backoff=Backoff.EXPONENTIAL, jitter=Jitter.PLUS_MINUS)
@@ -219,6 +220,9 @@ class _Writing:
             return
         now = self.clock()
         since = rows.record.known_from(self.readings, now)
+        if deadline is not None and now.minute % 10:
+            # Most minutes look for changed hours in the last weeks only: each year takes some 10 ms.
+            since = max(since, now - RECENT)
         refusal = deliver_coverage(
             self.readings, self.writer, self.destination, now=now, since=since, deadline=deadline
         )
