@@ -25,6 +25,8 @@ class Watch:
         self._settings = settings
         self._was_ahead = self._is_ahead(now)
         self._first = _text(settings.first_partition_path)
+        # A search that has found everything since its start date changes nothing for the definitions.
+        self._searched = f"{settings.start_date:%Y-%m-%d}-00:00" if settings.start_date else ""
         self._suspects_damage = False
 
     def line(self, text: str) -> None:
@@ -36,7 +38,7 @@ class Watch:
         first = _text(self._settings.first_partition_path)
         # Without a file the clock is not set yet, and the code server writes the first one itself.
         self._first = self._first or first
-        if first not in ("", self._first) and now.second in _QUIET_SECONDS:
+        if first not in ("", self._first, self._searched) and now.second in _QUIET_SECONDS:
             return "The start of the record was found, so the services start again with its hours."
         if self._is_ahead(now) and not self._was_ahead:
             return "This machine's clock was ahead, so the services start again to continue from now."
@@ -55,6 +57,6 @@ class Watch:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return ""
