@@ -237,7 +237,5 @@ def _alerts(settings: Settings, *, send: bool) -> Iterator[Line]:
         elif notify.send(address, rules.TEST.title, rules.TEST.body):
             yield OK, subject, f"{name} took the test message"
         else:
-            finding = (
-                f"{name} did not take the test message: check its address in AISEG2_ALERT_URLS and the network"
-            )
+            finding = f"{name} did not take the test message: check its address in AISEG2_ALERT_URLS, and that this machine reaches the service"
             yield FAILED, subject, finding

@@ -257,7 +257,7 @@ class InfluxWriter:
 
     def _connection_problem(self, error: urllib3.exceptions.HTTPError) -> str:
         if isinstance(error, urllib3.exceptions.NameResolutionError):
-            return f"The name in {self.url} cannot be found: check INFLUXDB_HOST and the network."
+            return f"The name in {self.url} cannot be found: correct INFLUXDB_HOST, or set it to an IP address and port."
         server = f"InfluxDB at {self.url}"
         if isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError):
             return f"{server} cannot be reached: check that it is running, and INFLUXDB_HOST."
