@@ -28,7 +28,8 @@ REPEAT_S = 60.0
 # SQLite's words for an unusable disk, and what to do.
 _STEPS = {
     "database or disk is full": "free space on its disk",
-    "disk I/O error": "see that its disk has no fault and free space",
+    # SQLite says so of a full disk as well.
+    "disk I/O error": "free space on its disk, or see that it has no fault",
     "unable to open database file": "let this user read and write it",
     "readonly database": "let this user write to it",
 }
