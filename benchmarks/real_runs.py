@@ -18,7 +18,8 @@ from pathlib import Path
 
 import yaml
 
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.japan_time import hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer

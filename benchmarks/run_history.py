@@ -23,11 +23,11 @@ from dagster import DagsterInstance
 
 from aiseg2_pipeline.frames.energy import ENERGY
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
-from aiseg2_pipeline.japan_time import TOKYO
+from aiseg2_pipeline.japan_time import TOKYO, hour_key
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace, prune
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import FILES, prepare_storage
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from benchmarks.real_runs import PROJECT, file_of_a_run, real_runs

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import requests
 
-from aiseg2_pipeline.orchestration.partitions import hour_key
+from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline_tests.support.running_pipeline import Pages, environment
 from benchmarks.processes import Tree
 from benchmarks.side import say

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from datetime import date
+from datetime import UTC, date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +68,7 @@ def check(file: Path | None) -> None:
             )
         price = price_at(plan, now)
         hour = now.replace(minute=0, second=0, microsecond=0)
-        market = market_yen(price, hour.astimezone(utc_now().tzinfo), markets)
+        market = market_yen(price, hour.astimezone(UTC), markets)
         kind = "holiday" if is_holiday(now.date(), plan.holidays) else "weekday"
         click.echo(
             f"{now:%Y-%m-%d %H:%M}, {kind}; the bill of {period.month} is from {period.first} to {period.last}."

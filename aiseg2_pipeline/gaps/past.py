@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from aiseg2_pipeline.ingest.energy import TOTALS
-from aiseg2_pipeline.japan_time import CLOCK_IS_SET, HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_of
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET, HOUR, day_of, day_start, hour_from_key, hour_key, hour_of
 from aiseg2_pipeline.small_files import replace_text
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.store.queries import Queries
@@ -79,13 +79,12 @@ class Record:
         """Return the first hour whose coverage is known: while the past is searched, that of the oldest row."""
         start = self.start(store, now)
         if is_searching(self.path, self.start_date):
-            return max(start, next(iter(store.hours_with_rows(BEGINNING, now)), start))
+            return max(start, store.oldest_hour() or start)
         return start
 
     def end_search(self, store: Store, now: datetime) -> None:
         """Store that the past was searched, and let the record begin with its oldest row."""
-        oldest = store.hours_with_rows(BEGINNING, now)
-        _store_hour(self.path, oldest[0] if oldest else hour_of(now))
+        _store_hour(self.path, store.oldest_hour() or hour_of(now))
         if self.start_date is not None:
             replace_text(self.path.with_name(SEARCHED), self.start_date.isoformat() + "\n")
 
@@ -121,13 +120,13 @@ def unsearched(readings: Store, energy: EnergyStore, start: datetime, end: datet
 
 def _stored_hour(path: Path) -> datetime | None:
     try:
-        return datetime.strptime(_read(path), HOUR_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
+        return hour_from_key(_read(path))
     except ValueError:
         return None
 
 
 def _store_hour(path: Path, hour: datetime) -> None:
-    replace_text(path, hour.astimezone(TOKYO).strftime(HOUR_FORMAT) + "\n")
+    replace_text(path, hour_key(hour) + "\n")
 
 
 def _read(path: Path) -> str:

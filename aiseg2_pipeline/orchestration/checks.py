@@ -28,10 +28,9 @@ from aiseg2_pipeline.frames.energy import HOUR_S
 from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.find import Hour, hours_between
 from aiseg2_pipeline.gaps.past import Record
-from aiseg2_pipeline.japan_time import DAY, TOKYO, hour_of
+from aiseg2_pipeline.japan_time import DAY, TOKYO, hour_key, hour_of
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import Store
 

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from dagster import DailyPartitionsDefinition, HourlyPartitionsDefinition, TimeWindowPartitionsDefinition
 
-from aiseg2_pipeline.japan_time import DAY, HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_of
+from aiseg2_pipeline.japan_time import DAY, HOUR, HOUR_FORMAT, TOKYO, day_of, day_start, hour_from_key, hour_key
 
 
 def hourly(first: datetime) -> HourlyPartitionsDefinition:
@@ -33,16 +33,6 @@ def day_key(moment: datetime) -> str:
 def day_from_key(key: str) -> datetime:
     """Return the UTC start of the day of a partition key."""
     return day_start(date.fromisoformat(key))
-
-
-def hour_key(moment: datetime) -> str:
-    """Return the partition key of the hour that `moment` lies in."""
-    return hour_of(moment).astimezone(TOKYO).strftime(HOUR_FORMAT)
-
-
-def hour_from_key(key: str) -> datetime:
-    """Return the UTC start of the hour of a partition key."""
-    return datetime.strptime(key, HOUR_FORMAT).replace(tzinfo=TOKYO).astimezone(UTC)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from dagster import (
 )
 
 from aiseg2_pipeline.ingest.climate import NO_SENSORS, NOT_VERIFIED, Sensors
-from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO
+from aiseg2_pipeline.japan_time import DAY, HOUR, TOKYO, hour_key
 from aiseg2_pipeline.orchestration.jobs import Job
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.tags import MINUTE_TAG
 
 RUNNING: Any = {"execution_timezone": str(TOKYO), "default_status": DefaultScheduleStatus.RUNNING}

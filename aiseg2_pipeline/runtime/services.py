@@ -94,10 +94,6 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         if watch:
             self._printer.take = watch.line
             threading.Thread(target=self._end_with_reason, args=(watch, ended, say), daemon=True).start()
-        # Some password managers provide `.env` as a pipe, and ask a person each time it is read.
-        if watch and not Path(".env").is_fifo():
-            settings_watch = SettingsWatch(self._given, lambda new: _problem(self._settings, new), say)
-            threading.Thread(target=self._end_at_new_settings, args=(settings_watch, ended), daemon=True).start()
         try:
             self.loop()
         finally:
@@ -109,19 +105,20 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
         return int(self.returncode or 0)
 
     def _end_with_reason(self, watch: Watch, ended: threading.Event, say: Callable[[str], None]) -> None:
+        # Some password managers provide `.env` as a pipe, and ask a person each time it is read.
+        reads_settings = not Path(".env").is_fifo()
+        settings_watch = SettingsWatch(self._given, lambda new: _problem(self._settings, new), say)
         while not ended.wait(WATCH_S):
-            if reason := watch.reason(datetime.now(UTC)):
+            now = datetime.now(UTC)
+            if reads_settings and settings_watch.changed(now):
+                self.returncode = _NEW_SETTINGS
+            elif reason := watch.reason(now):
                 say(reason)
                 self.returncode = _START_AGAIN
-                self.terminate()
-                return
-
-    def _end_at_new_settings(self, watch: SettingsWatch, ended: threading.Event) -> None:
-        while not ended.wait(WATCH_S):
-            if watch.changed(datetime.now(UTC)):
-                self.returncode = _NEW_SETTINGS
-                self.terminate()
-                return
+            else:
+                continue
+            self.terminate()
+            return
 
     def terminate(self) -> None:
         """Send SIGTERM to all services, and SIGKILL to those that do not end in time."""
@@ -139,9 +136,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> int:
     given = environment()
     while (code := _run_with(settings, given, say)) == _NEW_SETTINGS:
         say("The settings have changed, so the services start again with them.")
-        # The present handlers belong to services that have ended.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _reset_handlers()
         # If they have changed once more and are wrong, those before are used.
         with suppress(SettingsError):
             present = environment()
@@ -184,12 +179,16 @@ def _run(
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     while (code := _serve(settings, given, folder, lock, say)) == _START_AGAIN:
-        # The handlers of honcho would end only services that have ended.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _reset_handlers()
         _check_socket(settings)
     open_stores.close_journals(_stores(settings))
     return code
+
+
+def _reset_handlers() -> None:
+    """Replace honcho's signal handlers, which would end only services that have ended."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _serve(

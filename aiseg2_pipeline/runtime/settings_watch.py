@@ -7,10 +7,8 @@ are reported once, and the services continue with those that they have.
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
+from aiseg2_pipeline.runtime.watch import QUIET_SECONDS
 from aiseg2_pipeline.settings import Settings, SettingsError, environment
-
-# The seconds of a minute in which its run has ended, and the next one has not begun when the services have started.
-_QUIET_SECONDS = range(20, 45)
 
 
 class SettingsWatch:
@@ -37,7 +35,7 @@ class SettingsWatch:
             self._refused = given
             self._say(f"The settings have changed, but the pipeline continues with those before. {problem}")
             return False
-        return now.second in _QUIET_SECONDS
+        return now.second in QUIET_SECONDS
 
     def _refusal(self, given: Mapping[str, str] | str) -> str | None:
         if isinstance(given, str):

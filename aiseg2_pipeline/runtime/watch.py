@@ -7,12 +7,12 @@ import contextlib
 from datetime import datetime
 from pathlib import Path
 
-from aiseg2_pipeline.japan_time import CLOCK_IS_SET
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET, day_start, hour_key
 from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.settings import Settings
 
 # The seconds of a minute in which its run has ended, and the next one has not begun when the services have started.
-_QUIET_SECONDS = range(20, 45)
+QUIET_SECONDS = range(20, 45)
 # How SQLite says that a file is damaged.
 _SIGNS_OF_DAMAGE = ("database disk image is malformed", "file is not a database")
 
@@ -26,7 +26,7 @@ class Watch:
         self._was_ahead = self._is_ahead(now)
         self._first = _text(settings.first_partition_path)
         # A search that has found everything since its start date changes nothing for the definitions.
-        self._searched = f"{settings.start_date:%Y-%m-%d}-00:00" if settings.start_date else ""
+        self._searched = hour_key(day_start(settings.start_date)) if settings.start_date else ""
         self._suspects_damage = False
 
     def line(self, text: str) -> None:
@@ -38,7 +38,7 @@ class Watch:
         first = _text(self._settings.first_partition_path)
         # Without a file the clock is not set yet, and the code server writes the first one itself.
         self._first = self._first or first
-        if first not in ("", self._first, self._searched) and now.second in _QUIET_SECONDS:
+        if first not in ("", self._first, self._searched) and now.second in QUIET_SECONDS:
             return "The start of the record was found, so the services start again with its hours."
         if self._is_ahead(now) and not self._was_ahead:
             return "This machine's clock was ahead, so the services start again to continue from now."

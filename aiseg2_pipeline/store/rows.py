@@ -182,6 +182,12 @@ class Rows(Transactions):
         with self._reading() as execute:
             return [datetime_of(hour) for (hour,) in execute(sql, (since,))], meta(execute, "version")
 
+    def oldest_hour(self) -> datetime | None:
+        """Return the first hour (UTC start) with rows, None if there is none."""
+        with self._reading() as execute:
+            (hour,) = execute("SELECT min(hour) FROM hours").fetchone()
+        return None if hour is None else datetime_of(hour)
+
     def hours_with_rows(self, start: datetime, end: datetime) -> list[datetime]:
         """Return the hours (UTC starts) within or overlapping the range that have rows, in order."""
         sql = "SELECT hour FROM hours WHERE hour >= ? AND hour < ? ORDER BY hour"

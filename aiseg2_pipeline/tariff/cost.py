@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from aiseg2_pipeline.tariff.calendar import Period, is_holiday, period_of
+from aiseg2_pipeline.tariff.calendar import Period, is_holiday
 from aiseg2_pipeline.tariff.load import TOKYO, MarketPrices
 from aiseg2_pipeline.tariff.plans import Plan, Price, Tariff
 
@@ -85,21 +85,6 @@ def hours_of(energy: pd.DataFrame) -> list[EnergyHour]:
     ]
 
 
-def cost_of_periods(tariff: Tariff, hours: Iterable[EnergyHour], markets: Markets) -> Iterator[PeriodCost]:
-    """Yield the cost of each billing period that has hours, which are in order of time."""
-    current: list[EnergyHour] = []
-    period: Period | None = None
-    for hour in hours:
-        day = hour.start.astimezone(TOKYO).date()
-        if period is None or not period.first <= day < period.end:
-            if period is not None:
-                yield cost_of_period(tariff, period, current, markets)
-            period, current = period_of(day, tariff.meter_day), []
-        current.append(hour)
-    if period is not None:
-        yield cost_of_period(tariff, period, current, markets)
-
-
 def cost_of_period(tariff: Tariff, period: Period, hours: Iterable[EnergyHour], markets: Markets) -> PeriodCost:
     """Return the cost of a billing period's hours, in order of time; a late hour moves the steps of those after it."""
     result = PeriodCost(period)
@@ -113,21 +98,20 @@ def cost_of_period(tariff: Tariff, period: Period, hours: Iterable[EnergyHour], 
         if plan is not None:
             price = price_at(plan, local)
             yen = market_yen(price, hour.start, markets)
-            key = plan.valid_from, price.name
-            if hour.bought_wh is not None and (price.market is None or yen is not None):
+            key, share = (plan.valid_from, price.name), shares[plan.valid_from]
+            is_known = price.market is None or yen is not None
+            if is_known and hour.bought_wh is not None:
                 bought_kwh = _kwh(hour.bought_wh)
                 bought_yen = bought_kwh * extra_yen
-                for part, kwh, kwh_yen in _pieces(
-                    plan, price, used_kwh[key], bought_kwh, shares[plan.valid_from], yen
-                ):
+                for part, kwh, kwh_yen in _pieces(plan, price, used_kwh[key], bought_kwh, share, yen):
                     result.add(part, kwh, kwh * kwh_yen)
                     bought_yen += kwh * kwh_yen
                 used_kwh[key] += bought_kwh
                 result.bought_kwh += bought_kwh
-            if hour.own_wh is not None and (price.market is None or yen is not None):
+            if is_known and hour.own_wh is not None:
                 # What would have been bought on top of what was.
                 own_kwh = _kwh(hour.own_wh)
-                pieces = _pieces(plan, price, used_kwh[key], own_kwh, shares[plan.valid_from], yen)
+                pieces = _pieces(plan, price, used_kwh[key], own_kwh, share, yen)
                 saved_yen = own_kwh * extra_yen + sum(kwh * kwh_yen for _, kwh, kwh_yen in pieces)
         sold_yen = _sold(tariff, local.date(), hour.sold_wh, result)
         result.hours.append(HourCost(hour.start, bought_yen, sold_yen, saved_yen))

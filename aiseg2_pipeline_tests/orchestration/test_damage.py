@@ -12,9 +12,9 @@ from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps.fill import NOT_SALVAGED
+from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline.orchestration.assets.energy_history import lines
 from aiseg2_pipeline.orchestration.keys import POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.store.damage import DamagedFile, damaged_files
 from aiseg2_pipeline.store.database import StoreError

@@ -12,10 +12,11 @@ from dagster import DagsterRunStatus
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps import past
+from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline.orchestration.assets import influxdb as write_out
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key, hourly
+from aiseg2_pipeline.orchestration.partitions import day_key, hourly
 from aiseg2_pipeline.orchestration.sensors import backfill
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.login import Answer, DigestLogin

@@ -18,8 +18,9 @@ from filelock import FileLock
 from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps.past import first_hour, note_first_hour
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S
+from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import hour_key, hourly
+from aiseg2_pipeline.orchestration.partitions import hourly
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support.device import (

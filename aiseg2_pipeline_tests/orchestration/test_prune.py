@@ -21,11 +21,12 @@ from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable
 
 from aiseg2_pipeline.frames.energy import ENERGY
 from aiseg2_pipeline.frames.readings import Row, frame
+from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.maintenance import prune as retention
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import prepare_storage
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.store import EnergyStore, FetchAttempt
 from aiseg2_pipeline_tests.support.pipeline import DAY, HOUR, MINUTE, PROJECT
 from aiseg2_pipeline_tests.support.simulated_pipeline import (

@@ -20,8 +20,7 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.utils import make_new_run_id
 
 from aiseg2_pipeline.gaps.past import note_first_hour
-from aiseg2_pipeline.japan_time import hour_of
-from aiseg2_pipeline.orchestration.partitions import hour_key
+from aiseg2_pipeline.japan_time import hour_key, hour_of
 from aiseg2_pipeline.runtime.prepare_storage import ACTIVE, ENDED, fail_orphaned_runs
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.store import Store

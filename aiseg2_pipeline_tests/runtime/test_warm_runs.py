@@ -12,7 +12,8 @@ import dagster._cli.api
 import pytest
 from dagster._grpc.server import DagsterApiServer
 
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.japan_time import hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.runtime import code_server
 from aiseg2_pipeline.simulator import server
 from aiseg2_pipeline.tags import MINUTE_TAG

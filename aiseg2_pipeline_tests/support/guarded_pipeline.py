@@ -22,7 +22,8 @@ import sqlalchemy
 from click.testing import CliRunner
 
 from aiseg2_pipeline.cli import main as cli
-from aiseg2_pipeline.orchestration.partitions import day_key, hour_key
+from aiseg2_pipeline.japan_time import hour_key
+from aiseg2_pipeline.orchestration.partitions import day_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline_tests.support import postgres as postgres_server

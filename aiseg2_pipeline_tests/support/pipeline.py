@@ -28,9 +28,9 @@ from dagster import (
 )
 
 from aiseg2_pipeline.frames.readings import KEY
+from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG, PENDING_TAG

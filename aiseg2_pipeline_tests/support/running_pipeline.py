@@ -17,9 +17,8 @@ import pytest
 import requests
 
 from aiseg2_pipeline.ingest.power import READINGS_END_S
-from aiseg2_pipeline.japan_time import hour_of
+from aiseg2_pipeline.japan_time import hour_key, hour_of
 from aiseg2_pipeline.orchestration.jobs import LOGGED
-from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG

@@ -17,10 +17,9 @@ from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
 from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
 from aiseg2_pipeline.gaps.past import note_first_hour
-from aiseg2_pipeline.japan_time import day_start
+from aiseg2_pipeline.japan_time import day_start, hour_key
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace, Pruned, prune
-from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline_tests.support.pipeline import DAY, MINUTE, PROJECT, Pipeline

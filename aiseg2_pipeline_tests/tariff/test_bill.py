@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from aiseg2_pipeline.tariff.bill import Bill, bill_of_month
 from aiseg2_pipeline.tariff.calendar import is_holiday, period_of, period_of_month
-from aiseg2_pipeline.tariff.cost import EnergyHour, cost_of_period, cost_of_periods
+from aiseg2_pipeline.tariff.cost import EnergyHour, Markets, PeriodCost, cost_of_period
 from aiseg2_pipeline.tariff.load import TOKYO
 from aiseg2_pipeline.tariff.plans import Tariff
 
@@ -39,6 +39,13 @@ def hours(first: date, end: date, wh: float = 1000.0, sold_wh: float | None = No
     """Return an hour's energy for every hour of [first, end) in Japan."""
     start = datetime(first.year, first.month, first.day, tzinfo=TOKYO).astimezone(UTC)
     return [EnergyHour(start + n * HOUR, wh, sold_wh) for n in range((end - first).days * 24)]
+
+
+def cost_of(home: Tariff, *energy: EnergyHour, markets: Markets = {}) -> PeriodCost:  # noqa: B006 - only read
+    """Return the cost of hours of one billing period."""
+    return cost_of_period(
+        home, period_of(energy[0].start.astimezone(TOKYO).date(), home.meter_day), energy, markets
+    )
 
 
 def bill(of: Tariff, month: str, energy: Sequence[EnergyHour], now: datetime = LATER) -> Bill:
@@ -94,8 +101,7 @@ def test_zones_by_hour_holiday_and_season_have_the_price_of_each_hour() -> None:
 
     def yen(month: int, day: int, hour: int) -> Decimal | None:
         start = datetime(2026, month, day, hour, tzinfo=TOKYO).astimezone(UTC)
-        (cost,) = cost_of_periods(smart, [EnergyHour(start, 1000)], {})
-        return cost.hours[0].bought_yen
+        return cost_of(smart, EnergyHour(start, 1000)).hours[0].bought_yen
 
     assert [yen(8, 3, hour) for hour in (6, 7, 9, 10, 16, 17, 22, 23)] == [20, 30, 30, 42, 42, 30, 30, 20]
     assert yen(10, 1, 12) == 38
@@ -178,7 +184,7 @@ def test_sold_energy_earns_the_price_of_its_day_until_the_feed_in_tariff_ends() 
 def test_what_generation_saved_is_the_price_at_which_it_would_have_been_bought() -> None:
     home = tariff(levy={"2026-05": 4})
     start = datetime(2026, 9, 1, 12, tzinfo=TOKYO).astimezone(UTC)
-    (cost,) = cost_of_periods(home, [EnergyHour(start, 119_000, own_wh=2000)], {})
+    cost = cost_of(home, EnergyHour(start, 119_000, own_wh=2000))
     assert cost.hours[0].saved_yen == Decimal("29.80") + Decimal("36.40") + 8
 
 
@@ -188,7 +194,7 @@ def test_a_plan_that_follows_the_market_has_the_mean_of_the_half_hours_and_no_co
     market = tariff({"name": "市場連動", "valid_from": date(2026, 1, 1), "price": [price]})
     start = datetime(2026, 9, 1, tzinfo=TOKYO).astimezone(UTC)
     known = {prices: {start: Decimal(10), start + HOUR / 2: Decimal(20)}}
-    (cost,) = cost_of_periods(market, [EnergyHour(start, 2000), EnergyHour(start + HOUR, 2000)], known)
+    cost = cost_of(market, EnergyHour(start, 2000), EnergyHour(start + HOUR, 2000), markets=known)
     assert [hour.bought_yen for hour in cost.hours] == [2 * (7 + Decimal("1.1") * 15), None]
 
 

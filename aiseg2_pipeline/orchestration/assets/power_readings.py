@@ -32,14 +32,13 @@ from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.energy_rows import WH_PER_KWH
 from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
-from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_of
+from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_from_key, hour_key, hour_of
 from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.assets.energy_history import energy_metadata
 from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, evaluate, recent_hours
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
-from aiseg2_pipeline.orchestration.partitions import hour_from_key, hour_key
 from aiseg2_pipeline.orchestration.resources import Aiseg2Device, ReadingsStore
 from aiseg2_pipeline.store import EnergyStore, Store
 from aiseg2_pipeline.tags import MINUTE_TAG

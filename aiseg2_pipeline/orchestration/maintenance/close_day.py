@@ -24,7 +24,7 @@ from dagster import (
 
 from aiseg2_pipeline.frames.energy import COST
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR
-from aiseg2_pipeline.japan_time import DAY
+from aiseg2_pipeline.japan_time import DAY, hour_key
 from aiseg2_pipeline.logs import log_line
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
@@ -39,7 +39,7 @@ from aiseg2_pipeline.orchestration.keys import (
     POWER_READINGS,
 )
 from aiseg2_pipeline.orchestration.maintenance.storage import last_materialized_by
-from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key, hour_key
+from aiseg2_pipeline.orchestration.partitions import day_from_key, day_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import ClimateStore, Destination, EnergyStore, Store
 

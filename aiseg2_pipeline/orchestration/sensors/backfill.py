@@ -26,11 +26,10 @@ from dagster import (
 
 from aiseg2_pipeline.gaps import past
 from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between
-from aiseg2_pipeline.japan_time import HOUR, day_of, hour_of
+from aiseg2_pipeline.japan_time import HOUR, day_of, hour_key, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import EVENTS
-from aiseg2_pipeline.orchestration.partitions import hour_key
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store.damage import damaged_files, unrecovered
