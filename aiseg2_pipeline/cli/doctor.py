@@ -14,13 +14,14 @@ from pathlib import Path
 
 from aiseg2_pipeline.aiseg2.client import CLOCKS_AGREE_S, EXPORT_TIMEOUT_S, Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error, NoData, Refused, Unreadable
-from aiseg2_pipeline.aiseg2.models import LiveReading
+from aiseg2_pipeline.aiseg2.models import LiveReading, Room
 from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline, NotServed
 from aiseg2_pipeline.alerts import rules
 from aiseg2_pipeline.alerts import send as notify
-from aiseg2_pipeline.cli import bucket, connect, rooms
+from aiseg2_pipeline.cli import bucket, connect
 from aiseg2_pipeline.cli.output import FAILED, HINT, OK, Line, checks, japan_time
+from aiseg2_pipeline.ingest.climate import Sensors, read_climate
 from aiseg2_pipeline.runtime import health
 from aiseg2_pipeline.settings import Settings, SettingsError, environment, load_settings, unknown_settings
 from aiseg2_pipeline.store import Store, incidents
@@ -105,10 +106,27 @@ def _device(settings: Settings, clock: Callable[[], datetime], taken: list[LiveR
             yield OK, "circuit list", f"{len(listed.circuits)} circuits are registered"
         yield from _live(client, taken)
         yield _clock(client.clock_offset_s)
-        yield from (
-            (OK if well else HINT, "rooms", text) for well, text in rooms.findings(client, settings, clock)
-        )
+        yield from _rooms(client, settings, clock)
     yield _card(settings, clock)
+
+
+def _rooms(client: Aiseg2Client, settings: Settings, clock: Callable[[], datetime]) -> Iterator[Line]:
+    """Read the rooms' sensors, which most homes do not have."""
+    try:
+        reading = read_climate(client, Sensors(settings.device_state_dir, settings.device_url), clock)
+    except NoData as error:
+        yield OK, "rooms", str(error)
+    except Aiseg2Error as error:
+        yield HINT, "rooms", f"unknown, and not needed for other readings. {error}"
+    else:
+        yield OK, "rooms", ", ".join(map(_room, reading.rooms))
+        for problem in reading.problems:
+            yield HINT, "rooms", problem
+
+
+def _room(room: Room) -> str:
+    values = ((room.temperature_c, "℃"), (room.humidity_percent, "%"))
+    return " ".join([room.name, *(f"{value:g} {unit}" for value, unit in values if value is not None)])
 
 
 def _card(settings: Settings, clock: Callable[[], datetime]) -> Line:
