@@ -36,7 +36,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 class Silence:
-    """Since when the device has not answered, in a file that all processes share."""
+    """Keep since when the device has not answered, in a file that all processes share."""
 
     def __init__(self, path: Path, base_url: str, clock: Callable[[], datetime]) -> None:
         """Use this file; `clock` returns the host's time."""

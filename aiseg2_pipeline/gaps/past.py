@@ -3,7 +3,7 @@
 The record begins with the first live reading. A start date extends it: until the search has ended, every hour since that
 date belongs to it; afterwards it begins with the oldest row, so that no hours are shown that nobody can fill. The
 first hour is stored in a file, the start date whose search has ended in a second one beside it; neither a restart nor a
-new store changes them. A first hour that was lost is that of the oldest row. Which minutes are missing belongs in
+new store changes them. A lost first hour is restored from the oldest row. Which minutes are missing belongs in
 `find`.
 """
 

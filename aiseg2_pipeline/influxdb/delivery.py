@@ -98,7 +98,7 @@ def deliver(  # noqa: PLR0913 - the limits of a run are the caller's
     try:
         newest_first = run.pending()[::-1]
         if not newest_first:
-            # In most minutes of most stores; looking for pending hours takes some 10 ms for each year of them.
+            # Most deliveries have nothing to send. A second search for pending hours takes some 10 ms for each year.
             return Delivery(0, 0, (), 0, 0, 0, None)
         # The newest hour alone, so that its rows do not wait for others; then requests of at most one UTC day, as
         # InfluxDB's shards are.
