@@ -54,6 +54,7 @@ def influxdb(settings: Settings, clock: Callable[[], datetime], taken: Sequence[
                 yield from _bucket(writer, stores[0], influx, clock(), taken)
                 yield from _retention(writer, stores[0], connect.destination(influx))
                 yield from _outbox(stores, connect.destination(influx))
+                yield from _refused_coverage(stores[0], connect.destination(influx))
         except (InfluxError, StoreError) as error:
             yield FAILED, "bucket", str(error)
 
@@ -178,3 +179,14 @@ def _outbox(stores: Sequence[Outbox], destination: Destination) -> Iterator[Line
         shown = refused.head(SET_ASIDE_SHOWN)
         for time, name, reason in zip(shown["time"], shown["name"], shown["reason"], strict=True):
             yield HINT, "refused rows", f"{japan_time(time)} {name}: {reason}"
+
+
+def _refused_coverage(store: Store, destination: Destination) -> Iterator[Line]:
+    if refused := store.refused_coverage(destination):
+        finding = (
+            f"InfluxDB refused the `coverage` of {len(refused)} hour(s) permanently: correct the reason below, then run "
+            "`aiseg2-pipeline resend`"
+        )
+        yield FAILED, "refused coverage", finding
+        hour, reason = next(iter(refused.items()))
+        yield HINT, "refused coverage", f"{japan_time(hour)}: {reason}"

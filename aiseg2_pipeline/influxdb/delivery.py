@@ -264,6 +264,7 @@ class _Run:
 
     def send_coverage(self, store: Store, batch: CoverageBatch) -> None:
         """Send a batch as one request, of which the server stores what it does not refuse."""
+        reason = None
         try:
             self._write(coverage_lines(batch.hours), split=False)
         except BeyondRetention as refusal:
@@ -271,8 +272,8 @@ class _Run:
             if not self._kept([batch.hours[-1].start]):
                 return
         except Rejected as refusal:
-            self.refusal = str(refusal)
-        store.acknowledge_coverage(self.destination, batch)
+            self.refusal, reason = str(refusal), refusal.reason
+        store.acknowledge_coverage(self.destination, batch, reason)
 
     def _request(self, points: list[tuple[str, ...]], *, split: bool) -> None:
         # The marks of filled rows first: of a request with a rejected point the server stores the other points, and a

@@ -37,6 +37,9 @@ WHERE (hours.hour IS NULL OR hours.live_minutes IS NOT NULL) AND (
 )
 ORDER BY every.hour DESC LIMIT :limit
 """
+REFUSED_COVERAGE = """
+SELECT hour, refused FROM coverage_acknowledged WHERE destination_id = ? AND refused IS NOT NULL ORDER BY hour DESC
+"""
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,26 @@ class CoverageStore(Outbox):
         return HourCoverage(hour, read, filled, HOUR_S // 60 - read - filled - len(removed))
 
     @repeated
-    def acknowledge_coverage(self, destination: Destination, batch: CoverageBatch) -> None:
-        """Acknowledge a batch; do nothing if what is missing, or the bucket, may have changed since it was made."""
+    def acknowledge_coverage(
+        self, destination: Destination, batch: CoverageBatch, refused: str | None = None
+    ) -> None:
+        """Acknowledge a batch, or store why the server refused it for good.
+
+        Do nothing if what is missing, or the bucket, may have changed since it was made.
+        """
         with self._changing() as execute:
             if batch.resends != meta(execute, "resends"):
                 return
             destination_id = registered(execute, destination)
             for hour in batch.hours:
-                values = (destination_id, unix_s(hour.start), hour.read, hour.filled)
-                execute("INSERT OR REPLACE INTO coverage_acknowledged VALUES (?, ?, ?, ?)", values)
+                values = (destination_id, unix_s(hour.start), hour.read, hour.filled, refused)
+                execute("INSERT OR REPLACE INTO coverage_acknowledged VALUES (?, ?, ?, ?, ?)", values)
+
+    def refused_coverage(self, destination: Destination) -> dict[datetime, str]:
+        """Return the hours whose coverage the server refused for good, newest first, each with the reason."""
+        with self._reading() as execute:
+            rows = execute(REFUSED_COVERAGE, (destination_id_of(execute, destination),))
+            return {datetime_of(hour): reason for hour, reason in rows}
 
 
 def coverage_changed(execute: Execute, start_s: float, end_s: float) -> None:

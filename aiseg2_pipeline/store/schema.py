@@ -7,7 +7,7 @@ rows, so that coverage and the charts of months are read from them.
 
 import sqlite3
 
-VERSION = 4
+VERSION = 5
 
 # A row is pending for a destination while its version is above the acknowledged one of its hour (0 if there is none).
 # A row is set aside while its version is within a range set aside for its hour, so that a refused hour is one entry.
@@ -15,7 +15,8 @@ VERSION = 4
 # hours.live_minutes is NULL while the hour's rows are still in the table of an older version.
 # `hourly` has the hours before the newest one. `removed` has what a person removed, which only a person fills again.
 # `destinations` has for how long the bucket keeps points, and when that was found out (`retention_at`).
-# An hour's coverage is pending while its minutes differ from those in `coverage_acknowledged`.
+# An hour's coverage is pending while its minutes differ from those in `coverage_acknowledged`, which also has the refused
+# ones, with the reason.
 # `fetch_attempts` has what the device did not have (`what`) of an hour or day (`time`), and when that was found out (`at`).
 VIEW = """
 CREATE VIEW readings AS
@@ -49,6 +50,7 @@ DELETE FROM acknowledged WHERE (destination_id, hour) IN (
 );
 DELETE FROM set_aside WHERE reason LIKE '%retention policy%';
 """
+NEW_IN_5 = "ALTER TABLE coverage_acknowledged ADD COLUMN refused TEXT;"
 TABLES = f"""
 CREATE TABLE series (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, name TEXT NOT NULL, unit TEXT NOT NULL, UNIQUE (kind, name)
@@ -75,6 +77,7 @@ CREATE TABLE circuits (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 {NEW_IN_3}
 {NEW_IN_4}
+{NEW_IN_5}
 INSERT INTO meta VALUES ('version', 0), ('resends', abs(random() / 2));
 """
 

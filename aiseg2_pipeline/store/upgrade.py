@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aiseg2_pipeline.store.hours import HOUR_S, count_minutes, newest_hour, summarize
-from aiseg2_pipeline.store.schema import NEW_IN_3, NEW_IN_4, VERSION, VIEW
+from aiseg2_pipeline.store.schema import NEW_IN_3, NEW_IN_4, NEW_IN_5, VERSION, VIEW
 
 PIECE_S = 6 * HOUR_S
 PROGRESS_EVERY_S = 10.0
@@ -70,7 +70,8 @@ class NoRoomError(Exception):
 def begin(connection: sqlite3.Connection, version: int, path: Path) -> None:
     """Make the tables of this version, beside the rows of version 1 or 2. Raise NoRoomError."""
     steps = "" if version not in TO_OLD_ROWS else _to_old_rows(version, path)
-    connection.executescript(f"BEGIN IMMEDIATE; {steps} {NEW_IN_4} PRAGMA user_version = {VERSION}; COMMIT;")
+    steps += NEW_IN_5 if version == 4 else NEW_IN_4 + NEW_IN_5  # noqa: PLR2004 - a version of the past
+    connection.executescript(f"BEGIN IMMEDIATE; {steps} PRAGMA user_version = {VERSION}; COMMIT;")
 
 
 def _to_old_rows(version: int, path: Path) -> str:

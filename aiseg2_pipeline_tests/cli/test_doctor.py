@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from aiseg2_pipeline.cli import doctor
 from aiseg2_pipeline.cli.main import main
 from aiseg2_pipeline.frames.readings import Row, frame
-from aiseg2_pipeline.influxdb.delivery import deliver
+from aiseg2_pipeline.influxdb.delivery import deliver, deliver_coverage
 from aiseg2_pipeline.simulator.server import running
 from aiseg2_pipeline.store import Store, database
 from aiseg2_pipeline_tests.support.device import (
@@ -457,3 +457,18 @@ def test_rows_that_influxdb_refused_are_listed_with_the_reason(setup: Setup) -> 
     listed_rows = hints(lines, "refused rows")
     assert len(listed_rows) == 5
     assert all(re.fullmatch(reason, row) for row in listed_rows)
+
+
+def test_coverage_that_influxdb_refused_is_listed_with_the_reason_until_it_is_sent_again(setup: Setup) -> None:
+    hour = datetime(2026, 7, 13, 23, tzinfo=UTC)
+    with setup.influx.writer() as writer, setup.store as store:
+        writer.write([f"coverage read=1.5 {int(hour.timestamp())}000000000"])
+        deliver_coverage(store, writer, setup.influx.destination, now=hour + timedelta(hours=1), since=hour)
+        code, lines = examine(setup)
+        assert code == 1
+        assert failures(lines).keys() == {"refused coverage"}
+        assert failures(lines)["refused coverage"].startswith("InfluxDB refused the `coverage` of 1 hour(s)")
+        (reason,) = hints(lines, "refused coverage")
+        assert re.match("2026-07-14 08:00:00: .*already exists as type float", reason)
+        store.resend()
+    assert examine(setup)[0] == 0

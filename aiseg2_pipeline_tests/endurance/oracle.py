@@ -24,7 +24,7 @@ Where the device itself cannot be known to lie, it is believed:
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -172,7 +172,11 @@ class Oracle:
         verdict.duplicated += [f"two points of {_told(key)}" for key in _rows(doubled)]
         _compare(verdict, "readings", acknowledged.readings, rows, in_bucket)
         self._readings(verdict, refused | _rows(shown))
-        self._minutes(verdict, in_bucket, hours_between(store, start, end, now), start, end)
+        hours = hours_between(store, start, end, now)
+        self._minutes(verdict, in_bucket, hours, start, end)
+        refused_coverage = store.refused_coverage(destination)
+        verdict.counts["rows set aside"] += len(refused_coverage)
+        _coverage(verdict, hours, refused_coverage, server.points(bucket, "coverage"))
         energy_rows = _rows(energy_store.read(*everything))
         _compare(verdict, "energy", acknowledged.energy, energy_rows, energy_rows)
         self._energy(verdict, energy_rows)
@@ -469,6 +473,25 @@ def _compare(
             verdict.lost.append(f"{what}: stored, but not in the bucket: {_told(key)} = {row}")
     for key in in_bucket.keys() - stored.keys():
         verdict.duplicated.append(f"{what}: in the bucket, but in no store: {_told(key)} = {in_bucket[key]}")
+
+
+def _coverage(
+    verdict: Verdict,
+    hours: Sequence[Hour],
+    refused: Collection[datetime],
+    points: Sequence[Mapping[str, Any]],
+) -> None:
+    """Hold the bucket's points of coverage against what the record says of its hours."""
+    shown: dict[datetime, dict[str, Any]] = {}
+    for point in points:
+        shown.setdefault(point["time"], {}).update(point)
+    for hour in hours:
+        of_bucket = tuple(shown.get(hour.start, {}).get(name) for name in ("read", "filled", "missing"))
+        if of_bucket != (hour.live, hour.filled, hour.missing) and hour.start not in refused:
+            verdict.lost.append(
+                f"coverage of {hour.start:%m-%d %H:%M}: {(hour.live, hour.filled, hour.missing)}, in the bucket: {of_bucket}"
+            )
+    verdict.counts["hours of coverage"] += len(hours)
 
 
 def _energy_points(

@@ -29,7 +29,7 @@ from aiseg2_pipeline.gaps.find import settled
 from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
-from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, delivery_lock
+from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, deliver, deliver_coverage, delivery_lock
 from aiseg2_pipeline.ingest.energy import History
 from aiseg2_pipeline.ingest.power import take_minute
 from aiseg2_pipeline.japan_time import MINUTE, day_start
@@ -184,7 +184,9 @@ class Worker:
         with self._readings() as store:
             store.upsert(pd.concat(taken.frames, ignore_index=True).drop_duplicates(KEY, keep="last"))
         deadline = time.monotonic() + WRITE_OUT_S
-        return (future[0], future[-1]) if future else None, taken.problems + self._power_out(deadline)
+        return (future[0], future[-1]) if future else None, taken.problems + self._power_out(
+            deadline
+        ) + self._coverage_out(deadline)
 
     def fill(self, job: Job) -> tuple[Any, Sequence[str]]:
         """Do the job of hours that have ended."""
@@ -249,7 +251,7 @@ class Worker:
 
     def power_out(self, _: Job) -> tuple[Any, Sequence[str]]:
         """Do the job that writes older hours out."""
-        return None, self._power_out(None)
+        return None, self._power_out(None) + self._coverage_out(None)
 
     def energy_out(self, _: Job) -> tuple[Any, Sequence[str]]:
         """Write out what is pending of the energy."""
@@ -295,6 +297,19 @@ class Worker:
 
     def _power_out(self, deadline: float | None) -> list[str]:
         return self._write_out(deadline, self._readings, lambda _, table: line_protocol.lines(table))
+
+    def _coverage_out(self, deadline: float | None) -> list[str]:
+        """Write out the coverage of the ended hours since the first live reading; return why it failed, if it did."""
+        home, now = self._home, self.now()
+        try:
+            with self._readings() as store, home.writer(self._job.influx_url) as writer:
+                since = Record(home.readings, now, None).start(store, now)
+                refusal = deliver_coverage(
+                    store, writer, home.destination, now=now, since=since, deadline=deadline
+                )
+        except InfluxError as error:
+            return [str(error)]
+        return [refusal] if refusal else []
 
     def _energy_out(self) -> list[str]:
         return self._write_out(None, self._energy, energy_history.lines)
