@@ -203,13 +203,3 @@ class CostRow:
     series: str
     circuit_id: str | None
     yen: float
-
-
-@dataclass(frozen=True)
-class SupplyRow:
-    """Gas, water or hot water of one interval; the card does not name the unit."""
-
-    time: datetime
-    interval_s: int
-    series: str
-    amount: int

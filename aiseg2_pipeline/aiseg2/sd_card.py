@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow, SupplyRow
+from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow
 from aiseg2_pipeline.aiseg2.sd_table import DAY, HALF_HOUR, HOUR, MONTH, Step, Table, parse_table, unreadable
 
 MAX_MEMBERS = 20_000
@@ -27,7 +27,7 @@ MAX_RATIO = 100
 # zipfile reads the zip's directory into memory at once; this is enough for MAX_MEMBERS.
 MAX_READ_BYTES = 4 * 2**20
 
-_MEMBER = re.compile(r"(?:(?:30min|hour|day|month)history|(?:day|month)cost)_rc_[0-9]{4,8}\.csv")
+_MEMBER = re.compile(r"(?:(?:30min|hour|day|month)history|daycost)_rc_[0-9]{4,8}\.csv")
 _DAY_MEMBER = re.compile(r"(?:30min|hour)history_rc_(20[0-9]{2})([0-9]{2})([0-9]{2})\.csv")
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, ValueError, OverflowError)
@@ -83,11 +83,7 @@ class Export:
 
     def day_totals(self, month: date) -> tuple[EnergyRow, ...]:
         """Return the days of the month that contains `month`."""
-        return self._days(month).energy()
-
-    def day_supplies(self, month: date) -> tuple[SupplyRow, ...]:
-        """Return gas, water and hot water of the days of the month that contains `month`."""
-        return self._days(month).supplies()
+        return self._table("dayhistory", f"{month:%Y%m}", DAY).energy()
 
     def month_totals(self, year: int) -> tuple[EnergyRow, ...]:
         """Return the months of a year."""
@@ -96,10 +92,6 @@ class Export:
     def day_costs(self, month: date) -> tuple[CostRow, ...]:
         """Return the cost of the days of the month that contains `month`."""
         return self._table("daycost", f"{month:%Y%m}", DAY).costs()
-
-    def month_costs(self, year: int) -> tuple[CostRow, ...]:
-        """Return the cost of the months of a year."""
-        return self._table("monthcost", f"{year}", MONTH).costs()
 
     def circuit_names(self, day: date) -> dict[str, str]:
         """Return by id the day's file's spelling of the circuits that have values: for display, not for matching."""
@@ -111,14 +103,11 @@ class Export:
     def _hours(self, day: date) -> Table:
         return self._table("hourhistory", f"{day:%Y%m%d}", HOUR)
 
-    def _days(self, month: date) -> Table:
-        return self._table("dayhistory", f"{month:%Y%m}", DAY)
-
     def _table(self, kind: str, period: str, step: Step) -> Table:
         name = f"{kind}_rc_{period}.csv"
         entries = self._members.get(name, [])
         if not entries:
-            return Table([], {}, {})
+            return Table([], {})
         if len(entries) > 1:
             raise unreadable(f"holds {name} twice")
         return parse_table(name, self._text(name, entries[0]), period, step, self._made_at)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from aiseg2_pipeline.aiseg2.circuits import clean_name
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow, SupplyRow
+from aiseg2_pipeline.aiseg2.models import CostRow, EnergyRow
 from aiseg2_pipeline.aiseg2.pages import TOKYO
 
 # The longest file has a header and 48 half hours.
@@ -33,9 +33,8 @@ _FIXED = (
 )
 _CONSUMPTION = 63
 _CIRCUITS = range(len(_FIXED), _CONSUMPTION)
-# The columns after the circuits differ between the files and are found by name.
+# The columns after the circuits differ between the files; those of gas and water have no unit and are not read.
 _TAIL_BEGINS = "使用電力量"
-_SUPPLIES = {"ガス使用量": "gas", "水使用量": "water", "お湯使用量": "hotwater"}
 _VALUE = re.compile(r"[0-9]{1,12}")
 _NONE = "-"
 _PER_YEN = 1000
@@ -69,10 +68,9 @@ class _Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A file's rows whose intervals have ended, and the columns of its supplies by series."""
+    """A file's rows whose intervals have ended."""
 
     rows: list[_Row]
-    supply_columns: dict[str, int]
     circuit_names: dict[str, str]
     fixed_columns: tuple[tuple[str, list[int]], ...] = ()
     """The measured columns of each series but the circuits."""
@@ -89,15 +87,6 @@ class Table:
         return tuple(
             CostRow(row.time, row.interval_s, series, circuit_id, value / _PER_YEN)
             for row, series, circuit_id, value in self._values()
-        )
-
-    def supplies(self) -> tuple[SupplyRow, ...]:
-        """Return gas, water and hot water."""
-        return tuple(
-            SupplyRow(row.time, row.interval_s, series, value)
-            for row in self.rows
-            for series, column in self.supply_columns.items()
-            if (value := row.values[column]) is not None
         )
 
     def _values(self) -> Iterator[tuple[_Row, str, str | None, int]]:
@@ -132,7 +121,7 @@ def parse_table(name: str, text: str, period: str, step: Step, made_at: datetime
         raise unreadable(f"holds a {name} with more rows than such a file can have")
     header, *lines = (line.split(",") for line in text[:-1].split("\n"))
     width = len(lines[0]) if lines else len(header)
-    tail = _tail(name, header, width)
+    _check_columns(name, header, width)
     rows: dict[datetime, _Row] = {}
     measured: set[int] = set()
     for label, *cells in lines:
@@ -152,22 +141,18 @@ def parse_table(name: str, text: str, period: str, step: Step, made_at: datetime
     named = [column for column in _CIRCUITS if column in measured and len(header) == width]
     return Table(
         rows=[rows[start] for start in sorted(rows)],
-        supply_columns={
-            series: _CONSUMPTION + tail.index(column) for column, series in _SUPPLIES.items() if column in tail
-        },
         circuit_names={_circuit_id(column): clean_name(header[column]) for column in named},
         fixed_columns=_fixed_columns(measured),
     )
 
 
-def _tail(name: str, header: Sequence[str], width: int) -> Sequence[str]:
-    """Return the names of the columns after the circuits, for rows of `width` columns; check the other names."""
+def _check_columns(name: str, header: Sequence[str], width: int) -> None:
+    """Check the names of the columns besides the circuits, for rows of `width` columns."""
     # A circuit's name can hold a comma, and nothing is quoted: the tail is counted from the end.
     tail = header[_CONSUMPTION - width :] if width > _CONSUMPTION else []
     is_known = [column for column, _ in _FIXED] == header[: len(_FIXED)] and tail[:1] == [_TAIL_BEGINS]
     if not is_known or len(header) < width:
         raise unreadable(f"holds a {name} with other columns than an AiSEG2 has")
-    return tail
 
 
 def _fixed_columns(measured: set[int]) -> tuple[tuple[str, list[int]], ...]:

@@ -1,5 +1,7 @@
 """Load the settings for a command, read the clock, and print expected errors as one message on stderr."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -34,6 +36,10 @@ def errors_or_exit() -> Iterator[None]:
         expected = (
             SettingsError | Aiseg2Error | StoreError | InfluxError | ServicesError | ReportError | TariffError
         )
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            # What is left of the output cannot be written at the exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.ClickException("The output cannot be written: free space where it goes.") from None
         if not isinstance(error, expected):
             raise
         hint = f" {DEMO_HINT}" if isinstance(error, Unreachable) and load_settings().demo else ""

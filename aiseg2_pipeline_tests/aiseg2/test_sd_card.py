@@ -13,7 +13,7 @@ import pytest
 
 from aiseg2_pipeline.aiseg2 import sd_card
 from aiseg2_pipeline.aiseg2.errors import Unreadable
-from aiseg2_pipeline.aiseg2.models import EnergyRow, SupplyRow
+from aiseg2_pipeline.aiseg2.models import EnergyRow
 from aiseg2_pipeline.aiseg2.sd_card import Export
 from aiseg2_pipeline_tests.support.device import CAPTURES, needs_captures
 from aiseg2_pipeline_tests.support.sd_card import (
@@ -156,17 +156,12 @@ def test_intervals_that_had_not_ended_when_the_zip_was_made_are_omitted(target: 
         assert len(card.half_hours(DAY)) == 11
 
 
-def test_supplies_are_found_by_column_name_and_are_no_energy(target: Path) -> None:
+def test_gas_and_water_are_no_energy(target: Path) -> None:
     swapped = ["使用電力量", "お湯使用量", "ガス使用量", *TAIL[4:], "水使用量"]
     rows = [row("20260412", {GAS: 342, GAS + 1: 17, 71: 5})]
     zipped(target, {"dayhistory_rc_202604.csv": csv(rows, header(tail=swapped))})
     with Export(target, made_at=LATER) as card:
         assert card.day_totals(MONTH) == ()
-        assert set(card.day_supplies(MONTH)) == {
-            SupplyRow(MIDNIGHT, 86_400, "hotwater", 342),
-            SupplyRow(MIDNIGHT, 86_400, "gas", 17),
-            SupplyRow(MIDNIGHT, 86_400, "water", 5),
-        }
 
 
 def test_a_day_without_a_file_is_not_listed_and_has_no_rows(target: Path) -> None:
@@ -203,15 +198,13 @@ def test_costs_are_in_yen_and_read_from_a_shorter_file(target: Path) -> None:
     head = header(tail=COST_TAIL)
     assert head.count(",") == 67
     costs = {4: 1234567, 20: 1, CONSUMPTION: 500, GAS: 9}
-    days, months = (csv([row(label, costs, 68)], head) for label in ("20260412", "202604"))
-    zipped(target, {"daycost_rc_202604.csv": days, "monthcost_rc_2026.csv": months})
+    zipped(target, {"daycost_rc_202604.csv": csv([row("20260412", costs, 68)], head)})
     with Export(target, made_at=LATER) as card:
-        for table in (card.day_costs(MONTH), card.month_costs(2026)):
-            assert [(each.series, each.circuit_id, each.yen) for each in table] == [
-                ("bought", None, 1234.567),
-                ("consumption", None, 0.5),
-                ("usage", "8", 0.001),
-            ]
+        assert [(each.series, each.circuit_id, each.yen) for each in card.day_costs(MONTH)] == [
+            ("bought", None, 1234.567),
+            ("consumption", None, 0.5),
+            ("usage", "8", 0.001),
+        ]
 
 
 # Files in another format

@@ -451,3 +451,18 @@ def test_simulate_names_the_settings_when_its_port_is_taken() -> None:
             assert result.exit_code == 1
             message = rf"Error: The simulator cannot listen on 127\.0\.0\.1:{port} .*AISEG2_SIMULATOR_PORT.*\n"
             assert re.fullmatch(message, result.stderr)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_behind_the_output_is_a_sentence(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
+        ended = subprocess.run(  # noqa: S603 - our own command
+            [sys.executable, "-P", "-m", "aiseg2_pipeline.cli", "gaps"],
+            env={**os.environ, "AISEG2_DATA_DIR": str(tmp_path)},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    expected = "Error: The output cannot be written: free space where it goes.\n"
+    assert (ended.returncode, ended.stderr) == (1, expected)

@@ -133,10 +133,9 @@ def _zip(file: Path, body: bytes) -> object:
 _TABLES: dict[str, Callable[[Export, date], object]] = {
     "30minhistory": lambda card, day: (card.half_hours(day), card.circuit_names(day)),
     "hourhistory": lambda card, day: card.hours(day),
-    "dayhistory": lambda card, day: (card.day_totals(day), card.day_supplies(day)),
+    "dayhistory": lambda card, day: card.day_totals(day),
     "monthhistory": lambda card, day: card.month_totals(day.year),
     "daycost": lambda card, day: card.day_costs(day),
-    "monthcost": lambda card, day: card.month_costs(day.year),
 }
 _PERIODS = {"30min": "%Y%m%d", "hour": "%Y%m%d", "day": "%Y%m", "month": "%Y"}
 
