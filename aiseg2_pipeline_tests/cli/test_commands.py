@@ -456,7 +456,7 @@ def test_simulate_names_the_settings_when_its_port_is_taken() -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_full_disk_behind_the_output_is_a_sentence(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
-        ended = subprocess.run(  # noqa: S603 - our own command
+        ended = subprocess.run(
             [sys.executable, "-P", "-m", "aiseg2_pipeline.cli", "gaps"],
             env={**os.environ, "AISEG2_DATA_DIR": str(tmp_path)},
             stdout=full,
