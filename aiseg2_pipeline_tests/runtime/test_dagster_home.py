@@ -74,7 +74,8 @@ def test_with_postgres_the_history_is_stored_and_pruned_there(
         later = datetime.now(UTC) + timedelta(days=100)
         pace = Pace(end=float("inf"), sleep=lambda _: None)
         pruned = prune(instance, later, 3, pace, lambda _: None)
-        assert (pruned.runs, pruned.kept, pruned.left) == (1, 1, 0)
+        # The server is shared with other tests, whose runs may be pruned as well.
+        assert (pruned.kept, pruned.left) == (1, 0)
         assert [run.run_id for run in instance.get_runs()] == run_ids[1:]
         events = instance.fetch_materializations(something.key, limit=10).records
         assert [event.run_id for event in events] == run_ids[1:]
