@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "orchestration": ("gaps", "report", "alerts", "influxdb", "tariff", "settings", "tags", "dagster_internals"),
     "definitions": ("orchestration",),
     "runtime": ("definitions",),
+    "demo": ("gaps", "settings", "simulator"),
     "cli": ("runtime", "simulator"),
 }
 # A module that may import nothing of the package.
