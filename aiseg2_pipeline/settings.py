@@ -5,16 +5,13 @@ Nine of them have the name and meaning that they had in the program that this on
 """
 
 import os
-import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,18 +21,34 @@ from pydantic import (
 )
 
 from aiseg2_pipeline import env_file
+from aiseg2_pipeline.setting_types import (
+    AlertUrls,
+    CaFile,
+    HeaderText,
+    Host,
+    LocalPath,
+    Port,
+    PostgresUrl,
+    ServerNames,
+    UiHost,
+    UiPath,
+)
 
 # Set in the environment of the services, so that all of them have the settings of their start.
 ENV_FILE_IS_READ = "AISEG2_ENV_FILE_IS_READ"
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
-_UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
-_MAX_PORT = 65535
 # The simulated device's login. `simulator` may not import this module and has its own copy; a test compares them.
 DEMO_USER, DEMO_PASSWORD = "aiseg", "simulator"
+# An example of the documentation, which is also in the package.
+DEMO_TARIFF = next(
+    (
+        path
+        for folder in Path(__file__).parents[:2]
+        if (path := folder / "docs" / "tariffs" / "steps.toml").is_file()
+    ),
+    None,
+)
 # Earlier than the first AiSEG.
 EARLIEST = date(2010, 1, 1)
-_ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
 # Not stripped: a quoted space belongs to the password.
 _SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
 # Replacements for pydantic's messages, by its error type.
@@ -67,66 +80,6 @@ class SettingsError(Exception):
         self.problems = problems
 
 
-def _host(value: str) -> str:
-    parts = _HOST.fullmatch(value)
-    if not parts or not 0 < int(parts[1] or 80) <= _MAX_PORT:
-        raise ValueError(
-            "must be a host name or an address, with :port where needed, without http:// and without a path"
-        )
-    return value
-
-
-def _ui_names(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
-    if not all(_UI_NAME.fullmatch(name) for name in names):
-        raise ValueError("must be names of this server, separated by spaces, without https:// and without a port")
-    return names
-
-
-def _expanded(value: Path) -> Path:
-    try:
-        return value.expanduser()
-    except RuntimeError:
-        raise ValueError("starts with ~ and the name of an unknown user") from None
-
-
-def _file(value: Path) -> Path:
-    if not value.is_file():
-        raise ValueError("is not a file: set it to the certificate's path")
-    return value
-
-
-def _postgres_url(value: SecretStr) -> SecretStr:
-    address = value.get_secret_value().strip()
-    parts = _POSTGRES_URL.fullmatch(address)
-    # With a second @, libpq would take a part of the password for the host and print it.
-    login, _, server = parts[1].rpartition("@") if parts else ("", "", "")
-    if not parts or "@" in login or not _HOST.fullmatch(server.partition("/")[0]):
-        raise ValueError(
-            "must be like postgresql://user:password@host:5432/database, with @ and % in the password written as %40 and %25"
-        )
-    # The driver that dagster-postgres installs; SQLAlchemy's default depends on its version.
-    return SecretStr(f"postgresql+psycopg2://{parts[1]}")
-
-
-def _alert_urls(value: SecretStr) -> SecretStr:
-    if not _ALERT_URLS.match(value.get_secret_value().strip()):
-        raise ValueError("must be Apprise addresses, like discord://…, separated by spaces")
-    return value
-
-
-# Matched from the first to the last character; see `_PATTERNS`.
-UiHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
-UiPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
-HeaderText = Annotated[str, Field(pattern="^[ !#-~]*$")]
-Host = Annotated[str, AfterValidator(_host)]
-Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-AlertUrls = Annotated[SecretStr, AfterValidator(_alert_urls)]
-LocalPath = Annotated[Path, AfterValidator(_expanded)]
-CaFile = Annotated[LocalPath, AfterValidator(_file)]
-
-
 class InfluxSettings(BaseModel):
     """The InfluxDB 2 that rows are written to."""
 
@@ -151,6 +104,7 @@ class Settings(BaseModel):
     aiseg2_host: Annotated[Host | None, Field(alias="AISEG2_HOST")] = None
     aiseg2_user: Annotated[HeaderText, Field(alias="AISEG2_USER")] = "aiseg"
     aiseg2_password: Annotated[SecretStr | None, Field(alias="AISEG2_PASSWORD")] = None
+    aiseg2_is_simulated: Annotated[bool, Field(alias="AISEG2_DEMO")] = False
     aiseg2_use_https: Annotated[bool, Field(alias="AISEG2_USE_HTTPS")] = False
     aiseg2_ca_file: Annotated[CaFile | None, Field(alias="AISEG2_CA_FILE")] = None
     aiseg2_tls_verify: Annotated[bool, Field(alias="AISEG2_TLS_VERIFY")] = True
@@ -173,7 +127,7 @@ class Settings(BaseModel):
     ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
     ui_host: Annotated[UiHost, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
-    ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
+    ui_names: Annotated[ServerNames, Field(alias="AISEG2_UI_NAMES")] = ()
     ui_path: Annotated[UiPath, Field(alias="AISEG2_UI_PATH")] = ""
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT", validate_default=True)] = 8420
 
@@ -196,7 +150,19 @@ class Settings(BaseModel):
             ] + problems
         if problems:
             raise SettingsError(*problems) from None
+        if settings.simulated and settings.tariff is None:
+            return settings.model_copy(update={"tariff": DEMO_TARIFF})
         return settings
+
+    @field_validator("aiseg2_is_simulated")
+    @classmethod
+    def _simulated_password(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's call
+        password = info.data.get("aiseg2_password")
+        if value and info.data.get("aiseg2_host") and password != SecretStr(DEMO_PASSWORD):
+            raise ValueError(
+                "is for a simulated AiSEG2, whose password AISEG2_PASSWORD is not: remove AISEG2_DEMO to read a real one"
+            )
+        return value
 
     @field_validator("simulator_port")
     @classmethod
@@ -209,6 +175,11 @@ class Settings(BaseModel):
     def demo(self) -> bool:
         """Whether the device is simulated."""
         return self.aiseg2_host is None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the home is a simulated one: in the demo, and where AISEG2_HOST is `aiseg2-pipeline simulate`."""
+        return self.demo or self.aiseg2_is_simulated
 
     @property
     def data_dir(self) -> Path:

@@ -89,7 +89,7 @@ def main() -> None:
     settings = load_settings()
     os.umask(0o077)
     os.nice(10)
-    if settings.demo:
+    if settings.simulated:
         simulated.begin(settings.data_dir, settings.first_partition_path, settings.store_path, datetime.now(UTC))
     try:
         with filelock.FileLock(settings.data_dir / "simulated.lock", timeout=0, mode=0o600):

@@ -16,11 +16,12 @@ MONTHS_OF_HOURS, MONTHS_OF_DAYS = 3, 12
 
 
 def begin(data_dir: Path, first_partition: Path, store: Path, now: datetime) -> None:
-    """Note that the past up to now is to be stored, if there is neither a record nor its first hour.
+    """Note that the past up to now is to be stored, if there is neither such a note, nor a record, nor its first hour.
 
     The record then begins with the first of the hours of energy, so that Dagster has a partition for each of them.
     """
-    if now >= CLOCK_IS_SET and not (first_partition.exists() or store.exists()):
+    is_new = not any(path.exists() for path in (data_dir / UNTIL, first_partition, store))
+    if is_new and now >= CLOCK_IS_SET:
         replace_text(data_dir / UNTIL, now.astimezone(UTC).isoformat() + "\n")
         replace_text(first_partition, hour_key(day_start(months_before(day_of(now), MONTHS_OF_HOURS))) + "\n")
 

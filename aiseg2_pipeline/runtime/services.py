@@ -22,7 +22,14 @@ from honcho.manager import KILL_WAIT, Manager
 from honcho.printer import Message, Printer
 
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch
+from aiseg2_pipeline.runtime import (
+    announcement,
+    dagster_home,
+    health,
+    open_stores,
+    parent_watch,
+    simulated_past,
+)
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
 from aiseg2_pipeline.runtime.watch import Watch
 from aiseg2_pipeline.settings import ENV_FILE_IS_READ, Settings, SettingsError, environment
@@ -197,6 +204,7 @@ def _serve(
     """Prepare Dagster's home and run all services until they end; return the exit code, `_START_AGAIN` to run them again."""
     dagster_home.make(settings, folder, _variables(settings, given), say)
     services = _Services(settings, given, lock)
+    simulated_past.start(settings, _variables(settings, given), lock, say)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
     # The socket exists once the code is loaded; until then, daemon and webserver would log errors.
