@@ -125,8 +125,8 @@ def _hours(household: Household) -> pd.DataFrame:
     of_hours = {("usage" if name.isdigit() else name, name, "Wh"): wh[name] for name in map(str, wh)}
     of_days = {("daily_cost", name, "yen"): yen[name] for name in ("bought", "sold")}
     own = (wh["consumption"] - wh["bought"]).clip(lower=0)
-    cost = pd.DataFrame({"bought": wh["bought"] * 0.035, "sold": wh["sold"] * 0.016, "saved": own * 0.035})
-    of_hours |= {("cost", name, "yen"): cost.loc[cost.index >= COST_FROM, name] for name in cost}
+    costs = {"bought": wh["bought"] * 0.035, "sold": wh["sold"] * 0.016, "saved": own * 0.035}
+    of_hours |= {("cost", name, "yen"): yen_of[yen_of.index >= COST_FROM] for name, yen_of in costs.items()}
     return pd.concat([_rows(of_hours, 3600), _rows(of_days, 86_400)], ignore_index=True)
 
 
