@@ -8,14 +8,13 @@ export const dayRange = (iso) => ({ start: `${iso}T00:00:00+09:00`, end: `${addD
 export const hoursOf = (iso) => orNull(get("energy", { by: "hour", ...dayRange(iso) }));
 export const costOf = (by, range) => (tariff ? orNull(get("cost", { by, ...range })) : null);
 
-export function figuresOf(found, home, { cost = null, note = () => null, more = false, wide = "sufficiency" } = {}) {
-  const line = (key, format) => note(key, format);
+export function figuresOf(found, home, { cost = null, note = () => null, more = false, none = t("no_record") } = {}) {
   const box = (kind, extra = {}) => figure({
-    kind, label: t(kind), big: kwh(found[kind]), unit: "kWh", beside: cost?.[kind] ?? null,
-    then: found[kind] === null ? t("no_record") : line(kind, (value) => `${kwh(value)} kWh`), ...extra,
+    kind, label: t(kind), big: kwh(found[kind]), unit: "kWh", beside: found[kind] === null ? null : cost?.[kind] ?? null,
+    then: found[kind] === null ? none : note(kind, (value) => `${kwh(value)} kWh`), ...extra,
   });
   const share = (key, label, extra = {}) => figure({
-    label, big: percent(found[key]), unit: "%", then: found[key] === null ? t("no_record") : line(key, (value) => `${percent(value)}%`), ...extra,
+    label, big: percent(found[key]), unit: "%", then: found[key] === null ? none : note(key, (value) => `${percent(value)}%`), ...extra,
   });
   const boxes = home.generation ? [box("generation"), box("consumption")] : [box("consumption")];
   if (home.generation || home.battery || found.bought !== null) boxes.push(box("bought"));

@@ -8,7 +8,7 @@ const known = (value) => value !== null && value !== undefined;
 export function showFlow(now) {
   const { home } = now;
   const flow = byId("flow");
-  flow.setAttribute("viewBox", `0 ${home.generation ? 0 : 100} 358 ${(home.battery ? 304 : 244) - (home.generation ? 0 : 100)}`);
+  flow.setAttribute("viewBox", `0 ${home.generation ? 0 : 100} 358 ${(home.battery ? 324 : 244) - (home.generation ? 0 : 100)}`);
   const sun = known(now.solar_w) ? now.solar_w : now.generation_w;
   show("sun", home.generation, sun);
   show("grid", true, now.grid_w, now.grid_w < 0);
@@ -54,6 +54,7 @@ function showBattery(now) {
 // What a person would say. The home takes the sun's power first, then the battery's; the rest is bought.
 export function sentence(now, sun) {
   const used = now.consumption_w;
+  if (now.state.code === "waiting") return "";
   if (!known(used)) return t("say.nothing");
   if (now.state.code === "silent" || now.state.code === "stopped") return t("say.last", { time: moment(now.time), c: power(used) });
   const said = [t("say.use", { c: power(used) })];

@@ -10,7 +10,7 @@ let drawn = 0;
 function listen(now) {
   if (now.home) showFlow(now);
   const day = today();
-  byId("circuits").closest("section").hidden = !now.home?.circuits;
+  byId("circuits").closest("section").hidden = !now.circuits?.length;
   circuitList((now.circuits ?? []).map((circuit) => ({
     name: circuit.name, hue: circuit.hue, value: circuit.w, text: power(circuit.w), isSum: circuit.is_sum,
     href: `${root}/day/${day}?${new URLSearchParams({ circuit: circuit.name })}`,

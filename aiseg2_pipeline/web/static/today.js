@@ -37,7 +37,7 @@ export async function showToday(now) {
     const money = wasCost[key] === null || wasCost[key] === undefined ? "" : ` · ${yen(wasCost[key])}`;
     return [t("yesterday_now"), `${format(value)}${money}`];
   };
-  byId("figures").replaceChildren(...figuresOf(found, now.home, { cost: paid, note }));
+  byId("figures").replaceChildren(...figuresOf(found, now.home, { cost: paid, note, none: t("not_yet") }));
   const gaps = energy?.consumption_kwh.some((value, at) => value === null && Date.parse(energy.start[at]) / 1000 + HOUR < nowSeconds() && energy.consumption_kwh.some((other) => other !== null));
   showNote("figures-note", gaps ? t("partial") : null);
   byId("chart").hidden = !drawn.any;
