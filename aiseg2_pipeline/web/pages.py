@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from aiseg2_pipeline.web.context import page_context
 from aiseg2_pipeline.web.texts import chosen, texts
 
 HERE = Path(__file__).parent
@@ -65,7 +66,7 @@ def render(request: Request, name: str, status: int = HTTPStatus.OK, **values: A
     language = chosen(request.headers.get("accept-language", ""))
     root = request.scope.get("root_path", "")
     html = ENVIRONMENT.get_template(f"{name}.html").render(
-        context=request.app.state.page,
+        context=page_context(request),
         language=language,
         t=texts(language),
         root=root,
@@ -74,6 +75,13 @@ def render(request: Request, name: str, status: int = HTTPStatus.OK, **values: A
         **{"tab": "", "date": "", **values},
     )
     return HTMLResponse(html, status, {"Cache-Control": "no-cache", "Vary": "Accept-Language"})
+
+
+def login_page(request: Request, sentence: str = "", status: int = HTTPStatus.OK) -> Response:
+    """Return the page that asks for the password; `sentence` is set where the last one was not accepted."""
+    waits = status == HTTPStatus.TOO_MANY_REQUESTS
+    wrong = ("login.wait" if waits else "login.wrong") if sentence else ""
+    return render(request, "login", status, wrong=wrong)
 
 
 def not_found(request: Request) -> Response:

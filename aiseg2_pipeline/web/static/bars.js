@@ -2,7 +2,7 @@
 
 import { byId, element, svg, t } from "./common.js";
 
-const LEFT = 36, BOTTOM = 26, TOP = 8;
+const LEFT = 36, BOTTOM = 26, TOP = 24;
 let shown = null, chosen = -1;
 
 // bars: [{label, mark, self, bought, sold, running, href}]; outlines: [{kind, values}]; tell: (index) => nodes

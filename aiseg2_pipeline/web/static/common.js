@@ -167,6 +167,7 @@ function noticeOf(now) {
   const { code, since, wait_s: wait } = now.state;
   if (failed) return ["bad", t("state.offline")];
   if (code === "ok") return null;
+  if (code === "waiting" && known(now.age_s)) return ["warn", t("state.restarted", { n: Math.max(1, Math.round(wait ?? 60)) })];
   if (code === "waiting") return ["warn", known(wait) ? t("state.waiting_s", { n: Math.max(1, Math.round(wait)) }) : t("state.waiting")];
   const sentence = t(`state.${code}`, { since: since ? t("since", { time: moment(since) }) : "" });
   return [code === "upgrading" || code === "moved_aside" ? "warn" : "bad", sentence, last.state.reason];

@@ -60,7 +60,7 @@ function options(box) {
   const axis = { font: `14px ${getComputedStyle(document.body).fontFamily}`, stroke: () => colour("--muted"), ticks: { show: false } };
   return {
     ...size(box),
-    padding: [8, 20, 0, 0],
+    padding: [20, 20, 0, 0],
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: true, y: false, dist: 8, setScale: false }, focus: { prox: -1 } },
     select: { show: true },
@@ -70,7 +70,7 @@ function options(box) {
     },
     axes: [
       { ...axis, grid: { show: false }, splits: (u) => hours(u), values: (_, splits) => splits.map(clockLabel), size: 30, gap: 6 },
-      { ...axis, grid: { stroke: () => colour("--hairline"), width: 1 }, size: 44, gap: 6, space: 44, values: (_, splits) => splits.map((value, index) => (index === splits.length - 1 ? `${value} kW`.replace(" ", "\u2009") : String(value))) },
+      { ...axis, grid: { stroke: () => colour("--rule"), width: 1 }, size: 36, gap: 6, space: 44 },
     ],
     series: [{}, { paths: () => null, points: { show: false } }],
     hooks: {

@@ -54,7 +54,7 @@ function showBattery(now) {
 // What a person would say. The home takes the sun's power first, then the battery's; the rest is bought.
 export function sentence(now, sun) {
   const used = now.consumption_w;
-  if (now.state.code === "waiting") return "";
+  if (!known(used) && now.state.code === "waiting") return "";
   if (!known(used)) return t("say.nothing");
   if (now.state.code === "silent" || now.state.code === "stopped") return t("say.last", { time: moment(now.time), c: power(used) });
   const said = [t("say.use", { c: power(used) })];

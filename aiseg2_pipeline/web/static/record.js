@@ -14,7 +14,8 @@ function sentences(record) {
   said.push(t("record.since", { date: fullDate(isoDate(seconds(record.first_hour))) })
     + (record.missing_minutes ? t("record.missing", { n: minutesText(record.missing_minutes) }) : t("record.complete")));
   if (record.missing_minutes) {
-    said.push(record.can_be_filled_until ? t("record.fillable", { date: fullDate(isoDate(seconds(record.can_be_filled_until))) }) : t("record.not_fillable"));
+    const until = record.can_be_filled_until;
+    said.push(until ? t("record.fillable", { n: minutesText(record.fillable_minutes), date: fullDate(isoDate(seconds(until))) }) : t("record.not_fillable"));
   }
   const { configured, pending_hours: pending, oldest } = record.influxdb ?? {};
   if (!configured) said.push(t("record.influx.none"));

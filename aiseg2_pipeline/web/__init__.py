@@ -1,1 +1,0 @@
-"""The household's page."""
