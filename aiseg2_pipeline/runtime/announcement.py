@@ -1,9 +1,9 @@
 """What `aiseg2-pipeline run` says at its start: the data directory, what is read and written, the pages' address."""
 
 from collections.abc import Callable
-from ipaddress import ip_address
 
 from aiseg2_pipeline.alerts import send
+from aiseg2_pipeline.same_site import is_loopback
 from aiseg2_pipeline.settings import Settings
 
 
@@ -30,14 +30,7 @@ def say_address(settings: Settings, more: str, say: Callable[[str], None]) -> No
     """Say where Dagster's pages are served, and warn where others can reach them."""
     host = f"[{settings.ui_host}]" if ":" in settings.ui_host else settings.ui_host
     say(f"Dagster's pages: http://{host}:{settings.ui_port}{settings.ui_path} ({more}).")
-    if not _is_loopback(settings.ui_host):
+    if not is_loopback(settings.ui_host):
         say(
             "Anyone who reaches that address can end and delete runs, because the pages have no login (AISEG2_UI_HOST)."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
