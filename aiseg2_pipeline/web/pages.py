@@ -132,7 +132,9 @@ def static(request: Request) -> Response:
     """Return a static file. One of another version is not there: a page that is reloaded has the right address."""
     path = STATIC / request.path_params["path"]
     if request.path_params["digest"] != digest() or path not in _files():
-        return PlainTextResponse("There is no such file: reload the page.\n", HTTPStatus.NOT_FOUND)
+        return PlainTextResponse(
+            "This file belongs to another version: open the page again.", HTTPStatus.NOT_FOUND
+        )
     return FileResponse(path, headers={"Cache-Control": KEPT}, media_type=TYPES[path.suffix])
 
 

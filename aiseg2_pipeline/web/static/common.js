@@ -278,6 +278,12 @@ export function figure({ kind, label, big, unit = "", beside = null, then = [], 
   return box;
 }
 
+// The links to the period before and after: one that leads nowhere has no address.
+export function stepTo(id, address) {
+  byId(id).href = address;
+  byId(id).removeAttribute("aria-disabled");
+}
+
 export const showNote = (id, text) => {
   const node = byId(id);
   node.hidden = !text;

@@ -2,7 +2,7 @@
 
 import {
   HOUR, addDays, addMonths, byId, dayText, element, fullDate, get, huesByName, isoDate, legend, nowSeconds, orNull, pageDate, power, root,
-  seconds, showNote, sum, t, today, totals, watch, yen,
+  seconds, showNote, stepTo, sum, t, today, totals, watch, yen,
 } from "./common.js";
 import { drawCurve } from "./curve.js";
 import { circuitDay, costOf, dayRange, empty, figuresOf, showCircuits } from "./figures.js";
@@ -16,7 +16,7 @@ let now = null, totalsOfDay = null, flow = null;
 
 function header() {
   byId("title").textContent = (iso.slice(0, 4) === today().slice(0, 4) ? dayText : fullDate)(iso);
-  const link = (id, day) => { if (day <= today()) byId(id).href = `${root}/day/${day}${location.search}`; };
+  const link = (id, day) => { if (day <= today()) stepTo(id, `${root}/day/${day}${location.search}`); };
   link("previous", addDays(iso, -1));
   link("next", addDays(iso, 1));
   const pick = byId("pick");
@@ -37,7 +37,7 @@ async function figures() {
   const found = energy ? totals(energy) : null;
   if (found) {
     const paid = cost ? { bought: yen(sum(cost.bought_yen)), sold: yen(sum(cost.sold_yen)) } : null;
-    byId("figures").replaceChildren(...figuresOf(found, now.home, { cost: paid, more: true }));
+    byId("figures").replaceChildren(...figuresOf(found, now.home, { cost: paid, more: true, none: t("no_energy") }));
     const ended = energy.start.filter((start) => seconds(start) + HOUR < nowSeconds()).length;
     const unknown = energy.consumption_kwh.slice(0, ended).filter((value) => value === null).length;
     showNote("figures-note", unknown ? t("partial") : null);

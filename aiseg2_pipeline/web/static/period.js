@@ -2,7 +2,7 @@
 
 import {
   DAY, addDays, addMonths, byId, dayStart, dayText, element, fullDate, getAll, isoDate, kwh, legend, monthText, nowSeconds, orNull,
-  pageDate, percent, root, seconds, shortMonth, sum, t, tab, today, totals, watch, yen, figure,
+  pageDate, percent, root, seconds, shortMonth, stepTo, sum, t, tab, today, totals, watch, yen, figure,
 } from "./common.js";
 import { drawBars } from "./bars.js";
 import { costOf, empty, figuresOf, showCircuits } from "./figures.js";
@@ -23,7 +23,7 @@ const address = (start) => `${root}/${tab}/${start.slice(0, monthly ? 4 : 7)}`;
 function header() {
   byId("title").textContent = titleOf(first);
   for (const [id, start] of [["previous", addMonths(first, -span)], ["next", addMonths(first, span)]]) {
-    if (start <= today()) byId(id).href = address(start);
+    if (start <= today()) stepTo(id, address(start));
   }
   const pick = byId("pick");
   if (!pick) return;
