@@ -38,11 +38,17 @@ COVERAGE_BY_HOUR = """
 SELECT hour, live_minutes, filled_minutes FROM hours
 WHERE hour >= :start AND hour < :stop AND live_minutes + filled_minutes > 0 ORDER BY hour
 """
-# A slot without a live reading has the shortest interval of the means in it.
-SLOTS = """
-SELECT :start + (time - :start) / :step * :step AS slot, name, avg(value), min(value), max(value), min(interval_s)
-FROM reading_rows JOIN series ON id = series_id WHERE time >= :start AND time < :stop AND {series}
-GROUP BY slot, series_id ORDER BY slot, series_id
+# In the order of the primary key: nothing is sorted.
+MINUTE_VALUES = """
+SELECT time, series_id, 1, value, value, value, interval_s FROM reading_rows
+WHERE time >= :start AND time < :stop AND {series} ORDER BY time, series_id
+"""
+HOUR_VALUES = f"SELECT hour, series_id, n, sum, min, max, 0 FROM ({HOURS})"
+# The hours of one series are sought, each by its key, as the rows between them are of all other series.
+SOUGHT = f"""
+WITH RECURSIVE every(start) AS (SELECT :start UNION ALL SELECT start + 3600 FROM every WHERE start + 3600 < :stop)
+SELECT hour, series_id, n, sum, min, max, 0 FROM every CROSS JOIN hourly ON hour = every.start AND {ONE}
+UNION ALL {HOUR_VALUES.replace(":start", "max(:start, (SELECT coalesce(max(hour) + 3600, :start) FROM hourly))")}
 """
 SUMS = """
 SELECT ?, kind, name, sum(value), count(*) FROM reading_rows JOIN series ON id = series_id
@@ -95,12 +101,13 @@ class Covered(NamedTuple):
     filled_minutes: int
 
 
-class Slot(NamedTuple):
-    """The mean, smallest and largest of a series' values from `start` (unix s) on; `interval_s` is 0 with a live reading."""
+class Values(NamedTuple):
+    """What is stored of a series for a minute's reading or an hour from `start` (unix s) on; the interval is that of a minute."""
 
     start: int
-    name: str
-    mean: float
+    series_id: int
+    n: int
+    sum: float
     min: float
     max: float
     interval_s: int
@@ -164,11 +171,14 @@ class Queries:
         rows = self._connection.execute(COVERAGE_BY_HOUR, {"start": start_s, "stop": end_s})
         return [Covered(*row) for row in rows]
 
-    def slots(self, kind: str, start_s: int, end_s: int, step_s: int, name: str | None = None) -> list[Slot]:
-        """Return steps of whole minutes of one series, or of all series of a kind; those without values are not there."""
-        parameters: dict[str, Any] = {"kind": kind, "name": name, "start": start_s, "stop": end_s, "step": step_s}
-        sql = SLOTS.format(series=ALL_OF_KIND if name is None else ONE)
-        return [Slot(*row) for row in self._connection.execute(sql, parameters)]
+    def values(
+        self, kind: str, start_s: int, end_s: int, name: str | None = None, *, by_hour: bool = False
+    ) -> Iterator[Values]:
+        """Yield the readings, or the hours, of one series or of all series of a kind, in order of time."""
+        parameters: dict[str, Any] = {"kind": kind, "name": name, "start": start_s, "stop": end_s}
+        sql = MINUTE_VALUES if not by_hour else HOUR_VALUES if name is None else SOUGHT
+        chosen = sql.format(series=ALL_OF_KIND if name is None else ONE)
+        return (Values(*row) for row in self._connection.execute(chosen, parameters))
 
     def sums(self, kinds: Sequence[str], interval_s: int, periods: Iterable[tuple[int, int]]) -> list[Sum]:
         """Return the sums of the series of these kinds in each period, of rows of this interval."""
@@ -192,9 +202,9 @@ class Queries:
         """Return the values of the reading of a second."""
         return [Value(*row) for row in self._connection.execute(VALUES_AT, (time_s,))]
 
-    def series(self) -> list[tuple[str, str, str]]:
-        """Return kind, name and unit of every series, in order of appearance."""
-        return self._connection.execute("SELECT kind, name, unit FROM series ORDER BY id").fetchall()
+    def series(self) -> list[tuple[int, str, str, str]]:
+        """Return id, kind, name and unit of every series, in order of appearance."""
+        return self._connection.execute("SELECT id, kind, name, unit FROM series ORDER BY id").fetchall()
 
     def circuit_names(self) -> dict[str, str]:
         """Return the newest name of each circuit by its id."""

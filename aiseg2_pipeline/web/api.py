@@ -92,7 +92,7 @@ class Api:
         points = _number(query, "points", range(1, MOST_POINTS + 1))
         with self._record.readings() as queries:
             known = queries.series() if queries else []
-            units = [unit for of, one, unit in known if of == kind and name in (None, one)]
+            units = [unit for _, of, one, unit in known if of == kind and name in (None, one)]
             if known and not units:
                 raise ApiError(
                     HTTPStatus.NOT_FOUND, "There is no such series: `kind` and `name` are those of a reading."

@@ -1,5 +1,6 @@
 """What the pages' shell shows besides the data, which comes from the API."""
 
+import os
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -7,6 +8,9 @@ from starlette.requests import Request
 from aiseg2_pipeline import __version__
 from aiseg2_pipeline.same_site import hostname, is_loopback
 from aiseg2_pipeline.settings import Settings
+
+# The port of Dagster's pages outside a container, as docker-compose.yml publishes it.
+PUBLISHED_UI_PORT = "PUBLISHED_UI_PORT"
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,10 @@ def page_context(request: Request) -> PageContext:
     # Dagster's pages may be served to others as well, but a viewer on this machine reaches them in any case.
     reachable = settings.ui and is_loopback(host)
     shown = f"[{host}]" if ":" in host else host
+    port = os.environ.get(PUBLISHED_UI_PORT) or settings.ui_port
     return PageContext(
         demo=settings.demo,
-        dagster_url=f"http://{shown}:{settings.ui_port}{settings.ui_path}/" if reachable else None,
+        dagster_url=f"http://{shown}:{port}{settings.ui_path}/" if reachable else None,
         tariff=settings.tariff is not None,
         version=__version__,
     )

@@ -11,7 +11,7 @@ from typing import Any
 from aiseg2_pipeline.frames import names
 from aiseg2_pipeline.store.queries import Queries
 from aiseg2_pipeline.web.record import Record
-from aiseg2_pipeline.web.times import DAY_S, HOUR_S, By, iso, periods, start_of
+from aiseg2_pipeline.web.times import DAY_S, HOUR_S, MINUTE_S, By, iso, periods, start_of
 
 WH_PER_KWH = 1000
 # The device's word for an energy, and the title of its day's total.
@@ -134,21 +134,22 @@ def _estimate_today(
 
 def _of_readings(queries: Queries, start_s: int, end_s: int) -> dict[str, float]:
     """Return the kWh of an hour's minutes that were read."""
-    minutes = {
-        slot_name: [slot.mean for slot in queries.slots(kind, start_s, end_s, 60, name)]
-        for slot_name, kind, name in (
-            ("generation", "total", names.TOTAL_GENERATION),
-            ("consumption", "total", names.TOTAL_CONSUMPTION),
-            ("exchange", "total", names.TOTAL_EXCHANGE),
-            ("grid", "flow", names.FLOW_GRID),
-        )
-    }
-    kwh = {kind: sum(minutes[kind]) / 60 for kind in ("generation", "consumption") if minutes[kind]}
-    has_battery = any(kind == "battery" for kind, _, _ in queries.series())
-    bought = minutes["grid"] if has_battery else [-kw for kw in minutes["exchange"]]
-    if bought:
-        kwh["bought"] = sum(max(0.0, kw) for kw in bought) / 60
-        kwh["sold"] = sum(max(0.0, -kw) for kw in bought) / 60
+    has_battery = any(kind == "battery" for _, kind, _, _ in queries.series())
+    # Without a battery, the exchange with the grid is generation less consumption; its sign is that of selling.
+    grid = ("flow", names.FLOW_GRID) if has_battery else ("total", names.TOTAL_EXCHANGE)
+    kwh = {}
+    for word, series in (
+        ("generation", ("total", names.TOTAL_GENERATION)),
+        ("consumption", ("total", names.TOTAL_CONSUMPTION)),
+        ("bought", grid),
+        ("sold", grid),
+    ):
+        sign = 0 if series != grid else 1 if (word == "bought") == has_battery else -1
+        values = [(one.start, one.sum) for one in queries.values(series[0], start_s, end_s, series[1])]
+        if values:
+            hours = len({start // MINUTE_S for start, _ in values}) * MINUTE_S / HOUR_S
+            kilowatts = (max(0.0, sign * value) if sign else value for _, value in values)
+            kwh[word] = sum(kilowatts) / len(values) * hours
     return kwh
 
 

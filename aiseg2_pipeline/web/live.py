@@ -9,11 +9,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import CurrentFlow
 from aiseg2_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from aiseg2_pipeline.aiseg2.client import Aiseg2Client
 
 EVERY_S, GIVEN_UP_S = 5.0, 3.0
 # Answers to viewers that ask a moment too early, so that the period of many viewers is that of one.
@@ -28,16 +31,8 @@ class LiveFlow:
 
     def __init__(self, settings: Settings, clock: Callable[[], datetime]) -> None:
         """Connect to nothing yet."""
-        self._is_on = settings.page_live
-        self._client = Aiseg2Client(
-            settings.device_url,
-            settings.device_user,
-            settings.device_password.get_secret_value(),
-            state_dir=settings.device_state_dir,
-            clock=clock,
-            slot="background",
-            verify=settings.device_verify,
-        )
+        self._settings, self._clock = settings, clock
+        self._client: Aiseg2Client | None = None
         self._reading: asyncio.Task[CurrentFlow | None] | None = None
         self._newest: CurrentFlow | None = None
         self._begun = self._read_at = self._paused_until = float("-inf")
@@ -46,7 +41,7 @@ class LiveFlow:
 
     async def get(self) -> CurrentFlow | None:
         """Return the present flow, at most 5 s old; None where the stored minute is to be shown."""
-        if not self._is_on:
+        if not self._settings.page_live:
             return None
         if self._reading is None and time.monotonic() >= self._begun + EVERY_S - EARLY_S:
             if time.monotonic() < self._paused_until:
@@ -60,7 +55,7 @@ class LiveFlow:
         if self._closing:
             self._closing.cancel()
         try:
-            flow = await asyncio.to_thread(self._client.current_flow, GIVEN_UP_S)
+            flow = await asyncio.to_thread(self._current_flow)
             if flow is not None:
                 self._newest, self._read_at = flow, time.monotonic()
             elif time.monotonic() > self._read_at + 2 * EVERY_S:
@@ -76,6 +71,27 @@ class LiveFlow:
             self._closing = asyncio.get_running_loop().call_later(IDLE_S, self._close)
         return self._newest
 
+    def _current_flow(self) -> CurrentFlow | None:
+        if self._client is None:
+            self._client = _client(self._settings, self._clock)
+        return self._client.current_flow(GIVEN_UP_S)
+
     def _close(self) -> None:
-        self._client.transport.close()
+        if self._client:
+            self._client.transport.close()
         self._newest = None
+
+
+def _client(settings: Settings, clock: Callable[[], datetime]) -> "Aiseg2Client":
+    # HTTP and HTML take 12 MB, which a home where nobody looks does not need.
+    from aiseg2_pipeline.aiseg2.client import Aiseg2Client  # noqa: PLC0415
+
+    return Aiseg2Client(
+        settings.device_url,
+        settings.device_user,
+        settings.device_password.get_secret_value(),
+        state_dir=settings.device_state_dir,
+        clock=clock,
+        slot="background",
+        verify=settings.device_verify,
+    )

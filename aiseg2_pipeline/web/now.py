@@ -69,7 +69,7 @@ class Now:
                 if queries is not None:
                     newest, first = queries.newest_live(), queries.oldest_hour()
                     values = queries.values_at(newest) if newest is not None else []
-                    kinds = {kind if kind != "total" else name for kind, name, _ in queries.series()}
+                    kinds = {kind if kind != "total" else name for _, kind, name, _ in queries.series()}
                     counted = Counter(name for _, name in queries.circuits_in_force())
                     shared = {name for name, count in counted.items() if count > 1}
                     problem = "upgrading" if queries.is_upgrading() else None

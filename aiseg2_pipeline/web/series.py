@@ -4,22 +4,23 @@ A long range comes in pieces, or down-sampled to `points` steps with the mean, t
 without values is None.
 """
 
-from collections.abc import Iterable, Iterator
+from array import array
 from dataclasses import dataclass
 from typing import Any
 
-from aiseg2_pipeline.store.queries import Covered, Queries, Slot, Summary
+from aiseg2_pipeline.store.queries import Queries
 from aiseg2_pipeline.web.times import DAY_S, HOUR_S, MINUTE_S, iso, start_of
 
 MINUTES_UP_TO_S, HOURS_UP_TO_S = 8 * DAY_S, 2 * 366 * DAY_S
 STEPS = (MINUTE_S, HOUR_S, DAY_S)
-# The most steps of an answer, and the most values of one that has all series of a kind.
-MOST_STEPS, MOST_VALUES = 12_000, 100_000
+# The most steps of an answer, and the most values of one that has all series of a kind: a day of 45.
+MOST_STEPS, MOST_VALUES = 12_000, 65_000
+DIGITS = 3
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Steps of `step_s` from `start_s` on, in which values of every `base_s` are combined."""
+    """Steps of `step_s` from `start_s` on, a multiple of `base_s`."""
 
     start_s: int
     end_s: int
@@ -30,9 +31,10 @@ class Grid:
         """Return the number of steps."""
         return max(0, -(-(self.end_s - self.start_s) // self.step_s))
 
-    def place(self, time_s: int) -> int:
-        """Return the number of the step of a time."""
-        return (time_s - self.start_s) // self.step_s
+    @property
+    def is_of_hours(self) -> bool:
+        """Whether hours are read instead of minutes."""
+        return self.base_s > MINUTE_S
 
     def times(self) -> list[str]:
         """Return the start of each step."""
@@ -56,100 +58,73 @@ def grid(start_s: int, end_s: int, step_s: int | None, points: int | None, serie
 
 def of_one(queries: Queries | None, kind: str, name: str, steps: Grid) -> dict[str, Any]:
     """Return the columns of one series."""
-    cells: list[_Cell | None] = [None] * len(steps)
-    for start, _, cell in _cells(queries, kind, name, steps):
-        place = steps.place(start)
-        cells[place] = cell if (other := cells[place]) is None else other.joined(cell)
+    count = len(steps)
+    sums, counts = array("d", bytes(8 * count)), array("l", bytes(8 * count))
+    intervals = array("l", bytes(8 * count))
+    lows: list[float | None] = [None] * count
+    highs: list[float | None] = [None] * count
+    if queries is not None:
+        start_s, step_s = steps.start_s, steps.step_s
+        for start, _, n, total, low, high, interval_s in queries.values(
+            kind, start_s, steps.end_s, name, by_hour=steps.is_of_hours
+        ):
+            place = (start - start_s) // step_s
+            known_low, known_high = lows[place], highs[place]
+            lows[place] = low if known_low is None or low < known_low else known_low
+            highs[place] = high if known_high is None or high > known_high else known_high
+            intervals[place] = min(intervals[place], interval_s) if counts[place] else interval_s
+            sums[place] += total
+            counts[place] += n
     return {
         "time": steps.times(),
-        "mean": [cell and _rounded(cell.sum / cell.n) for cell in cells],
-        "min": [cell and _rounded(cell.min) for cell in cells],
-        "max": [cell and _rounded(cell.max) for cell in cells],
-        "interval_s": _intervals(queries, steps, cells),
+        "mean": _means(sums, counts),
+        "min": [None if low is None else round(low, DIGITS) for low in lows],
+        "max": [None if high is None else round(high, DIGITS) for high in highs],
+        "interval_s": _intervals(queries, steps, intervals, counts),
     }
 
 
 def of_kind(queries: Queries | None, kind: str, steps: Grid) -> dict[str, Any]:
     """Return the means of all series of a kind, in the order in which they appeared."""
     count = len(steps)
-    sums: dict[str, list[float | None]] = {}
-    counts: dict[str, list[int]] = {}
-    first: list[_Cell | None] = [None] * count
-    for start, name, cell in _cells(queries, kind, None, steps):
-        place = steps.place(start)
-        if name not in sums:
-            sums[name], counts[name] = [None] * count, [0] * count
-        sums[name][place] = (sums[name][place] or 0.0) + cell.sum
-        counts[name][place] += cell.n
-        first[place] = first[place] or cell
-    known = queries.series() if queries else []
+    known = {
+        number: (name, unit) for number, of, name, unit in (queries.series() if queries else ()) if of == kind
+    }
+    sums = {number: array("d", bytes(8 * count)) for number in known}
+    counts = {number: array("l", bytes(8 * count)) for number in known}
+    intervals, found = array("l", bytes(8 * count)), array("l", bytes(8 * count))
+    if queries is not None:
+        start_s, step_s = steps.start_s, steps.step_s
+        for start, number, n, total, _, _, interval_s in queries.values(
+            kind, start_s, steps.end_s, by_hour=steps.is_of_hours
+        ):
+            place = (start - start_s) // step_s
+            intervals[place] = min(intervals[place], interval_s) if found[place] else interval_s
+            found[place] = 1
+            sums[number][place] += total
+            counts[number][place] += n
     return {
         "time": steps.times(),
-        "interval_s": _intervals(queries, steps, first),
+        "interval_s": _intervals(queries, steps, intervals, found),
         "series": [
-            {
-                "name": name,
-                "unit": unit,
-                "mean": [
-                    None if total is None else _rounded(total / n)
-                    for total, n in zip(sums[name], counts[name], strict=True)
-                ],
-            }
-            for of, name, unit in known
-            if of == kind and name in sums
+            {"name": name, "unit": unit, "mean": _means(sums[number], counts[number])}
+            for number, (name, unit) in known.items()
+            if any(counts[number])
         ],
     }
 
 
-@dataclass
-class _Cell:
-    sum: float
-    n: int
-    min: float
-    max: float
-    interval_s: int = 0
-
-    def joined(self, other: "_Cell") -> "_Cell":
-        return _Cell(
-            self.sum + other.sum,
-            self.n + other.n,
-            min(self.min, other.min),
-            max(self.max, other.max),
-            min(self.interval_s, other.interval_s),
-        )
+def _means(sums: "array[float]", counts: "array[int]") -> list[float | None]:
+    return [round(total / n, DIGITS) if n else None for total, n in zip(sums, counts, strict=True)]
 
 
-def _cells(queries: Queries | None, kind: str, name: str | None, steps: Grid) -> Iterator[tuple[int, str, _Cell]]:
-    """Yield start, name and values of the stored minutes, hours or days."""
-    if queries is None:
-        return
-    if steps.base_s == MINUTE_S:
-        slots: Iterable[Slot] = queries.slots(kind, steps.start_s, steps.end_s, steps.step_s, name)
-        for slot in slots:
-            yield slot.start, slot.name, _Cell(slot.mean, 1, slot.min, slot.max, slot.interval_s)
-        return
-    read = queries.by_hour if steps.base_s == HOUR_S else queries.by_day
-    summaries: Iterable[Summary] = read(kind, steps.start_s, steps.end_s, name)
-    for one in summaries:
-        yield one.start, one.name, _Cell(one.sum, one.n, one.min, one.max)
-
-
-def _intervals(queries: Queries | None, steps: Grid, cells: list[_Cell | None]) -> list[int | None]:
+def _intervals(
+    queries: Queries | None, steps: Grid, intervals: "array[int]", counts: "array[int]"
+) -> list[int | None]:
     """Return 0 for each step with readings, more where it is the device's mean; of hours and days, what most minutes are."""
-    if queries is None or steps.base_s == MINUTE_S:
-        return [None if cell is None else cell.interval_s for cell in cells]
-    found: list[int | None] = [None] * len(steps)
-    covered: Iterable[Covered] = queries.coverage_by_hour(steps.start_s, steps.end_s)
-    read, filled = [0] * len(steps), [0] * len(steps)
-    for hour in covered:
-        place = steps.place(hour.start)
-        read[place] += hour.live_minutes
-        filled[place] += hour.filled_minutes
-    for place, cell in enumerate(cells):
-        if cell is not None:
-            found[place] = HOUR_S if filled[place] > read[place] else 0
-    return found
-
-
-def _rounded(value: float) -> float:
-    return round(value, 3)
+    if queries is not None and steps.is_of_hours:
+        more_filled = array("l", bytes(8 * len(steps)))
+        for hour in queries.coverage_by_hour(steps.start_s, steps.end_s):
+            more_filled[(hour.start - steps.start_s) // steps.step_s] += hour.filled_minutes - hour.live_minutes
+        intervals = array("l", (HOUR_S if more > 0 else 0 for more in more_filled))
+    return [interval_s if n else None for interval_s, n in zip(intervals, counts, strict=True)]
