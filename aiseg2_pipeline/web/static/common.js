@@ -29,7 +29,7 @@ export function svg(tag, attributes = {}, text = null) {
 }
 
 // Numbers. A missing one is a dash, never 0.
-export const DASH = "—";
+const DASH = "—";
 const known = (value) => value !== null && value !== undefined;
 
 export function powerParts(watts) {
@@ -62,13 +62,12 @@ export function sum(values) {
 
 // Dates are Japan's wherever the browser is: a Date whose UTC fields are Japan's clock.
 export const seconds = (iso) => Date.parse(iso) / 1000;
-export const clock = (unix) => new Date((unix + TOKYO) * 1000);
+const clock = (unix) => new Date((unix + TOKYO) * 1000);
 export const nowSeconds = () => Date.now() / 1000;
 export const isoDate = (unix) => clock(unix).toISOString().slice(0, 10);
 export const dayStart = (iso) => Date.parse(`${iso}T00:00:00+09:00`) / 1000;
 export const today = () => isoDate(nowSeconds());
-export const stamp = (unix) => `${clock(unix).toISOString().slice(0, 19)}+09:00`;
-export const hhmm = (unix) => clock(unix).toISOString().slice(11, 16);
+const hhmm = (unix) => clock(unix).toISOString().slice(11, 16);
 export const addDays = (iso, days) => isoDate(dayStart(iso) + days * DAY);
 
 export function addMonths(iso, months) {
@@ -96,7 +95,7 @@ export const moment = (iso) => {
 };
 
 // The API. Long ranges come in pieces, and `next` is the address of the following one.
-export class ApiError extends Error {}
+class ApiError extends Error {}
 
 export async function get(path, values = {}) {
   const query = new URLSearchParams(Object.entries(values).filter(([, value]) => known(value)));
@@ -221,8 +220,7 @@ export async function watch(every, listen = () => {}) {
 }
 
 // The same circuit has the same hue everywhere: by its rank of the month.
-export const hueClass = (hue) => (known(hue) ? `h${hue}` : "");
-export const hueColour = (hue) => colour(known(hue) ? `--c${hue}` : "--rest");
+const hueClass = (hue) => (known(hue) ? `h${hue}` : "");
 export const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 export const huesByName = (now) => new Map((now?.circuits ?? []).map((circuit) => [circuit.name, circuit.hue]));
 

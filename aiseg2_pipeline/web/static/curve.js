@@ -7,7 +7,7 @@ const STEPS = [60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 14400, 21600];
 const LEAST_SPAN_S = 900;
 const FOOT_PX = 5;
 const known = (value) => value !== null && value !== undefined;
-let chart = null, data = null, onZoom = () => {};
+let chart = null, data = null;
 
 // data: {x: seconds of the day, step, layers: [{values, fill, edge}], lines: [{values, colour, dash, width}], filled: [bool],
 //        missing: [bool], night: [[from, to]], tell: (index) => nodes, title}. Values are in kW.
@@ -28,12 +28,6 @@ export function drawCurve(found) {
     chart.setScale("x", { min: zoom[0], max: zoom[1] });
   }
   tell();
-}
-
-export function clearCurve() {
-  chart?.destroy();
-  chart = null;
-  byId("chart").replaceChildren();
 }
 
 const size = (box) => ({ width: Math.max(200, box.clientWidth), height: Math.max(120, box.clientHeight) });

@@ -2,10 +2,10 @@
 
 import {
   HOUR, addDays, addMonths, byId, dayText, element, fullDate, get, huesByName, isoDate, legend, nowSeconds, orNull, pageDate, power, root,
-  seconds, showNote, stepTo, sum, t, today, totals, watch, yen,
+  seconds, showNote, stepTo, t, today, totals, watch,
 } from "./common.js";
 import { drawCurve } from "./curve.js";
-import { circuitDay, costOf, dayRange, empty, figuresOf, showCircuits } from "./figures.js";
+import { circuitDay, costOf, dayRange, empty, figuresOf, showCircuits, yenOf } from "./figures.js";
 import { cell, homeCurve, homeLegend, nights, readings, states, timeCell } from "./power.js";
 
 const iso = pageDate || today();
@@ -36,7 +36,7 @@ async function figures() {
   const [energy, cost] = await Promise.all([orNull(get("energy", { by: "hour", circuits: 1, ...dayRange(iso) })), costOf("hour", dayRange(iso))]);
   const found = energy ? totals(energy) : null;
   if (found) {
-    const paid = cost ? { bought: yen(sum(cost.bought_yen)), sold: yen(sum(cost.sold_yen)) } : null;
+    const paid = yenOf(cost);
     byId("figures").replaceChildren(...figuresOf(found, now.home, { cost: paid, more: true, none: t("no_energy") }));
     const ended = energy.start.filter((start) => seconds(start) + HOUR < nowSeconds()).length;
     const unknown = energy.consumption_kwh.slice(0, ended).filter((value) => value === null).length;
@@ -72,10 +72,9 @@ function huedSwatch(hue) {
 // All circuits, stacked: those with a hue one by one, the rest as one.
 async function stackedCurve() {
   const read = await readings(iso, "usage", { step: STACK_STEP_S });
-  const hues = huesByName(now);
   const groups = new Map();
   for (const [name, values] of read.of) {
-    const hue = hues.get(name) ?? null;
+    const hue = read.hues.get(name) ?? null;
     const group = hue === null ? null : name;
     const before = groups.get(group);
     if (!before) groups.set(group, { name: group ?? t("circuits.rest"), hue, values: values.map((value) => (value === null ? null : value / 1000)) });

@@ -1,6 +1,6 @@
 // What several tabs share: figures, circuits by energy, and the sentence where there is nothing to show.
 
-import { addDays, byId, circuitList, figure, get, huesByName, kwh, orNull, percent, root, sum, t } from "./common.js";
+import { addDays, byId, circuitList, figure, get, huesByName, kwh, orNull, percent, root, sum, t, yen } from "./common.js";
 
 const tariff = document.body.dataset.tariff === "1";
 
@@ -33,6 +33,12 @@ export function showCircuits(energy, now, href = () => null) {
 }
 
 export const circuitDay = (iso) => (name) => `${root}/day/${iso}?${new URLSearchParams({ circuit: name })}`;
+
+// What was paid and got, beside the kWh; unknown yen are left out.
+export function yenOf(cost) {
+  const [bought, sold] = [sum(cost?.bought_yen), sum(cost?.sold_yen)];
+  return { bought: bought === null ? null : yen(bought), sold: sold === null ? null : yen(sold) };
+}
 
 // Show a sentence, with a link where one helps, in place of the content; null shows the content.
 export function empty(text, href = null, label = "") {

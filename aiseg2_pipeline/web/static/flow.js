@@ -52,7 +52,7 @@ function showBattery(now) {
 }
 
 // What a person would say. The home takes the sun's power first, then the battery's; the rest is bought.
-export function sentence(now, sun) {
+function sentence(now, sun) {
   const used = now.consumption_w;
   if (!known(used) && now.state.code === "waiting") return "";
   if (!known(used)) return t("say.nothing");

@@ -5,7 +5,7 @@ import {
   pageDate, percent, root, seconds, shortMonth, stepTo, sum, t, tab, today, totals, watch, yen, figure,
 } from "./common.js";
 import { drawBars } from "./bars.js";
-import { costOf, empty, figuresOf, showCircuits } from "./figures.js";
+import { costOf, empty, figuresOf, showCircuits, yenOf } from "./figures.js";
 import { cell } from "./power.js";
 
 const monthly = tab === "year";
@@ -135,31 +135,35 @@ function showFigures(energy, others, cost, bill) {
   const was = other ? sameStretch(other) : {};
   const label = other ? t(over ? "period.versus" : "period.so_far", { name: other.label, value: "" }).trim() : "";
   const note = (key, format) => (known(was[key]) ? [label, format(was[key])] : null);
-  const paid = cost ? { bought: yen(sum(cost.bought_yen)), sold: yen(sum(cost.sold_yen)) } : null;
-  const boxes = figuresOf(found, now.home, { cost: paid, note, more: true });
-  if (cost || bill) boxes.unshift(billBox(cost, bill, over));
+  const boxes = figuresOf(found, now.home, { cost: yenOf(cost), note, more: true });
+  if (known(sum(bill?.total_yen) ?? sum(cost?.bought_yen))) boxes.unshift(billBox(cost, bill));
   byId("figures").replaceChildren(...boxes);
 }
 
-function billBox(cost, bill, over) {
-  const total = sum(bill?.total_yen ?? []) ?? sum(cost?.bought_yen);
-  const hours = sum(cost?.missing_hours ?? bill?.missing_hours ?? []) ?? 0;
+// The bill by month, in whose calendar month its period ends: from one reading of the meter to the next.
+function billBox(cost, bill) {
+  const total = sum(bill?.total_yen);
+  const hours = sum(known(total) ? bill.missing_hours : cost?.missing_hours) ?? 0;
   const then = [];
-  if (!over) then.push(t("so_far"));
+  const day = (time) => dayText(isoDate(time));
+  if (!monthly && known(total)) then.push(t("cost.period", { from: day(seconds(bill.start[0])), to: day(seconds(bill.end[0]) - DAY) }));
+  const end = known(total) ? isoDate(seconds(bill.end.at(-1))) : addMonths(first, span);
+  if (end > today()) then.push(t("so_far"));
   if (hours) then.push(t("cost.partial", { n: hours }));
-  return figure({ label: t(known(sum(bill?.total_yen ?? [])) ? "cost.bill" : "cost"), big: yen(total), then, wide: true });
+  return figure({ label: t(known(total) ? "cost.bill" : "cost"), big: yen(total ?? sum(cost?.bought_yen)), then, wide: true });
 }
 
 function showTable(rows, cost) {
   const { generation, battery } = now.home;
-  const money = new Map((cost?.start ?? []).map((time, index) => [isoDate(seconds(time)), index]));
+  const money = new Map((cost?.month?.map((month) => `${month}-01`) ?? cost?.start?.map((time) => isoDate(seconds(time))) ?? []).map((slot, index) => [slot, index]));
   const paid = (key) => (row) => cost?.[key]?.[money.get(row.slot)] ?? null;
   const columns = [[t("consumption"), (row) => row.used, kwh], [t("bought"), (row) => row.bought, kwh]];
   if (generation) columns.unshift([t("generation"), (row) => row.generation, kwh]);
   if (generation) columns.push([t("sold"), (row) => row.sold, kwh]);
   if (generation || battery) columns.push([t("sufficiency"), (row) => (known(row.bought) && row.used > 0 ? Math.max(0, row.used - row.bought) / row.used : null), (value) => (known(value) ? `${percent(value)}%` : percent(value))]);
-  if (cost) columns.push([t("table.yen"), paid("bought_yen"), yen]);
-  if (cost && generation) columns.push([t("table.sold_yen"), paid("sold_yen"), yen]);
+  const bought = monthly ? "total_yen" : "bought_yen";
+  if (known(sum(cost?.[bought]))) columns.push([t("table.yen"), paid(bought), yen]);
+  if (known(sum(cost?.sold_yen)) && generation) columns.push([t("table.sold_yen"), paid("sold_yen"), yen]);
   const past = rows.filter((row) => row.slot <= today());
   const line = (cells, tag, head) => {
     const row = element("tr");

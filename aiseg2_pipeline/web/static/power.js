@@ -10,14 +10,14 @@ const known = (value) => value !== null && value !== undefined;
 const some = (value) => (value > 0 ? value : null);
 const whole = (count) => Array(count).fill(null);
 
-// The minutes of a day, or of one kind: {x, filled, missing, of: Map(name → kW or W)}.
+// The minutes of a day, or of one kind: {x, filled, missing, of: Map(name → kW or W), hues}.
 export async function readings(iso, kind, { name = null, step = MINUTE_S } = {}) {
   const start = dayStart(iso), end = start + DAY;
   const points = step === MINUTE_S ? null : Math.round(DAY / step);
   const answer = await orNull(get("series", { kind, name, start: `${iso}T00:00:00+09:00`, end: `${addDays(iso, 1)}T00:00:00+09:00`, points }));
   const count = DAY / step;
   const x = Array.from({ length: count }, (_, index) => index * step);
-  const found = { x, step, filled: Array(count).fill(false), missing: Array(count).fill(false), of: new Map(), any: false };
+  const found = { x, step, filled: Array(count).fill(false), missing: Array(count).fill(false), of: new Map(), hues: new Map(), any: false };
   const times = (answer?.time ?? []).map((time) => Math.floor((seconds(time) - start) / step));
   for (const series of answer ? answer.series ?? [{ ...answer }] : []) {
     const values = whole(count);
@@ -29,6 +29,7 @@ export async function readings(iso, kind, { name = null, step = MINUTE_S } = {})
       if (interval > 0) found.filled[index] = true;
     });
     found.of.set(series.name, values);
+    found.hues.set(series.name, series.hue);
   }
   const until = Math.min(DAY, nowSeconds() - start - 2 * MINUTE_S);
   const covered = [...found.of.values()];
@@ -37,7 +38,7 @@ export async function readings(iso, kind, { name = null, step = MINUTE_S } = {})
 }
 
 // Where each minute's consumption came from, in kW.
-export function sources(totals, flow) {
+function sources(totals, flow) {
   const consumption = totals.of.get(CONSUMPTION) ?? whole(totals.x.length);
   const generation = totals.of.get(GENERATION) ?? null;
   const grid = flow?.of.get(GRID), battery = flow?.of.get(BATTERY), exchange = totals.of.get(EXCHANGE);
@@ -55,7 +56,7 @@ export function sources(totals, flow) {
   return found;
 }
 
-export const toWatts = (value) => (known(value) ? value * 1000 : null);
+const toWatts = (value) => (known(value) ? value * 1000 : null);
 
 export function cell(label, value) {
   const node = element("span");

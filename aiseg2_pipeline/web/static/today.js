@@ -2,7 +2,7 @@
 
 import { HOUR, addDays, byId, dayStart, nowSeconds, showNote, sum, t, today, totals, withShares, yen } from "./common.js";
 import { drawCurve } from "./curve.js";
-import { costOf, dayRange, figuresOf, hoursOf } from "./figures.js";
+import { costOf, dayRange, figuresOf, hoursOf, yenOf } from "./figures.js";
 import { homeCurve, homeLegend, nights, readings } from "./power.js";
 
 // The sum of the hours until `elapsed` seconds of the day, the last one by its share.
@@ -30,7 +30,7 @@ export async function showToday(now) {
   const found = energy ? totals(energy) : { generation: null, consumption: null, bought: null, sold: null, sufficiency: null };
   const was = earlier ? byNow(earlier, before, elapsed) : {};
   const wasCost = earlierCost ? { bought: untilNow(earlierCost.bought_yen, earlierCost.start, before, elapsed), sold: untilNow(earlierCost.sold_yen, earlierCost.start, before, elapsed) } : {};
-  const paid = cost ? { bought: yen(sum(cost.bought_yen)), sold: yen(sum(cost.sold_yen)) } : null;
+  const paid = yenOf(cost);
   const note = (key, format) => {
     const value = was[key];
     if (value === null || value === undefined) return null;
