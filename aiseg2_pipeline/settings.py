@@ -50,13 +50,20 @@ DEMO_TARIFF = next(
 # Earlier than the first AiSEG.
 EARLIEST = date(2010, 1, 1)
 # Not stripped: a quoted space belongs to the password.
-_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
+_SECRETS = (
+    "AISEG2_PASSWORD",
+    "AISEG2_PAGE_PASSWORD",
+    "INFLUXDB_TOKEN",
+    "AISEG2_POSTGRES_URL",
+    "AISEG2_ALERT_URLS",
+)
 # Replacements for pydantic's messages, by its error type.
 _WORDS = {
     "bool_parsing": "must be 0 or 1",
     "int_parsing": "must be a whole number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "too_short": "must have at least {min_length} characters",
     "date_from_datetime_parsing": "must be a date like 2024-01-01",
     "date_from_datetime_inexact": "must be a date like 2024-01-01",
 }
@@ -66,6 +73,7 @@ _WORDS = {
 _PATTERNS = {
     "AISEG2_USER": "must be plain ASCII without quotes",
     "AISEG2_UI_HOST": "must be a name or an address of this machine, without http:// and without a port",
+    "AISEG2_PAGE_HOST": "must be a name or an address of this machine, without http:// and without a port",
     "AISEG2_UI_PATH": "must be a path like /energy, without a / at its end",
 }
 
@@ -129,6 +137,12 @@ class Settings(BaseModel):
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
     ui_names: Annotated[ServerNames, Field(alias="AISEG2_UI_NAMES")] = ()
     ui_path: Annotated[UiPath, Field(alias="AISEG2_UI_PATH")] = ""
+    page: Annotated[bool, Field(alias="AISEG2_PAGE")] = True
+    page_host: Annotated[UiHost, Field(alias="AISEG2_PAGE_HOST")] = "127.0.0.1"
+    page_port: Annotated[Port, Field(alias="AISEG2_PAGE_PORT", validate_default=True)] = 3080
+    page_names: Annotated[ServerNames, Field(alias="AISEG2_PAGE_NAMES")] = ()
+    page_password: Annotated[SecretStr | None, Field(alias="AISEG2_PAGE_PASSWORD", min_length=8)] = None
+    page_live: Annotated[bool, Field(alias="AISEG2_PAGE_LIVE")] = True
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT", validate_default=True)] = 8420
 
     @classmethod
@@ -167,7 +181,18 @@ class Settings(BaseModel):
     @field_validator("simulator_port")
     @classmethod
     def _other_port(cls, port: int, info: ValidationInfo) -> int:
-        if "aiseg2_host" in info.data and info.data["aiseg2_host"] is None and info.data.get("ui_port") == port:
+        if "aiseg2_host" in info.data and info.data["aiseg2_host"] is None:
+            for name in ("ui", "page"):
+                if info.data.get(f"{name}_port") == port:
+                    raise ValueError(
+                        f"is also the port of AISEG2_{name.upper()}_PORT: set one of them to another port"
+                    )
+        return port
+
+    @field_validator("page_port")
+    @classmethod
+    def _other_port_than_pages(cls, port: int, info: ValidationInfo) -> int:
+        if info.data.get("ui") and info.data.get("page") and info.data.get("ui_port") == port:
             raise ValueError("is also the port of AISEG2_UI_PORT: set one of them to another port")
         return port
 

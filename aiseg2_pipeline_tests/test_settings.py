@@ -71,6 +71,12 @@ WRONG = {
     "AISEG2_UI_NAMES": ("https://power.example.org", "nas.local power.example.org:443", SECRET),
     "AISEG2_UI_PATH": ("energy", "/energy/", "/a b", "/../x", "https://nas/energy"),
     "AISEG2_UI_PORT": ("0", SECRET),
+    "AISEG2_PAGE": (SECRET,),
+    "AISEG2_PAGE_HOST": ("http://127.0.0.1", SECRET),
+    "AISEG2_PAGE_PORT": ("0", SECRET),
+    "AISEG2_PAGE_NAMES": ("https://nas.local", SECRET),
+    "AISEG2_PAGE_PASSWORD": ("short",),
+    "AISEG2_PAGE_LIVE": (SECRET,),
     "AISEG2_SIMULATOR_PORT": ("65536", SECRET),
 }
 

@@ -15,17 +15,8 @@ from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.climate import CLIMATE, HUMIDITY, TEMPERATURE
 from aiseg2_pipeline.frames.energy import CIRCUIT_DAILY_TOTAL, DAILY_TOTAL, DAY_S, HOUR_S, USAGE
-from aiseg2_pipeline.frames.readings import (
-    COLUMNS,
-    DTYPES,
-    READINGS,
-    TOTAL_CONSUMPTION,
-    TOTAL_EXCHANGE,
-    TOTAL_GENERATION,
-    Row,
-    checked,
-    frame,
-)
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES, READINGS, Row, checked, frame
 from aiseg2_pipeline.ingest.energy_rows import SUPPLIES, TITLES, WH_PER_KWH, settled
 from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, day_start
 from aiseg2_pipeline.simulator.appliances import CIRCUITS

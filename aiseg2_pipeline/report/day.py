@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from aiseg2_pipeline.frames.energy import COST, HOUR_S
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
 from aiseg2_pipeline.japan_time import MINUTE, day_start
 
 MINUTES_A_DAY = 1440

@@ -17,7 +17,7 @@ from aiseg2_pipeline.settings import Settings
 PROGRAM = "aiseg2_pipeline.demo.past"
 
 
-def start(settings: Settings, variables: Mapping[str, str], lock: Path, say: Callable[[str], None]) -> None:
+def start_past(settings: Settings, variables: Mapping[str, str], lock: Path, say: Callable[[str], None]) -> None:
     """Start the process if a past is to be stored; it ends with the supervisor that holds `lock`."""
     if not settings.simulated:
         return

@@ -49,7 +49,7 @@ ENV = {
     "POSTGRES_PASSWORD": POSTGRES_PASSWORD,
 }
 OURS = f'build: !reset null, image: "{PIPELINE}", healthcheck: {{interval: 10s}}'
-PAGES = 'ports: !override ["127.0.0.1::3000"]'
+PAGES = 'ports: !override ["127.0.0.1::3000", "127.0.0.1::3080"]'
 OVERRIDE = """
 services:
   pipeline: {{{ours}, {pages}}}
@@ -273,10 +273,11 @@ def test_a_reading_is_in_influxdb_within_three_minutes_and_all_are_healthy(demo:
 
 def test_the_pages_are_served_on_this_machine(demo: Home, home: Home) -> None:
     for one in (demo, home):
-        address = one.stack.compose("port", one.pipeline, "3000").strip()
-        assert address.startswith("127.0.0.1:")
-        # The services start again once they have found the start of the record.
-        _wait("the pages are not served", lambda: requests.get(f"http://{address}/server_info", timeout=30).ok)  # noqa: B023 - called at once
+        for port, path in (("3000", "server_info"), ("3080", "api/v1/now")):
+            address = one.stack.compose("port", one.pipeline, port).strip()
+            assert address.startswith("127.0.0.1:")
+            # The services start again once they have found the start of the record.
+            _wait("the pages are not served", lambda: requests.get(f"http://{address}/{path}", timeout=30).ok)  # noqa: B023 - called at once
 
 
 def test_the_run_history_is_in_postgres(home: Home) -> None:

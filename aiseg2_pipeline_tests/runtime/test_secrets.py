@@ -48,7 +48,7 @@ FREE_TEXT = {
     "INFLUXDB_ORG",
     "INFLUXDB_TOKEN",
 }
-FREE_TEXT |= {"AISEG2_UI_NAMES"}
+FREE_TEXT |= {"AISEG2_UI_NAMES", "AISEG2_PAGE_NAMES", "AISEG2_PAGE_PASSWORD"}
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -122,7 +122,7 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         pipeline.wait(lambda: bool(pipeline.times() and minutes_runs()), 2 * WITHIN_S)
         run = minutes_runs()[0]
         assert {"key": "dagster/schedule_name", "value": "every_minute"} in run["tags"]
-        assert pipeline.services() == {"simulator", "code-server", "daemon", "webserver"}
+        assert pipeline.services() == {"simulator", "page", "code-server", "daemon", "webserver"}
         assert len(pipeline.processes()) > 4 or not PROC.exists()
 
         assert pipeline.stop(signal.SIGINT) == 0

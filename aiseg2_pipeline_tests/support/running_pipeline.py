@@ -290,7 +290,7 @@ def started(
 
 def free_ports() -> dict[str, str]:
     """Return the settings of a pipeline's ports."""
-    return {name: str(free_port()) for name in ("AISEG2_UI_PORT", "AISEG2_SIMULATOR_PORT")}
+    return {name: str(free_port()) for name in ("AISEG2_UI_PORT", "AISEG2_PAGE_PORT", "AISEG2_SIMULATOR_PORT")}
 
 
 def refusal(folder: Path, settings: Mapping[str, str], command: str = "run") -> str:
