@@ -29,7 +29,6 @@ from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import ClimateStore, EnergyStore, Store
 from aiseg2_pipeline.store.database import StoreError
 
-DAYS_OF_MINUTES = 7
 # How many days before the first start, from and to which time of that day (Japan).
 FILLED = 2, timedelta(hours=11, minutes=20), timedelta(hours=13, minutes=45)
 REMOVED = 3, timedelta(hours=19, minutes=10), timedelta(hours=19, minutes=50)
@@ -47,13 +46,13 @@ def store_past(settings: Settings, until: datetime) -> None:
             energy.add(past.hours(day))
             energy.add(past.totals([day]))
         _store_minutes(past, readings, energy, until)
-        for day in _days(today, today - DAYS_OF_MINUTES * DAY):
+        for day in _days(today, day_of(simulated.first_minute(until))):
             climate.add(past.climate(day))
         energy.add(past.totals(_days(first_hours - DAY, simulated.months_before(today, simulated.MONTHS_OF_DAYS))))
 
 
 def _store_minutes(past: Past, readings: Store, energy: EnergyStore, until: datetime) -> None:
-    first = day_start(day_of(until) - DAYS_OF_MINUTES * DAY)
+    first = simulated.first_minute(until)
     filled, removed = (_stretch(until, *stretch) for stretch in (FILLED, REMOVED))
     readings.record_circuits(past.circuits, first)
     if not readings.removed_minutes(*removed):

@@ -8,22 +8,23 @@ and storing the past belongs in `demo`.
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from aiseg2_pipeline.japan_time import CLOCK_IS_SET, day_of, day_start, hour_key
+from aiseg2_pipeline.japan_time import CLOCK_IS_SET, DAY, day_of, day_start, hour_key
 from aiseg2_pipeline.small_files import replace_text
 
 UNTIL, STORED = "simulated_until", "simulated_past"
-MONTHS_OF_HOURS, MONTHS_OF_DAYS = 3, 12
+DAYS_OF_MINUTES, MONTHS_OF_HOURS, MONTHS_OF_DAYS = 7, 3, 12
 
 
 def begin(data_dir: Path, first_partition: Path, store: Path, now: datetime) -> None:
     """Note that the past up to now is to be stored, if there is neither such a note, nor a record, nor its first hour.
 
-    The record then begins with the first of the hours of energy, so that Dagster has a partition for each of them.
+    The record then begins with the first of the minutes, as it does for a home that was read since then. The energy before
+    it is what the device remembers of an earlier time.
     """
     is_new = not any(path.exists() for path in (data_dir / UNTIL, first_partition, store))
     if is_new and now >= CLOCK_IS_SET:
         replace_text(data_dir / UNTIL, now.astimezone(UTC).isoformat() + "\n")
-        replace_text(first_partition, hour_key(day_start(months_before(day_of(now), MONTHS_OF_HOURS))) + "\n")
+        replace_text(first_partition, hour_key(first_minute(now)) + "\n")
 
 
 def due(data_dir: Path) -> datetime | None:
@@ -47,6 +48,11 @@ def stored_at(data_dir: Path) -> datetime | None:
         return datetime.fromtimestamp((data_dir / STORED).stat().st_mtime, UTC)
     except OSError:
         return None
+
+
+def first_minute(until: datetime) -> datetime:
+    """Return the first minute of a past (UTC)."""
+    return day_start(day_of(until) - DAYS_OF_MINUTES * DAY)
 
 
 def months_before(day: date, months: int) -> date:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from aiseg2_pipeline.aiseg2.client import Aiseg2Client
-from aiseg2_pipeline.demo import past as storing
 from aiseg2_pipeline.demo.past import store_past
 from aiseg2_pipeline.demo.rows import Past
 from aiseg2_pipeline.frames.climate import frame as climate_frame
@@ -78,7 +77,7 @@ def first_start(folder: Path) -> Settings:
 def test_a_killed_first_start_is_completed_without_a_gap_that_healing_would_fill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storing, "DAYS_OF_MINUTES", 3)
+    monkeypatch.setattr(simulated, "DAYS_OF_MINUTES", 3)
     monkeypatch.setattr(simulated, "MONTHS_OF_HOURS", 0)
     monkeypatch.setattr(simulated, "MONTHS_OF_DAYS", 1)
     whole, killed = first_start(tmp_path / "whole"), first_start(tmp_path / "killed")

@@ -61,8 +61,9 @@ const running = (slot) => slot <= today() && (monthly ? addMonths(slot, 1) : add
 const slotText = (slot) => (monthly ? shortMonth(slot) : dayText(slot));
 const hrefOf = (slot) => (slot > today() ? null : monthly ? `${root}/month/${slot.slice(0, 7)}` : `${root}/day/${slot}`);
 
+// The AiSEG2 remembers energy of a time before the record.
 function outside() {
-  if (!now?.first_hour) return null;
+  if (!now.first_hour) return null;
   const start = isoDate(seconds(now.first_hour));
   if (addMonths(first, span) > start) return null;
   return [t("period.before", { date: fullDate(start) }), address(start), t("period.first")];
@@ -205,7 +206,7 @@ async function load() {
   const [energy, cost, bill, ...past] = await Promise.all([
     energyOf(first, 1), costOf(by, rangeOf(first)), costOf("month", rangeOf(first)), ...before.map(([, , start]) => energyOf(start)),
   ]);
-  if (!energy || !known(sum(energy.consumption_kwh))) return empty(t("period.none"));
+  if (!energy || !known(sum(energy.consumption_kwh))) return empty(...(outside() ?? [t("period.none")]));
   empty(null);
   const rows = bySlot(energy, first);
   const others = before.map(([kind, label, start], index) => ({ kind, label, rows: bySlot(past[index], start), shown: true }))
@@ -220,6 +221,4 @@ async function load() {
 
 header();
 now = await watch(30);
-const beyond = outside();
-if (beyond) empty(...beyond);
-else if (now) await load().catch(() => empty(t("failed")));
+if (now) await load().catch(() => empty(t("failed")));
