@@ -21,10 +21,15 @@ def begin(data_dir: Path, first_partition: Path, store: Path, now: datetime) -> 
     The record then begins with the first of the minutes, as it does for a home that was read since then. The energy before
     it is what the device remembers of an earlier time.
     """
-    is_new = not any(path.exists() for path in (data_dir / UNTIL, first_partition, store))
+    is_new = not (has_begun(data_dir) or first_partition.exists() or store.exists())
     if is_new and now >= CLOCK_IS_SET:
         replace_text(data_dir / UNTIL, now.astimezone(UTC).isoformat() + "\n")
         replace_text(first_partition, hour_key(first_minute(now)) + "\n")
+
+
+def has_begun(data_dir: Path) -> bool:
+    """Return whether a past of a simulated home is, or is to be, in the stores of this folder."""
+    return (data_dir / UNTIL).exists()
 
 
 def due(data_dir: Path) -> datetime | None:

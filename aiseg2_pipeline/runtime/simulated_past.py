@@ -12,13 +12,23 @@ from pathlib import Path
 
 from aiseg2_pipeline.gaps import simulated
 from aiseg2_pipeline.runtime import parent_watch
-from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.settings import Settings, SettingsError
 
 PROGRAM = "aiseg2_pipeline.demo.past"
 
 
+def check_home(settings: Settings) -> None:
+    """Raise SettingsError for a real device where a simulated home's past is stored: the rows would be mixed."""
+    if simulated.has_begun(settings.data_dir) and not settings.simulated:
+        raise SettingsError(
+            f"The data directory {settings.data_dir} has readings of a simulated home (AISEG2_DEMO): set AISEG2_DATA_DIR to another folder "
+            "for a real AiSEG2."
+        )
+
+
 def start_past(settings: Settings, variables: Mapping[str, str], lock: Path, say: Callable[[str], None]) -> None:
     """Start the process if a past is to be stored; it ends with the supervisor that holds `lock`."""
+    check_home(settings)
     if not settings.simulated:
         return
     # Before the definitions are loaded, because the first partition is stored here.

@@ -10,7 +10,7 @@ from aiseg2_pipeline.gaps import simulated
 from aiseg2_pipeline.japan_time import DAY, day_of, day_start, hour_key, hour_of
 from aiseg2_pipeline.orchestration.keys import CLIMATE, ENERGY_COST, ENERGY_HISTORY, POWER_READINGS
 from aiseg2_pipeline.report.saving import report_path
-from aiseg2_pipeline_tests.support.running_pipeline import free_ports, live_times, started
+from aiseg2_pipeline_tests.support.running_pipeline import free_ports, live_times, refusal, started
 
 # Three minutes were promised; a machine that runs other tests beside this one is slower.
 WITHIN_S = 400
@@ -19,6 +19,13 @@ WITHIN_S = 400
 def green(asset: AssetKey) -> set[str]:
     with DagsterInstance.get() as instance:
         return instance.get_materialized_partitions(asset)
+
+
+def test_a_real_device_is_not_read_into_the_folder_of_a_simulated_home(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / simulated.UNTIL).touch()
+    real = free_ports() | {"AISEG2_HOST": "192.0.2.1", "AISEG2_PASSWORD": "secret"}
+    assert f"{tmp_path / 'data'} has readings of a simulated home" in refusal(tmp_path, real)
 
 
 def test_a_demo_has_its_past_its_picture_and_green_assets_within_minutes_even_after_a_kill(
