@@ -4,7 +4,7 @@ import { DAY, HOUR, addDays, dayStart, element, get, hatchSwatch, legend, nowSec
 
 const GENERATION = "総発電電力", CONSUMPTION = "総消費電力", EXCHANGE = "売買電力";
 const GRID = "系統", BATTERY = "蓄電池";
-const MINUTE_S = 60;
+const MINUTE_S = 60, QUARTER = 15;
 const known = (value) => value !== null && value !== undefined;
 // A layer of no height has no edge either.
 const some = (value) => (value > 0 ? value : null);
@@ -81,13 +81,24 @@ export function homeCurve(totals, flow, home, night, compare = null) {
   if (from.generation) lines.push({ values: from.generation, colour: "--ground", width: 4 }, { values: from.generation, colour: "--sun-line", width: 2 });
   if (compare) {
     const was = { consumption: compare.of.get(CONSUMPTION), generation: compare.of.get(GENERATION) };
-    if (was.consumption) lines.push({ values: was.consumption, colour: "--ground", width: 3.5 }, { values: was.consumption, colour: "--text", width: 1.5, dash: [6, 4] });
-    if (was.generation) lines.push({ values: was.generation, colour: "--ground", width: 3.5 }, { values: was.generation, colour: "--sun-line", width: 1.75, dash: [2, 3] });
+    for (const [values, colour, dash] of [[was.consumption, "--text", [6, 4]], [was.generation, "--sun-line", [2, 3]]]) {
+      if (values) lines.push({ values: smooth(values), colour: "--ground", width: 3.5 }, { values: smooth(values), colour, width: 1.75, dash });
+    }
   }
   return {
     ...totals, layers, lines, night, generation: from.generation !== null,
     tell: (index) => tellHome(index, totals, from, home, compare),
   };
+}
+
+// The quarters' means: another day's minutes would hide this day's.
+function smooth(values) {
+  const found = whole(values.length);
+  for (let from = 0; from < values.length; from += QUARTER) {
+    const there = values.slice(from, from + QUARTER).filter(known);
+    if (there.length) found.fill(there.reduce((total, value) => total + value, 0) / there.length, from, from + QUARTER);
+  }
+  return found;
 }
 
 function tellHome(index, totals, from, home, compare) {
