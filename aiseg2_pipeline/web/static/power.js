@@ -42,7 +42,7 @@ function sources(totals, flow) {
   const consumption = totals.of.get(CONSUMPTION) ?? whole(totals.x.length);
   const generation = totals.of.get(GENERATION) ?? null;
   const grid = flow?.of.get(GRID), battery = flow?.of.get(BATTERY), exchange = totals.of.get(EXCHANGE);
-  const found = { consumption, generation, sun: [], battery: [], bought: [], sold: [] };
+  const found = { consumption, generation, sun: [], battery: [], bought: [], sold: [], charged: [] };
   consumption.forEach((used, at) => {
     const bought = grid ? grid[at] : known(exchange?.[at]) ? -exchange[at] : null;
     const flowKnown = known(used) && known(bought);
@@ -51,6 +51,7 @@ function sources(totals, flow) {
     found.bought.push(flowKnown ? buying : used);
     found.battery.push(flowKnown ? stored : known(used) ? 0 : null);
     found.sun.push(flowKnown ? used - buying - stored : known(used) ? 0 : null);
+    found.charged.push(flowKnown ? Math.max(0, -(battery?.[at] ?? 0)) : 0);
     found.sold.push(flowKnown ? Math.max(0, -bought) : known(used) ? 0 : null);
   });
   return found;
@@ -77,6 +78,7 @@ export function homeCurve(totals, flow, home, night, compare = null) {
   if (home.battery && flow) layers.push({ kind: "from_battery", values: from.battery.map(some), fill: "--battery" });
   layers.push({ kind: "bought", values: from.bought, fill: "--bought" });
   if (from.sold.some((value) => value > 0)) layers.push({ kind: "sold", values: from.sold.map(some), fill: "--sold", edge: "--sold-line" });
+  if (from.charged.some((value) => value > 0)) layers.push({ kind: "charged", values: from.charged.map(some), fill: "--charged", edge: "--battery" });
   const lines = [];
   if (from.generation) lines.push({ values: from.generation, colour: "--ground", width: 4 }, { values: from.generation, colour: "--sun-line", width: 2 });
   if (compare) {
@@ -111,6 +113,7 @@ function tellHome(index, totals, from, home, compare) {
     if (from.generation) add(t("generation"), from.generation[index]);
     if (home.generation || home.battery) add(t(from.sold[index] > 0 ? "sold" : "bought"), from.sold[index] || from.bought[index]);
     if (from.battery[index] > 0) add(t("from_battery"), from.battery[index]);
+    if (from.charged[index] > 0) add(t("charged"), from.charged[index]);
     if (totals.filled[index]) nodes.push(element("span", "", t("filled")));
   }
   if (compare && known(compare.of.get(CONSUMPTION)?.[index])) nodes.push(cell(`(${compare.label}: ${t("consumption")}`, `${power(toWatts(compare.of.get(CONSUMPTION)[index]))})`));
