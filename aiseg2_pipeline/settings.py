@@ -226,6 +226,11 @@ class Settings(BaseModel):
         return self.data_dir / "code.sock"
 
     @property
+    def supervisor_lock_path(self) -> Path:
+        """The lock of the running pipeline's supervisor, which was written when it started."""
+        return self.data_dir / "alive.lock"
+
+    @property
     def device_url(self) -> str:
         """The device's base address."""
         host = self.aiseg2_host or f"127.0.0.1:{self.simulator_port}"
