@@ -39,14 +39,8 @@ ENV_FILE_IS_READ = "AISEG2_ENV_FILE_IS_READ"
 # The simulated device's login. `simulator` may not import this module and has its own copy; a test compares them.
 DEMO_USER, DEMO_PASSWORD = "aiseg", "simulator"
 # An example of the documentation, which is also in the package.
-DEMO_TARIFF = next(
-    (
-        path
-        for folder in Path(__file__).parents[:2]
-        if (path := folder / "docs" / "tariffs" / "steps.toml").is_file()
-    ),
-    None,
-)
+_EXAMPLES = (folder / "docs" / "tariffs" / "steps.toml" for folder in Path(__file__).parents[:2])
+DEMO_TARIFF = next(filter(Path.is_file, _EXAMPLES), None)
 # Earlier than the first AiSEG.
 EARLIEST = date(2010, 1, 1)
 # Not stripped: a quoted space belongs to the password.
@@ -251,6 +245,11 @@ class Settings(BaseModel):
     def code_server_socket(self) -> Path:
         """The code server's socket, in the data directory so that only its owner can connect."""
         return self.data_dir / "code.sock"
+
+    @property
+    def supervisor_lock_path(self) -> Path:
+        """The lock of the running pipeline's supervisor, which was written when it started."""
+        return self.data_dir / "alive.lock"
 
     @property
     def device_url(self) -> str:

@@ -160,7 +160,7 @@ def _run_with(settings: Settings, given: Mapping[str, str], say: Callable[[str],
     folder = project_folder()
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = settings.data_dir / "alive.lock"
+        lock = settings.supervisor_lock_path
         with (
             filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600),
             parent_watch.supervisor_lock(lock, ENDING_S),

@@ -10,13 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+# Lists of objects; the bills of months are in JSON only.
+NESTED = ("circuits", "series", "bill")
 # Without it, Excel reads UTF-8 as another encoding.
 _BYTE_ORDER_MARK = "\ufeff"
 
 
 def csv_text(content: Mapping[str, Any]) -> str:
     """Return the columns of an answer, and those of its circuits or series by their names."""
-    columns = {name: values for name, values in content.items() if _is_column(values)}
+    columns = {name: values for name, values in content.items() if isinstance(values, list) and name not in NESTED}
     for one in content.get("circuits") or content.get("series") or ():
         name, number = _safe(one["name"]), 1
         while name in columns:
@@ -28,10 +30,6 @@ def csv_text(content: Mapping[str, Any]) -> str:
     writer.writerow(columns)
     writer.writerows([_safe(value) for value in row] for row in zip(*columns.values(), strict=True))
     return _BYTE_ORDER_MARK + file.getvalue()
-
-
-def _is_column(values: object) -> bool:
-    return isinstance(values, list) and not any(isinstance(value, dict) for value in values)
 
 
 def _safe(value: Any) -> Any:

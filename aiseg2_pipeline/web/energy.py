@@ -83,6 +83,10 @@ def _use_totals(
                 sums[kind][start] = sum(of_days.values())
         if is_whole:
             hours[start] = (end - start) // HOUR_S
+            for kind in MAIN:
+                if not found[kind]:
+                    # The sum of a part would pass for that of the whole.
+                    sums[kind].pop(start, None)
 
 
 def _totals(queries: Queries, kind: str, interval_s: int, spans: Sequence[tuple[int, int]]) -> Table:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from aiseg2_pipeline.aiseg2.models import BatteryState, CurrentFlow
@@ -26,7 +27,7 @@ W_PER_KW = 1000
 # A reading is late once two minutes have passed without one.
 LATE_S = 120
 # A failing run notes that each minute; without a note and a reading for so long, nothing runs.
-STOPPED_S = 300
+NOTED_S, STOPPED_S = 180, 300
 # The time that a start takes until the first reading, and a minute's run until its reading is stored.
 START_S, RUN_S = 120, 15
 _STATES = {BatteryState.CHARGING: "charging", BatteryState.DISCHARGING: "discharging", BatteryState.IDLE: "idle"}
@@ -53,7 +54,6 @@ class Now:
     def __init__(self, record: Record, clock: Callable[[], datetime]) -> None:
         """Use these stores; `clock` returns the host's time."""
         self._record, self._settings, self._clock = record, record.settings, clock
-        self._started_s = clock().timestamp()
         self._hues: tuple[int, dict[str, int]] = (0, {})
 
     def answer(self, live: CurrentFlow | None = None) -> dict[str, Any]:
@@ -64,6 +64,7 @@ class Now:
         kinds: set[str] = set()
         shared: set[str] = set()
         problem = None
+        is_read = True
         try:
             with self._record.readings() as queries:
                 if queries is not None:
@@ -74,7 +75,7 @@ class Now:
                     shared = {name for name, count in counted.items() if count > 1}
                     problem = "upgrading" if queries.is_upgrading() else None
         except UnavailableError as error:
-            problem = error.code
+            problem, is_read = error.code, False
         power = stored_power(newest, values) if newest is not None else None
         if live is not None:
             power = live_power(live)
@@ -88,7 +89,7 @@ class Now:
                 "circuits": "usage" in kinds,
                 "tariff": self._settings.tariff is not None,
             },
-            "state": self._state(newest, problem, now_s),
+            "state": self._state(newest, problem, now_s) if is_read else _state(problem),
             "first_hour": iso(first) if (first := first_hour(self._settings, first)) is not None else None,
             "demo": self._settings.simulated,
             "live": self._settings.page_live,
@@ -118,22 +119,24 @@ class Now:
         return sorted(circuits, key=lambda circuit: -circuit["w"])
 
     def _state(self, newest: int | None, problem: str | None, now_s: float) -> dict[str, Any]:
-        """Return the state of the pipeline; `problem` is that of the store's file."""
-        settings, since, wait_s, reason = self._settings, None, None, None
-        late = newest is None or now_s - newest >= LATE_S
-        code = problem or "ok"
-        trouble = incidents.read(settings.data_dir, incidents.DEVICE)
-        if problem != "unreadable" and late:
-            begun_s = max(self._started_s, _modified(settings))
-            if trouble and trouble.at and now_s - trouble.at.timestamp() < LATE_S + MINUTE_S:
-                code, since, reason = "silent", iso(trouble.since.timestamp()), trouble.sentence
-            elif now_s - begun_s < START_S or (newest is None and now_s - begun_s < STOPPED_S):
-                code, wait_s = "waiting", MINUTE_S - int(now_s % MINUTE_S) + RUN_S
-            elif newest is None or now_s - newest >= STOPPED_S:
-                code, since = "stopped", None if newest is None else iso(newest)
-        if code == "ok" and unrecovered(settings.store_path):
-            code = "moved_aside"
-        return {"code": code, "since": since, "wait_s": wait_s, "reason": reason}
+        """Return the state of the pipeline with a store that can be read; `problem` is what is wrong with older rows."""
+        settings = self._settings
+        if newest is None or now_s - newest >= LATE_S:
+            trouble = incidents.read(settings.data_dir, incidents.DEVICE)
+            begun_s = max(_modified(settings.supervisor_lock_path), _modified(settings.code_server_socket))
+            if trouble and trouble.at and now_s - trouble.at.timestamp() < NOTED_S:
+                return _state("silent", since=iso(trouble.since.timestamp()), reason=trouble.sentence)
+            if now_s - begun_s < (STOPPED_S if newest is None else START_S):
+                return _state("waiting", wait_s=MINUTE_S - int(now_s % MINUTE_S) + RUN_S)
+            if newest is None or now_s - newest >= STOPPED_S:
+                return _state("stopped", since=None if newest is None else iso(newest))
+        return _state(problem or ("moved_aside" if unrecovered(settings.store_path) else "ok"))
+
+
+def _state(
+    code: str | None, since: str | None = None, wait_s: int | None = None, reason: str | None = None
+) -> dict[str, Any]:
+    return {"code": code, "since": since, "wait_s": wait_s, "reason": reason}
 
 
 def first_hour(settings: Settings, oldest: int | None) -> int | None:
@@ -208,10 +211,10 @@ def _used(queries: Queries, today: int) -> dict[str, float]:
     return used
 
 
-def _modified(settings: Settings) -> float:
-    """Return when the code server was started; 0 where it does not run."""
+def _modified(path: Path) -> float:
+    """Return when a file was written; 0 where it is not there."""
     try:
-        return settings.code_server_socket.stat().st_mtime
+        return path.stat().st_mtime
     except OSError:
         return 0.0
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
 from types import FrameType
@@ -49,8 +50,12 @@ def serve(settings: Settings) -> None:
         timeout_graceful_shutdown=1,
         limit_concurrency=64,
     )
+    server = _Server(config)
+    # Uvicorn raises the signal again for the handler before its own: this one makes the process end quietly.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
     with listener:
-        _Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

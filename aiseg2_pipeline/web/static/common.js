@@ -143,7 +143,7 @@ export const orNull = (promise) => promise.catch((error) => {
 
 // The chip and the notice. Each tab asks for `now`: the tab "now" every 5 s and live, the others every 30 s.
 const GOOD_S = 150;
-let last = null, received = 0, failed = false, listener = () => {};
+let last = null, received = 0, failed = false, listener = () => {}, answered = () => {};
 
 function ageText(age) {
   if (age < 100) return t("age.s", { n: Math.max(0, Math.round(age)) });
@@ -193,15 +193,17 @@ async function ask() {
     received = nowSeconds();
     failed = false;
     listener(last);
+    answered(last);
   } catch {
     failed = true;
   }
   show();
 }
 
-// Poll only while somebody looks; one request at a time.
-export async function watch(every, listen = () => {}) {
+// Poll only while somebody looks; one request at a time. Return the first answer, however long that takes.
+export function watch(every, listen = () => {}) {
   listener = listen;
+  const first = new Promise((resolve) => { answered = resolve; });
   let timer = null, busy = false;
   const visible = () => document.visibilityState === "visible";
   const round = async () => {
@@ -215,8 +217,8 @@ export async function watch(every, listen = () => {}) {
   };
   document.addEventListener("visibilitychange", () => (visible() ? round() : clearTimeout(timer)));
   setInterval(() => visible() && last && show(), 1000);
-  await round();
-  return last;
+  round();
+  return first;
 }
 
 // The same circuit has the same hue everywhere: by its rank of the month.
@@ -280,6 +282,14 @@ export function figure({ kind, label, big, unit = "", beside = null, then = [], 
 export function stepTo(id, address) {
   byId(id).href = address;
   byId(id).removeAttribute("aria-disabled");
+}
+
+// The date picker: `go` gets the date that was chosen.
+export function picker(value, max, go) {
+  const pick = byId("pick");
+  Object.assign(pick, { value, max });
+  pick.addEventListener("click", () => { try { pick.showPicker?.(); } catch { /* It is open already. */ } });
+  pick.addEventListener("change", () => { if (pick.value && pick.checkValidity()) go(pick.value); });
 }
 
 export const showNote = (id, text) => {

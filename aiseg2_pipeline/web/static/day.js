@@ -1,7 +1,7 @@
 // The tab "day": any day, its figures, its curve beside another day's, and its circuits.
 
 import {
-  HOUR, addDays, addMonths, byId, dayText, element, fullDate, get, huesByName, isoDate, legend, nowSeconds, orNull, pageDate, power, root,
+  HOUR, addDays, addMonths, byId, dayText, element, fullDate, get, huesByName, isoDate, legend, nowSeconds, orNull, pageDate, picker, power, root,
   seconds, showNote, stepTo, t, today, totals, watch,
 } from "./common.js";
 import { drawCurve } from "./curve.js";
@@ -19,15 +19,12 @@ function header() {
   const link = (id, day) => { if (day <= today()) stepTo(id, `${root}/day/${day}${location.search}`); };
   link("previous", addDays(iso, -1));
   link("next", addDays(iso, 1));
-  const pick = byId("pick");
-  pick.value = iso;
-  pick.max = today();
-  pick.addEventListener("change", () => { if (pick.value && pick.checkValidity()) location.assign(`${root}/day/${pick.value}${location.search}`); });
+  picker(iso, today(), (day) => location.assign(`${root}/day/${day}${location.search}`));
 }
 
 function outside() {
   if (iso > today()) return [t("day.future")];
-  if (!now?.first_hour) return null;
+  if (!now.first_hour) return null;
   const first = isoDate(seconds(now.first_hour));
   return iso < first ? [t("day.before", { date: fullDate(first) }), `${root}/day/${first}`, t("day.first")] : null;
 }
@@ -149,7 +146,7 @@ header();
 now = await watch(30);
 const beyond = outside();
 if (beyond) empty(...beyond);
-else if (now) {
+else {
   choices();
   await load().catch(() => showNote("chart-note", t("curve.failed")));
   if (iso === today()) setInterval(() => document.visibilityState === "visible" && load().catch(() => {}), 60000);

@@ -1,12 +1,22 @@
 // What several tabs share: figures, circuits by energy, and the sentence where there is nothing to show.
 
-import { addDays, byId, circuitList, figure, get, huesByName, kwh, orNull, percent, root, sum, t, yen } from "./common.js";
+import { addDays, byId, circuitList, figure, get, huesByName, kwh, orNull, percent, root, showNote, sum, t, yen } from "./common.js";
 
 const tariff = document.body.dataset.tariff === "1";
 
 export const dayRange = (iso) => ({ start: `${iso}T00:00:00+09:00`, end: `${addDays(iso, 1)}T00:00:00+09:00` });
 export const hoursOf = (iso) => orNull(get("energy", { by: "hour", ...dayRange(iso) }));
-export const costOf = (by, range) => (tariff ? orNull(get("cost", { by, ...range })) : null);
+
+// The cost; null without a tariff. One that cannot be computed says why, and the rest of the page stays.
+export async function costOf(by, range) {
+  if (!tariff) return null;
+  try {
+    return await get("cost", { by, ...range });
+  } catch (error) {
+    showNote("cost-note", t("cost.failed", { reason: error.message }));
+    return null;
+  }
+}
 
 export function figuresOf(found, home, { cost = null, note = () => null, more = false, none = t("no_record") } = {}) {
   const box = (kind, extra = {}) => figure({

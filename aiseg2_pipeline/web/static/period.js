@@ -2,7 +2,7 @@
 
 import {
   DAY, addDays, addMonths, byId, dayStart, dayText, element, fullDate, getAll, isoDate, kwh, legend, monthText, nowSeconds, orNull,
-  pageDate, percent, root, seconds, shortMonth, stepTo, sum, t, tab, today, totals, watch, yen, figure,
+  pageDate, percent, picker, root, seconds, shortMonth, stepTo, sum, t, tab, today, totals, watch, yen, figure,
 } from "./common.js";
 import { drawBars } from "./bars.js";
 import { costOf, empty, figuresOf, showCircuits, yenOf } from "./figures.js";
@@ -25,13 +25,10 @@ function header() {
   for (const [id, start] of [["previous", addMonths(first, -span)], ["next", addMonths(first, span)]]) {
     if (start <= today()) stepTo(id, address(start));
   }
-  const pick = byId("pick");
-  if (!pick) return;
-  // A browser without a month picker shows a text field: previous and next do there.
-  pick.hidden = pick.type !== "month";
-  pick.value = iso;
-  pick.max = today().slice(0, 7);
-  pick.addEventListener("change", () => /^\d{4}-\d{2}$/.test(pick.value) && pick.checkValidity() && location.assign(`${root}/month/${pick.value}`));
+  if (monthly) return;
+  // A browser without a picker of months shows a text field: previous and next do there.
+  byId("pick").parentElement.hidden = byId("pick").type !== "month";
+  picker(iso, today().slice(0, 7), (month) => location.assign(`${root}/month/${month}`));
 }
 
 // The days or months of the period, those to come included.
@@ -63,7 +60,7 @@ const hrefOf = (slot) => (slot > today() ? null : monthly ? `${root}/month/${slo
 
 // The AiSEG2 remembers energy of a time before the record.
 function outside() {
-  if (!now.first_hour) return null;
+  if (!now?.first_hour) return null;
   const start = isoDate(seconds(now.first_hour));
   if (addMonths(first, span) > start) return null;
   return [t("period.before", { date: fullDate(start) }), address(start), t("period.first")];
@@ -221,4 +218,4 @@ async function load() {
 
 header();
 now = await watch(30);
-if (now) await load().catch(() => empty(t("failed")));
+await load().catch(() => empty(t("failed")));

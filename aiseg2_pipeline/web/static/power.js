@@ -4,7 +4,7 @@ import { DAY, HOUR, addDays, dayStart, element, get, hatchSwatch, legend, nowSec
 
 const GENERATION = "総発電電力", CONSUMPTION = "総消費電力", EXCHANGE = "売買電力";
 const GRID = "系統", BATTERY = "蓄電池";
-const MINUTE_S = 60;
+const MINUTE_S = 60, QUARTER = 15;
 const known = (value) => value !== null && value !== undefined;
 // A layer of no height has no edge either.
 const some = (value) => (value > 0 ? value : null);
@@ -42,7 +42,7 @@ function sources(totals, flow) {
   const consumption = totals.of.get(CONSUMPTION) ?? whole(totals.x.length);
   const generation = totals.of.get(GENERATION) ?? null;
   const grid = flow?.of.get(GRID), battery = flow?.of.get(BATTERY), exchange = totals.of.get(EXCHANGE);
-  const found = { consumption, generation, sun: [], battery: [], bought: [], sold: [] };
+  const found = { consumption, generation, sun: [], battery: [], bought: [], sold: [], charged: [] };
   consumption.forEach((used, at) => {
     const bought = grid ? grid[at] : known(exchange?.[at]) ? -exchange[at] : null;
     const flowKnown = known(used) && known(bought);
@@ -51,6 +51,7 @@ function sources(totals, flow) {
     found.bought.push(flowKnown ? buying : used);
     found.battery.push(flowKnown ? stored : known(used) ? 0 : null);
     found.sun.push(flowKnown ? used - buying - stored : known(used) ? 0 : null);
+    found.charged.push(flowKnown ? Math.max(0, -(battery?.[at] ?? 0)) : 0);
     found.sold.push(flowKnown ? Math.max(0, -bought) : known(used) ? 0 : null);
   });
   return found;
@@ -77,17 +78,29 @@ export function homeCurve(totals, flow, home, night, compare = null) {
   if (home.battery && flow) layers.push({ kind: "from_battery", values: from.battery.map(some), fill: "--battery" });
   layers.push({ kind: "bought", values: from.bought, fill: "--bought" });
   if (from.sold.some((value) => value > 0)) layers.push({ kind: "sold", values: from.sold.map(some), fill: "--sold", edge: "--sold-line" });
+  if (from.charged.some((value) => value > 0)) layers.push({ kind: "charged", values: from.charged.map(some), fill: "--charged", edge: "--battery" });
   const lines = [];
   if (from.generation) lines.push({ values: from.generation, colour: "--ground", width: 4 }, { values: from.generation, colour: "--sun-line", width: 2 });
   if (compare) {
     const was = { consumption: compare.of.get(CONSUMPTION), generation: compare.of.get(GENERATION) };
-    if (was.consumption) lines.push({ values: was.consumption, colour: "--ground", width: 3.5 }, { values: was.consumption, colour: "--text", width: 1.5, dash: [6, 4] });
-    if (was.generation) lines.push({ values: was.generation, colour: "--ground", width: 3.5 }, { values: was.generation, colour: "--sun-line", width: 1.75, dash: [2, 3] });
+    for (const [values, colour, dash] of [[was.consumption, "--text", [6, 4]], [was.generation, "--sun-line", [2, 3]]]) {
+      if (values) lines.push({ values: smooth(values), colour: "--ground", width: 3.5 }, { values: smooth(values), colour, width: 1.75, dash });
+    }
   }
   return {
     ...totals, layers, lines, night, generation: from.generation !== null,
     tell: (index) => tellHome(index, totals, from, home, compare),
   };
+}
+
+// The quarters' means: another day's minutes would hide this day's.
+function smooth(values) {
+  const found = whole(values.length);
+  for (let from = 0; from < values.length; from += QUARTER) {
+    const there = values.slice(from, from + QUARTER).filter(known);
+    if (there.length) found.fill(there.reduce((total, value) => total + value, 0) / there.length, from, from + QUARTER);
+  }
+  return found;
 }
 
 function tellHome(index, totals, from, home, compare) {
@@ -100,6 +113,7 @@ function tellHome(index, totals, from, home, compare) {
     if (from.generation) add(t("generation"), from.generation[index]);
     if (home.generation || home.battery) add(t(from.sold[index] > 0 ? "sold" : "bought"), from.sold[index] || from.bought[index]);
     if (from.battery[index] > 0) add(t("from_battery"), from.battery[index]);
+    if (from.charged[index] > 0) add(t("charged"), from.charged[index]);
     if (totals.filled[index]) nodes.push(element("span", "", t("filled")));
   }
   if (compare && known(compare.of.get(CONSUMPTION)?.[index])) nodes.push(cell(`(${compare.label}: ${t("consumption")}`, `${power(toWatts(compare.of.get(CONSUMPTION)[index]))})`));
