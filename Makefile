@@ -64,7 +64,7 @@ lint: $(VENV)/dev.stamp
 	@$(BIN)/python -m mypy
 
 bench: $(VENV)/dev.stamp
-	@for name in live_reading minute_run run_history store write_out dashboards healing; do \
+	@for name in live_reading minute_run run_history store write_out dashboards healing first_paint; do \
 		echo; echo "## $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean:

@@ -5,16 +5,13 @@ Nine of them have the name and meaning that they had in the program that this on
 """
 
 import os
-import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,26 +21,43 @@ from pydantic import (
 )
 
 from aiseg2_pipeline import env_file
+from aiseg2_pipeline.setting_types import (
+    AlertUrls,
+    CaFile,
+    HeaderText,
+    Host,
+    LocalPath,
+    Port,
+    PostgresUrl,
+    ServerNames,
+    UiHost,
+    UiPath,
+)
 
 # Set in the environment of the services, so that all of them have the settings of their start.
 ENV_FILE_IS_READ = "AISEG2_ENV_FILE_IS_READ"
-_HOST = re.compile(r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?")
-_UI_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_POSTGRES_URL = re.compile(r"postgres(?:ql)?(?:\+psycopg2)?://([^\s/]+/\S+)")
-_MAX_PORT = 65535
 # The simulated device's login. `simulator` may not import this module and has its own copy; a test compares them.
 DEMO_USER, DEMO_PASSWORD = "aiseg", "simulator"
+# An example of the documentation, which is also in the package.
+_EXAMPLES = (folder / "docs" / "tariffs" / "steps.toml" for folder in Path(__file__).parents[:2])
+DEMO_TARIFF = next(filter(Path.is_file, _EXAMPLES), None)
 # Earlier than the first AiSEG.
 EARLIEST = date(2010, 1, 1)
-_ALERT_URLS = re.compile(r"[a-z0-9]+://\S", re.IGNORECASE)
 # Not stripped: a quoted space belongs to the password.
-_SECRETS = ("AISEG2_PASSWORD", "INFLUXDB_TOKEN", "AISEG2_POSTGRES_URL", "AISEG2_ALERT_URLS")
+_SECRETS = (
+    "AISEG2_PASSWORD",
+    "AISEG2_PAGE_PASSWORD",
+    "INFLUXDB_TOKEN",
+    "AISEG2_POSTGRES_URL",
+    "AISEG2_ALERT_URLS",
+)
 # Replacements for pydantic's messages, by its error type.
 _WORDS = {
     "bool_parsing": "must be 0 or 1",
     "int_parsing": "must be a whole number",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
+    "too_short": "must have at least {min_length} characters",
     "date_from_datetime_parsing": "must be a date like 2024-01-01",
     "date_from_datetime_inexact": "must be a date like 2024-01-01",
 }
@@ -53,6 +67,7 @@ _WORDS = {
 _PATTERNS = {
     "AISEG2_USER": "must be plain ASCII without quotes",
     "AISEG2_UI_HOST": "must be a name or an address of this machine, without http:// and without a port",
+    "AISEG2_PAGE_HOST": "must be a name or an address of this machine, without http:// and without a port",
     "AISEG2_UI_PATH": "must be a path like /energy, without a / at its end",
 }
 
@@ -65,66 +80,6 @@ class SettingsError(Exception):
         more = f" `aiseg2-pipeline doctor` lists {len(problems) - 1} more." if len(problems) > 1 else ""
         super().__init__(problems[0] + more)
         self.problems = problems
-
-
-def _host(value: str) -> str:
-    parts = _HOST.fullmatch(value)
-    if not parts or not 0 < int(parts[1] or 80) <= _MAX_PORT:
-        raise ValueError(
-            "must be a host name or an address, with :port where needed, without http:// and without a path"
-        )
-    return value
-
-
-def _ui_names(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    names = tuple(re.findall(r"[^\s,]+", value)) if isinstance(value, str) else value
-    if not all(_UI_NAME.fullmatch(name) for name in names):
-        raise ValueError("must be names of this server, separated by spaces, without https:// and without a port")
-    return names
-
-
-def _expanded(value: Path) -> Path:
-    try:
-        return value.expanduser()
-    except RuntimeError:
-        raise ValueError("starts with ~ and the name of an unknown user") from None
-
-
-def _file(value: Path) -> Path:
-    if not value.is_file():
-        raise ValueError("is not a file: set it to the certificate's path")
-    return value
-
-
-def _postgres_url(value: SecretStr) -> SecretStr:
-    address = value.get_secret_value().strip()
-    parts = _POSTGRES_URL.fullmatch(address)
-    # With a second @, libpq would take a part of the password for the host and print it.
-    login, _, server = parts[1].rpartition("@") if parts else ("", "", "")
-    if not parts or "@" in login or not _HOST.fullmatch(server.partition("/")[0]):
-        raise ValueError(
-            "must be like postgresql://user:password@host:5432/database, with @ and % in the password written as %40 and %25"
-        )
-    # The driver that dagster-postgres installs; SQLAlchemy's default depends on its version.
-    return SecretStr(f"postgresql+psycopg2://{parts[1]}")
-
-
-def _alert_urls(value: SecretStr) -> SecretStr:
-    if not _ALERT_URLS.match(value.get_secret_value().strip()):
-        raise ValueError("must be Apprise addresses, like discord://…, separated by spaces")
-    return value
-
-
-# Matched from the first to the last character; see `_PATTERNS`.
-UiHost = Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
-UiPath = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
-HeaderText = Annotated[str, Field(pattern="^[ !#-~]*$")]
-Host = Annotated[str, AfterValidator(_host)]
-Port = Annotated[int, Field(ge=1, le=_MAX_PORT)]
-PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
-AlertUrls = Annotated[SecretStr, AfterValidator(_alert_urls)]
-LocalPath = Annotated[Path, AfterValidator(_expanded)]
-CaFile = Annotated[LocalPath, AfterValidator(_file)]
 
 
 class InfluxSettings(BaseModel):
@@ -151,6 +106,7 @@ class Settings(BaseModel):
     aiseg2_host: Annotated[Host | None, Field(alias="AISEG2_HOST")] = None
     aiseg2_user: Annotated[HeaderText, Field(alias="AISEG2_USER")] = "aiseg"
     aiseg2_password: Annotated[SecretStr | None, Field(alias="AISEG2_PASSWORD")] = None
+    aiseg2_is_simulated: Annotated[bool, Field(alias="AISEG2_DEMO")] = False
     aiseg2_use_https: Annotated[bool, Field(alias="AISEG2_USE_HTTPS")] = False
     aiseg2_ca_file: Annotated[CaFile | None, Field(alias="AISEG2_CA_FILE")] = None
     aiseg2_tls_verify: Annotated[bool, Field(alias="AISEG2_TLS_VERIFY")] = True
@@ -173,8 +129,14 @@ class Settings(BaseModel):
     ui: Annotated[bool, Field(alias="AISEG2_UI")] = True
     ui_host: Annotated[UiHost, Field(alias="AISEG2_UI_HOST")] = "127.0.0.1"
     ui_port: Annotated[Port, Field(alias="AISEG2_UI_PORT")] = 3000
-    ui_names: Annotated[tuple[str, ...], BeforeValidator(_ui_names), Field(alias="AISEG2_UI_NAMES")] = ()
+    ui_names: Annotated[ServerNames, Field(alias="AISEG2_UI_NAMES")] = ()
     ui_path: Annotated[UiPath, Field(alias="AISEG2_UI_PATH")] = ""
+    page: Annotated[bool, Field(alias="AISEG2_PAGE")] = True
+    page_host: Annotated[UiHost, Field(alias="AISEG2_PAGE_HOST")] = "127.0.0.1"
+    page_port: Annotated[Port, Field(alias="AISEG2_PAGE_PORT", validate_default=True)] = 3080
+    page_names: Annotated[ServerNames, Field(alias="AISEG2_PAGE_NAMES")] = ()
+    page_password: Annotated[SecretStr | None, Field(alias="AISEG2_PAGE_PASSWORD", min_length=8)] = None
+    page_live: Annotated[bool, Field(alias="AISEG2_PAGE_LIVE")] = True
     simulator_port: Annotated[Port, Field(alias="AISEG2_SIMULATOR_PORT", validate_default=True)] = 8420
 
     @classmethod
@@ -196,12 +158,35 @@ class Settings(BaseModel):
             ] + problems
         if problems:
             raise SettingsError(*problems) from None
+        if settings.simulated and settings.tariff is None:
+            return settings.model_copy(update={"tariff": DEMO_TARIFF})
         return settings
+
+    @field_validator("aiseg2_is_simulated")
+    @classmethod
+    def _simulated_password(cls, value: bool, info: ValidationInfo) -> bool:  # noqa: FBT001 - pydantic's call
+        password = info.data.get("aiseg2_password")
+        if value and info.data.get("aiseg2_host") and password != SecretStr(DEMO_PASSWORD):
+            raise ValueError(
+                "is for a simulated AiSEG2, whose password AISEG2_PASSWORD is not: remove AISEG2_DEMO to read a real one"
+            )
+        return value
 
     @field_validator("simulator_port")
     @classmethod
     def _other_port(cls, port: int, info: ValidationInfo) -> int:
-        if "aiseg2_host" in info.data and info.data["aiseg2_host"] is None and info.data.get("ui_port") == port:
+        if "aiseg2_host" in info.data and info.data["aiseg2_host"] is None:
+            for name in ("ui", "page"):
+                if info.data.get(f"{name}_port") == port:
+                    raise ValueError(
+                        f"is also the port of AISEG2_{name.upper()}_PORT: set one of them to another port"
+                    )
+        return port
+
+    @field_validator("page_port")
+    @classmethod
+    def _other_port_than_pages(cls, port: int, info: ValidationInfo) -> int:
+        if info.data.get("ui") and info.data.get("page") and info.data.get("ui_port") == port:
             raise ValueError("is also the port of AISEG2_UI_PORT: set one of them to another port")
         return port
 
@@ -209,6 +194,11 @@ class Settings(BaseModel):
     def demo(self) -> bool:
         """Whether the device is simulated."""
         return self.aiseg2_host is None
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the home is a simulated one: in the demo, and where AISEG2_HOST is `aiseg2-pipeline simulate`."""
+        return self.demo or self.aiseg2_is_simulated
 
     @property
     def data_dir(self) -> Path:
@@ -255,6 +245,11 @@ class Settings(BaseModel):
     def code_server_socket(self) -> Path:
         """The code server's socket, in the data directory so that only its owner can connect."""
         return self.data_dir / "code.sock"
+
+    @property
+    def supervisor_lock_path(self) -> Path:
+        """The lock of the running pipeline's supervisor, which was written when it started."""
+        return self.data_dir / "alive.lock"
 
     @property
     def device_url(self) -> str:

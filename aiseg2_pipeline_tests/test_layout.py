@@ -15,7 +15,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "simulator": (),
     "tariff": (),
     "env_file": (),
-    "settings": ("env_file",),
+    "same_site": (),
+    "setting_types": (),
+    "settings": ("env_file", "setting_types"),
     "japan_time": (),
     "logs": (),
     "small_files": (),
@@ -28,10 +30,14 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "gaps": ("ingest",),
     "report": ("ingest",),
     "alerts": ("gaps",),
-    "web": ("store.queries", "tariff", "aiseg2", "settings"),
+    "web": (
+        *("store.queries", "store.damage", "store.incidents", "frames.names", "tariff", "aiseg2", "settings"),
+        *("japan_time", "logs", "small_files", "same_site"),
+    ),
     "orchestration": ("gaps", "report", "alerts", "influxdb", "tariff", "settings", "tags", "dagster_internals"),
     "definitions": ("orchestration",),
-    "runtime": ("definitions",),
+    "runtime": ("definitions", "same_site"),
+    "demo": ("gaps", "settings", "simulator"),
     "cli": ("runtime", "simulator"),
 }
 # A module that may import nothing of the package.

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from aiseg2_pipeline.cli.main import main
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, Row, frame
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Store
 

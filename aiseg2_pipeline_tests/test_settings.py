@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings, unknown_settings
 from aiseg2_pipeline.simulator import DEFAULT_PASSWORD, DEFAULT_USER
+from aiseg2_pipeline.tariff.load import load_tariff
 
 SECRET = "s3cret/with spaces"
 ALIASES = {str(field.alias) for field in Settings.model_fields.values()}
@@ -36,6 +37,8 @@ WITHOUT_HOSTS = NINE | {
 }
 POSTGRES = f"dagster:{SECRET}@127.0.0.1"
 WRONG = {
+    # A real device is not a simulated one.
+    "AISEG2_DEMO": (SECRET, "1"),
     "AISEG2_HOST": ("http://192.168.0.216", "192.168.0.216/page", "192.168.0.216:99999", "192.168.0.216:0"),
     "AISEG2_USER": ('ai"seg', "利用者"),
     "AISEG2_PASSWORD": ("", "  "),
@@ -68,6 +71,12 @@ WRONG = {
     "AISEG2_UI_NAMES": ("https://power.example.org", "nas.local power.example.org:443", SECRET),
     "AISEG2_UI_PATH": ("energy", "/energy/", "/a b", "/../x", "https://nas/energy"),
     "AISEG2_UI_PORT": ("0", SECRET),
+    "AISEG2_PAGE": (SECRET,),
+    "AISEG2_PAGE_HOST": ("http://127.0.0.1", SECRET),
+    "AISEG2_PAGE_PORT": ("0", SECRET),
+    "AISEG2_PAGE_NAMES": ("https://nas.local", SECRET),
+    "AISEG2_PAGE_PASSWORD": ("short",),
+    "AISEG2_PAGE_LIVE": (SECRET,),
     "AISEG2_SIMULATOR_PORT": ("65536", SECRET),
 }
 
@@ -161,7 +170,7 @@ def test_the_environment_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Settings.from_environment(dict.fromkeys(ALIASES, " ")) == Settings()
+    assert Settings.from_environment(dict.fromkeys(ALIASES, " ")) == Settings.from_environment({})
     monkeypatch.setenv("AISEG2_HOST", "")
     monkeypatch.setenv("INFLUXDB_HOST", "")
     assert env_file("\n".join(f"{name}={value}" for name, value in NINE.items())).demo
@@ -186,6 +195,18 @@ def test_without_hosts_it_is_the_demo_with_its_own_data(given: dict[str, str], f
     ):
         assert getattr(settings, path).is_relative_to(settings.data_dir)
         assert not getattr(real, path).is_relative_to(settings.data_dir)
+
+
+def test_a_simulated_home_has_a_tariff_unless_a_person_sets_one() -> None:
+    in_docker = NINE | {"AISEG2_DEMO": "1", "AISEG2_PASSWORD": DEFAULT_PASSWORD}
+    for given in ({}, {"AISEG2_DEMO": "1"}, in_docker):
+        settings = Settings.from_environment(given)
+        assert settings.simulated
+        assert settings.tariff
+        assert load_tariff(settings.tariff).plan
+        assert Settings.from_environment(given | {"AISEG2_TARIFF": "mine.toml"}).tariff == Path("mine.toml")
+    real = Settings.from_environment(NINE)
+    assert (real.simulated, real.tariff) == (False, None)
 
 
 def test_a_device_needs_no_influxdb() -> None:

@@ -146,7 +146,7 @@ def test_mounts_of_this_folder_exist_and_are_read_only(tmp_path: Path) -> None:
 def test_ports_are_published_once_and_only_on_this_machine(tmp_path: Path) -> None:
     ports = [port for service in services(tmp_path, FULL).values() for port in service.get("ports", ())]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
-    assert sorted(port["published"] for port in ports) == ["3001", "3002", "3003", "3005", "8086"]
+    assert sorted(port["published"] for port in ports) == ["3001", "3002", "3003", "3005", "3080", "3081", "8086"]
 
 
 def test_every_image_is_pinned_by_version_and_digest(tmp_path: Path) -> None:
@@ -192,7 +192,10 @@ def test_settings_reach_the_pipeline_unchanged_but_for_its_folder_and_the_addres
     assert settings.influx
     assert settings.influx.token.get_secret_value() == "token-of-env=="
     assert (str(settings.data_dir), settings.ui_host, settings.ui_port) == ("/data", "0.0.0.0", 3000)  # noqa: S104 - inside
-    assert [(port["published"], port["target"]) for port in pipeline["ports"]] == [("3005", 3000)]
+    assert [(port["published"], port["target"]) for port in pipeline["ports"]] == [
+        ("3005", 3000),
+        ("3080", 3080),
+    ]
 
 
 @pytest.mark.parametrize(

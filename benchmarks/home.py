@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 import numpy as np
 import pandas as pd
 
-from aiseg2_pipeline.frames.readings import DTYPES, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, checked
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.readings import DTYPES, checked
 
 MINUTES_A_DAY = 1440
 CIRCUITS = 41

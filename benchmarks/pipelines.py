@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import requests
 
+from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.running_pipeline import environment
 from benchmarks.processes import Tree
 
@@ -58,6 +59,7 @@ class Pipeline:
                 **settings,
                 "AISEG2_DATA_DIR": str(folder / "data"),
                 "AISEG2_UI_PORT": str(port),
+                "AISEG2_PAGE_PORT": str(free_port()),
                 # The stock variants import modules of this folder.
                 "PYTHONPATH": str(PROJECT),
             }

@@ -29,6 +29,7 @@ _ROLES = (
     ("multiprocessing.forkserver", "forkserver"),
     ("multiprocessing.resource_tracker", "resource tracker"),
     ("multiprocessing.spawn", "run"),
+    ("aiseg2_pipeline.web", "page"),
     ("webserver", "webserver"),
     ("runtime.webserver", "webserver"),
     ("dagster._daemon", "daemon"),

@@ -22,7 +22,8 @@ from pathlib import Path
 from dagster import DagsterInstance
 
 from aiseg2_pipeline.frames.energy import ENERGY
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.japan_time import TOKYO, hour_key
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.maintenance.prune import Pace, prune

@@ -11,7 +11,10 @@ from textwrap import wrap
 
 PACKAGE = "aiseg2_pipeline"
 # Small modules that many rooms import: their arrows would hide the others.
-SHARED = ("settings", "env_file", "japan_time", "logs", "small_files", "tags", "dagster_internals")
+SHARED = (
+    *("settings", "setting_types", "env_file", "japan_time", "logs", "small_files", "same_site", "tags"),
+    "dagster_internals",
+)
 BOX_W, BOX_H, GAP, MARGIN, NAME_W, LANE, CHARS = 780, 50, 22, 20, 150, 22, 86
 # Its own background keeps it readable on a page whose mode is not the system's.
 STYLE = """

@@ -23,6 +23,7 @@ from aiseg2_pipeline.aiseg2.models import (
     CircuitMatch,
     CircuitPage,
     ClimatePage,
+    CurrentFlow,
     DayGraph,
     LiveReading,
     PowerFlow,
@@ -202,6 +203,17 @@ class Aiseg2Client:
             battery_flow=of_battery,
             battery_flow_error=battery_problem,
         )
+
+    def current_flow(self, timeout_s: float) -> CurrentFlow | None:
+        """Return only the power flow, in one request, two with a battery; None while a reading goes on, which waits for this."""
+        deadline = Deadline(timeout_s)
+        with self.transport.slot(deadline), self.transport.between_readings() as between:
+            if not between:
+                return None
+            state = self._state()
+            flow, answered_at = self._flow(state, deadline)
+            of_battery, _ = self._battery_flow(state, flow, deadline)
+        return CurrentFlow(answered_at, flow, of_battery)
 
     def _state(self) -> dict[str, Any]:
         """Return what earlier readings of this device kept."""

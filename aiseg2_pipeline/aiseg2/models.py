@@ -68,6 +68,15 @@ class BatteryFlow:
     battery_kw: float | None
 
 
+@dataclass(frozen=True)
+class CurrentFlow:
+    """The power flow alone, without the circuits; `answered_at` is when the device answered."""
+
+    answered_at: datetime
+    flow: PowerFlow
+    battery_flow: BatteryFlow | None
+
+
 class Circuit(NamedTuple):
     """A registered circuit: `circuit_id` is page 734's `strId`."""
 

@@ -127,6 +127,20 @@ class Transport:
         finally:
             self._lock.release()
 
+    @contextmanager
+    def between_readings(self) -> Iterator[bool]:
+        """Hold the slot of the minute's readings as well; yield False, without waiting, while one goes on."""
+        lock = filelock.FileLock(self._state_dir / "live.lock", mode=0o600)
+        try:
+            lock.acquire(timeout=0)
+        except (filelock.Timeout, OSError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
     def request(self, endpoint: Endpoint, deadline: Deadline, *, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
         """Return the body of a 200.
 

@@ -48,10 +48,11 @@ for _command in (read, history, gaps, fill, salvage, remove, resend, report, bil
 @main.command()
 def run() -> None:
     """Run everything until Ctrl-C: code server, daemon, webserver, and the demo's device if AISEG2_HOST is not set."""
-    from aiseg2_pipeline.runtime import services, standard_output
+    from aiseg2_pipeline.runtime import services, simulated_past, standard_output
 
     standard_output.drop_what_cannot_be_written()
     with settings_or_exit() as settings:
+        simulated_past.check_home(settings)
         sys.exit(services.run(settings, click.echo))
 
 

@@ -336,5 +336,5 @@ def report(day: Span | None, output: Path | None) -> None:
             Store.open(looked.store_path) as store,
             EnergyStore.open(looked.energy_path) as energy,
         ):
-            save_report(store, energy, drawn, now, path, demo=settings.demo)
+            save_report(store, energy, drawn, now, path, demo=settings.simulated, cost=settings.tariff is not None)
         click.echo(path)

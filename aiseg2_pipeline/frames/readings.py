@@ -25,14 +25,16 @@ import pandas as pd
 
 from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import LiveReading
-
-TOTAL_GENERATION = "総発電電力"
-TOTAL_CONSUMPTION = "総消費電力"
-TOTAL_EXCHANGE = "売買電力"
-BATTERY_CHARGE = "充電率"
-BATTERY_STATE = "状態"
-
-FLOW_SUN, FLOW_GRID, FLOW_BATTERY = "太陽光", "系統", "蓄電池"
+from aiseg2_pipeline.frames.names import (
+    BATTERY_CHARGE,
+    BATTERY_STATE,
+    FLOW_BATTERY,
+    FLOW_GRID,
+    FLOW_SUN,
+    TOTAL_CONSUMPTION,
+    TOTAL_EXCHANGE,
+    TOTAL_GENERATION,
+)
 
 KINDS = ("total", "generation", "usage", "battery", "flow")
 KEY = ["time", "kind", "name"]

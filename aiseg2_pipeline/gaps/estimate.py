@@ -15,7 +15,8 @@ import pandas as pd
 from aiseg2_pipeline.aiseg2.circuits import sum_by_name
 from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames.energy import HALF, HALF_HOUR_S, HOUR_S, USAGE
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION, Row, frame
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.japan_time import MINUTE
 
 MINUTES_OF_HALF = 30

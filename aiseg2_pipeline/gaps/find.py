@@ -12,7 +12,7 @@ from itertools import groupby
 import pandas as pd
 
 from aiseg2_pipeline.frames.energy import HOUR_S, USAGE
-from aiseg2_pipeline.frames.readings import TOTAL_GENERATION
+from aiseg2_pipeline.frames.names import TOTAL_GENERATION
 from aiseg2_pipeline.gaps import retries
 from aiseg2_pipeline.gaps.estimate import Home, known_minutes
 from aiseg2_pipeline.ingest.energy import CARD, CIRCUITS, TOTALS, tried_lately

@@ -22,7 +22,7 @@ import pandas as pd
 from influxdb_client.client.write.point import Point
 
 from aiseg2_pipeline.frames import energy
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION
 from aiseg2_pipeline.store.coverage import HourCoverage
 
 # What `remove` deletes. An hour's point of `coverage` is overwritten instead.

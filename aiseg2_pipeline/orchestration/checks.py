@@ -25,7 +25,7 @@ from aiseg2_pipeline.aiseg2.errors import Aiseg2Error
 from aiseg2_pipeline.aiseg2.models import CircuitMatch
 from aiseg2_pipeline.aiseg2.transport import READING_TIMEOUT_S, Deadline
 from aiseg2_pipeline.frames.energy import HOUR_S
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION
 from aiseg2_pipeline.gaps.find import Hour, hours_between
 from aiseg2_pipeline.gaps.past import Record
 from aiseg2_pipeline.japan_time import DAY, TOKYO, hour_key, hour_of

@@ -78,11 +78,17 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
     return Definitions(
         assets=[
             power_readings_asset(
-                hours, record, samples=settings.samples_per_minute, demo=settings.demo, clock=clock
+                hours, record, samples=settings.samples_per_minute, demo=settings.simulated, clock=clock
             ),
             energy_history_asset(days, record, clock=clock),
             climate_asset(days, clock=clock),
-            daily_report_asset(days, data_dir=settings.data_dir, demo=settings.demo, clock=clock),
+            daily_report_asset(
+                days,
+                data_dir=settings.data_dir,
+                demo=settings.simulated,
+                cost=settings.tariff is not None,
+                clock=clock,
+            ),
             *([energy_cost_asset(days, settings.tariff, clock=clock)] if settings.tariff else []),
             *(_influxdb_assets(hours, days, record, clock) if influxdb else []),
         ],
@@ -96,7 +102,7 @@ def _build(settings: Settings, clock: Callable[[], datetime]) -> Definitions:
             report_schedule(report, first),
         ],
         sensors=[
-            healing_sensor(fill, energy, pending, salvage, close, record, clock),
+            healing_sensor(fill, energy, pending, salvage, close, report, record, clock),
             *([alerts] if alerts else []),
         ],
         resources=resources(settings),

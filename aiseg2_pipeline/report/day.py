@@ -3,6 +3,7 @@
 Power is an array with one value for each minute of the day in Japan, NaN where the minute is missing.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -10,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from aiseg2_pipeline.frames.energy import HOUR_S
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.energy import COST, HOUR_S
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
 from aiseg2_pipeline.japan_time import MINUTE, day_start
 
 MINUTES_A_DAY = 1440
@@ -61,6 +62,7 @@ class Day:
 
     `filled` marks the minutes known only as a mean; `missing_minutes` counts past minutes without any value.
     `generation_kw` is None for a home without generation. With a `battery`, exchange differs from the grid's power.
+    `yen` is what was bought, sold and saved by the tariff; empty without one, or where an hour's cost is unknown.
     """
 
     date: date
@@ -75,6 +77,7 @@ class Day:
     over: bool
     battery: bool
     amounts: Amounts
+    yen: Mapping[str, float]
 
 
 def by_minute(readings: pd.DataFrame) -> pd.DataFrame:
@@ -117,6 +120,7 @@ def day_of_frames(day: date, minutes: pd.DataFrame, energy: pd.DataFrame, now: d
         missing_minutes=passed - len(known),
         over=passed == MINUTES_A_DAY,
         battery=battery,
+        yen=_yen(hourly, over=passed == MINUTES_A_DAY),
         amounts=_measured(hourly, generating=generating, battery=battery)
         or Amounts(
             measured=False,
@@ -169,6 +173,15 @@ def _measured(hourly: pd.DataFrame, *, generating: bool, battery: bool) -> Amoun
         bought_kwh=bought_kwh,
         sold_kwh=whole_day["sold"] if generating else None,
     )
+
+
+def _yen(hourly: pd.DataFrame, *, over: bool) -> dict[str, float]:
+    """Return the sums of the hours' cost; a day that is over needs all of them."""
+    cost = hourly[hourly["kind"] == COST]
+    sums = cost.groupby("name")["value"].agg(["sum", "size"])
+    return {
+        str(name): float(row["sum"]) for name, row in sums.iterrows() if row["size"] == HOURS_A_DAY or not over
+    }
 
 
 def _kwh(power_kw: FloatArray) -> float | None:

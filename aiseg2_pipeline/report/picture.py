@@ -103,15 +103,19 @@ def _header(figure: Figure, day: Day, inches: float, *, demo: bool) -> None:
     title = date + ("" if day.over else "　途中まで") + ("　デモ用の仮想住宅" if demo else "")
     figure.text(LEFT, 1 - 0.42 / inches, title, size=17, va="center")
     amounts = day.amounts
+    yen = {name: f"　{value:,.0f}円" for name, value in day.yen.items()}
+    bought_apart = day.generation_kw is not None or day.battery
     kwh = [
         ("発電", amounts.generation_kwh, GENERATION),
-        ("消費", amounts.consumption_kwh, CONSUMPTION),
-        ("買電", amounts.bought_kwh if day.generation_kw is not None or day.battery else None, BOUGHT),
-        ("売電", amounts.sold_kwh, SOLD),
+        ("消費" + ("" if bought_apart else yen.get("bought", "")), amounts.consumption_kwh, CONSUMPTION),
+        ("買電" + yen.get("bought", ""), amounts.bought_kwh if bought_apart else None, BOUGHT),
+        ("売電" + yen.get("sold", ""), amounts.sold_kwh, SOLD),
     ]
     tiles = [(label, f"{value:.1f}", "kWh", colour) for label, value, colour in kwh if value is not None]
     if amounts.self_sufficiency_percent is not None:
         tiles.append(("自給率", f"{amounts.self_sufficiency_percent:.0f}", "%", SHARE))
+    if day.yen.get("saved"):
+        tiles.append(("節約", f"{day.yen['saved']:,.0f}", "円", GENERATION))
     for n, (label, number, unit, colour) in enumerate(tiles):
         x = LEFT + n * 0.15
         figure.text(x, 1 - 0.78 / inches, label, size=10, va="center", color=PALE_INK)
@@ -126,6 +130,8 @@ def _footer(figure: Figure, day: Day, inches: float) -> None:
         source += "回路の kWh は読み取りから計算した値です。"
     if day.missing_minutes and (day.circuits or not day.amounts.measured):
         source += "計算した値は記録なしの時間を含みません。"
+    if day.yen:
+        source += "円は料金ファイルによります（基本料金を除く）。"
     known = [f"読み取り {day.live_minutes}分"]
     if day.filled_minutes:
         known.append(f"後から補った時間 {day.filled_minutes}分（斜線、1時間か30分の平均）")

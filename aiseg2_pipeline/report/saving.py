@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from aiseg2_pipeline.frames.energy import COST
 from aiseg2_pipeline.japan_time import HOUR, day_start
 from aiseg2_pipeline.report import NoReadings, ReportError
 from aiseg2_pipeline.report.day import HOURS_A_DAY, Day, by_minute, day_of_frames
@@ -36,8 +37,10 @@ def report_path(data_dir: Path, day: date) -> Path:
     return data_dir / "reports" / f"{day}.png"
 
 
-def save_report(store: Store, energy: EnergyStore, day: date, now: datetime, path: Path, *, demo: bool) -> Report:
-    """Draw the day in Japan as of `now` and write it to `path`; `demo` marks the picture as a demo.
+def save_report(
+    store: Store, energy: EnergyStore, day: date, now: datetime, path: Path, *, demo: bool, cost: bool
+) -> Report:
+    """Draw the day in Japan as of `now` and write it to `path`; `demo` marks the picture as a demo, `cost` adds yen.
 
     Raise NoReadings for a day without a reading, ReportError if it cannot be drawn or written, and StoreError.
     """
@@ -49,7 +52,9 @@ def save_report(store: Store, energy: EnergyStore, day: date, now: datetime, pat
     minutes = pd.concat([by_minute(store.read(hour, hour + HOUR)) for hour in hours], ignore_index=True)
     if minutes.empty:
         raise NoReadings(f"There is no reading of {day}, so no picture of it is drawn: choose another day.")
-    known = day_of_frames(day, minutes, energy.read(start, start + timedelta(days=1)), now)
+    table = energy.read(start, start + timedelta(days=1))
+    # Costs of a tariff that is no longer set stay in the store.
+    known = day_of_frames(day, minutes, table if cost else table[table["kind"] != COST], now)
     # For the cached list of fonts: a service may not write elsewhere, and would rebuild the list for each picture.
     os.environ["MPLCONFIGDIR"] = os.environ.get("MPLCONFIGDIR") or str(store.path.parent / "matplotlib")
     from aiseg2_pipeline.report.picture import draw  # noqa: PLC0415 - matplotlib is large, and an extra

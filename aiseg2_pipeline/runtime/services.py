@@ -1,4 +1,4 @@
-"""Run the services of `aiseg2-pipeline run` until Ctrl-C: code server, daemon, webserver, in the demo the simulator.
+"""Run the services of `aiseg2-pipeline run` until Ctrl-C: page, code server, daemon, webserver, the demo's simulator.
 
 Honcho supervises the processes. This module checks what must hold before they start: free ports, one pipeline for each
 data directory, a Dagster home with a storage. `aiseg2-pipeline ui` starts only the webserver, beside a running pipeline.
@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +24,18 @@ from honcho.printer import Message, Printer
 from aiseg2_pipeline.dagster_internals import DAEMON
 from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
+from aiseg2_pipeline.runtime.simulated_past import start_past
 from aiseg2_pipeline.runtime.watch import Watch
 from aiseg2_pipeline.settings import ENV_FILE_IS_READ, Settings, SettingsError, environment
 
 WORKSPACE = "workspace.yaml"
-DEFINITIONS = "aiseg2_pipeline.definitions"
+DEFINITIONS = "-m", "aiseg2_pipeline.definitions", "--empty-working-directory"
 CODE_SERVER = "aiseg2_pipeline.runtime.code_server"
 TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
+PAGE = "aiseg2_pipeline.web"
+# The pause before the page is started again.
+PAGE_AGAIN_S = 10
 # How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
 # How often it is checked whether the services must start again.
@@ -73,11 +77,19 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
 
     def add(self, name: str, *command: str, after: Path | None = None) -> None:
         """Add a service: a module and its arguments, to be started once the socket `after` exists."""
+        # Runs of a killed service would keep its output open, so that honcho would not notice its end: end the group.
+        script = f"trap : TERM; {self._watched(command, after)}; code=$?; kill 0; exit $code"
+        self.add_process(name, script, env=self._variables)
+
+    def add_page(self) -> None:
+        """Add the household's page. Where it ends by itself it starts again: the readings continue without it."""
+        script = f"trap 'exit 0' TERM; while :; do {self._watched([PAGE])}; sleep {PAGE_AGAIN_S}; done"
+        self.add_process("page", script, env=self._variables)
+
+    def _watched(self, command: Sequence[str], after: Path | None = None) -> str:
         # By module, not by script name: the packages of this Python, whatever is on PATH.
         watched = ["-m", parent_watch.__name__, self._lock, str(after or ""), *command]
-        # Runs of a killed service would keep its output open, so that honcho would not notice its end: end the group.
-        script = f"trap : TERM; {shlex.join([sys.executable, *watched])}; code=$?; kill 0; exit $code"
-        self.add_process(name, script, env=self._variables)
+        return shlex.join([sys.executable, *watched])
 
     def add_webserver(self, settings: Settings, folder: Path) -> None:
         """Add Dagster's webserver."""
@@ -148,11 +160,13 @@ def _run_with(settings: Settings, given: Mapping[str, str], say: Callable[[str],
     folder = project_folder()
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = settings.data_dir / "alive.lock"
+        lock = settings.supervisor_lock_path
         with (
             filelock.FileLock(settings.data_dir / "run.lock", timeout=0, mode=0o600),
             parent_watch.supervisor_lock(lock, ENDING_S),
         ):
+            if settings.page:
+                _check_port(settings.page_host, settings.page_port, "AISEG2_PAGE_PORT")
             if settings.ui:
                 _check_port(settings.ui_host, settings.ui_port, "AISEG2_UI_PORT")
             if settings.demo:
@@ -175,6 +189,7 @@ def _run_with(settings: Settings, given: Mapping[str, str], say: Callable[[str],
 def _run(
     settings: Settings, given: Mapping[str, str], folder: Path, lock: Path, say: Callable[[str], None]
 ) -> int:
+    announcement.say_page(settings, say)
     announcement.say_settings(settings, say)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
@@ -195,15 +210,17 @@ def _serve(
     settings: Settings, given: Mapping[str, str], folder: Path, lock: Path, say: Callable[[str], None]
 ) -> int:
     """Prepare Dagster's home and run all services until they end; return the exit code, `_START_AGAIN` to run them again."""
+    start_past(settings, _variables(settings, given), lock, say)
     dagster_home.make(settings, folder, _variables(settings, given), say)
     services = _Services(settings, given, lock)
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
+    if settings.page:
+        services.add_page()
     # The socket exists once the code is loaded; until then, daemon and webserver would log errors.
     loaded, workspace = settings.code_server_socket, str(folder / WORKSPACE)
     log = ("--log-format", "json", "--log-level", "warning")
-    definitions = ("-m", DEFINITIONS, "--empty-working-directory")
-    services.add("code-server", CODE_SERVER, *definitions, "--socket", str(loaded), *log)
+    services.add("code-server", CODE_SERVER, *DEFINITIONS, "--socket", str(loaded), *log)
     services.add("daemon", TUNING, DAEMON, "run", "-w", workspace, *log, after=loaded)
     if settings.ui:
         services.add_webserver(settings, folder)
@@ -217,6 +234,9 @@ def _serve(
 def _problem(settings: Settings, new: Settings) -> str | None:
     """Return why the services could not start with `new` settings, where those that run do not show it."""
     try:
+        address = new.page_host, new.page_port
+        if new.page and (not settings.page or address != (settings.page_host, settings.page_port)):
+            _check_port(*address, "AISEG2_PAGE_PORT")
         if new.ui and (not settings.ui or (new.ui_host, new.ui_port) != (settings.ui_host, settings.ui_port)):
             _check_port(new.ui_host, new.ui_port, "AISEG2_UI_PORT")
         if new.data_dir != settings.data_dir:
@@ -325,7 +345,6 @@ def _check_port(host: str, port: int, setting: str) -> None:
             if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
                 message = f"Port {port} on {host} cannot be used ({error.strerror}): stop what listens there, or set {setting} to another port."
             else:
-                message = (
-                    f"{host} is not an address of this machine: set AISEG2_UI_HOST to one, such as 127.0.0.1."
-                )
+                name = setting.replace("PORT", "HOST")
+                message = f"{host} is not an address of this machine: set {name} to one, such as 127.0.0.1."
             raise ServicesError(message) from None

@@ -17,8 +17,6 @@ It is no login: anyone who reaches the port may do everything.
 import sys
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -29,6 +27,7 @@ from starlette.websockets import WebSocketClose
 
 from aiseg2_pipeline.dagster_internals import MissingInternalError, guard_pages
 from aiseg2_pipeline.runtime import dagster_tuning
+from aiseg2_pipeline.same_site import SameSite, hostname
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
 
 READ_ONLY = ("GET", "HEAD", "OPTIONS")
@@ -44,8 +43,7 @@ class SameSiteMiddleware:
     def __init__(self, app: Starlette, *, host: str, names: Collection[str] = ()) -> None:
         """Guard `app`."""
         self._app = app
-        self._names = {name.lower() for name in names}
-        self._hosts = self._names | {"localhost", host.lower()}
+        self._site = SameSite(host, names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request or a WebSocket."""
@@ -62,11 +60,9 @@ class SameSiteMiddleware:
     def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        name = _hostname(f"//{host}")
-        # DNS rebinding needs a name: a request for an address is never one of it.
-        if name not in self._hosts and not _is_address(name):
+        if not self._site.serves(host):
             return HTTPStatus.MISDIRECTED_REQUEST, (
-                f"These pages are not served as {name!a}: open them by this machine's address, or add the name to "
+                f"These pages are not served as {hostname(f'//{host}')!a}: open them by this machine's address, or add the name to "
                 "AISEG2_UI_NAMES and start the pipeline again."
             )
         if scope.get("method") in READ_ONLY:
@@ -75,8 +71,7 @@ class SameSiteMiddleware:
                 return HTTPStatus.METHOD_NOT_ALLOWED, f"{GRAPHQL} takes POST only: send the query in its body."
             return None
         origin = headers.get("origin")
-        same_site = origin is None or origin.partition("://")[2].lower() == host.lower()
-        if same_site or _hostname(str(origin)) in self._names:
+        if self._site.is_own(origin, host):
             return None
         return HTTPStatus.FORBIDDEN, (
             f"This request comes from a page of {origin!a}, which is another site: where a proxy serves these pages under "
@@ -95,22 +90,6 @@ def _route(routes: Sequence[BaseRoute], scope: Scope) -> str:
                 else getattr(route, "path", "")
             )
     return ""
-
-
-def _hostname(url: str) -> str:
-    """Return the lower-case host of a URL without its port; empty where it is invalid."""
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
 
 
 def _without_frames(send: Send) -> Send:

@@ -4,13 +4,20 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+import pandas as pd
+
 from aiseg2_pipeline.frames.climate import CLIMATE
 from aiseg2_pipeline.frames.energy import ENERGY
+from aiseg2_pipeline.store.hours import count_minutes
 from aiseg2_pipeline.store.outbox import Outbox
-from aiseg2_pipeline.store.transactions import ALL_TIMES, datetime_of, repeated, unix_s
+from aiseg2_pipeline.store.transactions import ALL_TIMES, datetime_of, hour_of, repeated, unix_s
 
 OLDEST = """
 SELECT time FROM reading_rows WHERE series_id = (SELECT id FROM series WHERE kind = 'consumption') ORDER BY time LIMIT 1
+"""
+OF_KIND = """
+SELECT time, name, series_id FROM reading_rows JOIN series ON id = series_id
+WHERE kind = ? AND time >= ? AND time < ?
 """
 
 
@@ -56,6 +63,20 @@ class EnergyStore(Outbox):
         with self._reading() as execute:
             rows = execute(sql, (unix_s(start), unix_s(end)))
             return [FetchAttempt(datetime_of(time), what, datetime_of(at)) for time, what, at in rows]
+
+    @repeated
+    def keep_only(self, table: pd.DataFrame, kind: str, start: datetime, end: datetime) -> int:
+        """Delete the rows of a kind in a range that a frame does not have, and return their number; points in InfluxDB stay."""
+        times = unix_s(start), unix_s(end)
+        kept = {(int(time.timestamp()), name) for time, name in zip(table["time"], table["name"], strict=True)}
+        with self._changing(times) as execute:
+            stored = execute(OF_KIND, (kind, *times)).fetchall()
+            gone = [(time, series_id) for time, name, series_id in stored if (time, name) not in kept]
+            for key in gone:
+                execute("DELETE FROM reading_rows WHERE time = ? AND series_id = ?", key)
+            for hour in {hour_of(time) for time, _ in gone}:
+                count_minutes(execute, hour)
+        return len(gone)
 
 
 class ClimateStore(Outbox):

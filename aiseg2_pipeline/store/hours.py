@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sqlite3 import Cursor
 from typing import Any
 
-from aiseg2_pipeline.frames.readings import TOTAL_EXCHANGE
+from aiseg2_pipeline.frames.names import TOTAL_EXCHANGE
 
 HOUR_S = 3600
 

@@ -18,11 +18,12 @@ DEVICE, INFLUXDB = "device", "influxdb"
 
 @dataclass(frozen=True)
 class Trouble:
-    """The start of the failure, the newest error message, and whether that was a refused login."""
+    """The start of the failure, the newest error message, whether that was a refused login, and when it was noted."""
 
     since: datetime
     sentence: str
     refused: bool = False
+    at: datetime | None = None
 
 
 def note(folder: Path, what: str, error: Exception, now: datetime) -> None:
@@ -30,7 +31,12 @@ def note(folder: Path, what: str, error: Exception, now: datetime) -> None:
     before = read(folder, what)
     # A note of a clock that was ahead must not delay the alert.
     since = min(before.since, now) if before else now
-    content = {"since": since.isoformat(), "sentence": str(error), "refused": isinstance(error, Refused)}
+    content = {
+        "since": since.isoformat(),
+        "sentence": str(error),
+        "refused": isinstance(error, Refused),
+        "at": now.isoformat(),
+    }
     with contextlib.suppress(OSError):
         write_json(_path(folder, what), content)
 
@@ -45,7 +51,10 @@ def read(folder: Path, what: str) -> Trouble | None:
     """Return the note, None if there is none that can be read."""
     try:
         note = json.loads(_path(folder, what).read_text(encoding="utf-8"))
-        return Trouble(datetime.fromisoformat(note["since"]), str(note["sentence"]), bool(note["refused"]))
+        since = datetime.fromisoformat(note["since"])
+        # A note of an earlier version has no `at`.
+        at = datetime.fromisoformat(note.get("at", note["since"]))
+        return Trouble(since, str(note["sentence"]), bool(note["refused"]), at)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

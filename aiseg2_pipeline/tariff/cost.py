@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
-
-import pandas as pd
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiseg2_pipeline.tariff.calendar import Period, is_holiday
 from aiseg2_pipeline.tariff.load import TOKYO, MarketPrices
 from aiseg2_pipeline.tariff.plans import Plan, Price, Tariff
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 WH_PER_KWH, HOUR_S = 1000, 3600
 HALF_HOUR = timedelta(minutes=30)
+KINDS = ("bought", "sold", "consumption")
 Markets = Mapping[Path, MarketPrices]
 
 
@@ -65,14 +67,19 @@ class PeriodCost:
         self.parts[part] = before_kwh + kwh, before_yen + yen
 
 
-def hours_of(energy: pd.DataFrame) -> list[EnergyHour]:
-    """Return the hours of an energy frame (columns `time`, `kind`, `value` in Wh, `interval_s`), in order of time.
+def hours_of(energy: "pd.DataFrame") -> list[EnergyHour]:
+    """Return the hours of an energy frame (columns `time`, `kind`, `value` in Wh, `interval_s`), in order of time."""
+    hourly = energy[(energy["interval_s"] == HOUR_S) & energy["kind"].isin(KINDS)]
+    return hours_of_rows(zip(hourly["time"].dt.to_pydatetime(), hourly["kind"], hourly["value"], strict=True))
+
+
+def hours_of_rows(rows: Iterable[tuple[datetime, str, float]]) -> list[EnergyHour]:
+    """Return the hours of rows of start, one of `KINDS` and Wh, in order of time.
 
     What was generated and used at home is the consumption that was not bought.
     """
-    hourly = energy[(energy["interval_s"] == HOUR_S) & energy["kind"].isin(["bought", "sold", "consumption"])]
     by_hour: dict[datetime, dict[str, float]] = defaultdict(dict)
-    for time, kind, wh in zip(hourly["time"].dt.to_pydatetime(), hourly["kind"], hourly["value"], strict=True):
+    for time, kind, wh in rows:
         by_hour[time][kind] = wh
     return [
         EnergyHour(

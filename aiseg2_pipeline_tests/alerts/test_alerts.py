@@ -466,7 +466,7 @@ def test_an_hour_is_given_up_after_a_day_of_live_readings(live: list[int], expec
 def test_an_incident_keeps_its_first_time_and_its_newest_error(tmp_path: Path) -> None:
     incidents.note(tmp_path, incidents.DEVICE, Unreachable("away"), NOW)
     incidents.note(tmp_path, incidents.DEVICE, Refused("refused"), NOW + HOUR)
-    assert incidents.read(tmp_path, incidents.DEVICE) == Trouble(NOW, "refused", refused=True)
+    assert incidents.read(tmp_path, incidents.DEVICE) == Trouble(NOW, "refused", refused=True, at=NOW + HOUR)
     assert incidents.read(tmp_path, incidents.INFLUXDB) is None
     incidents.clear(tmp_path, incidents.DEVICE)
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ import pandas as pd
 
 from aiseg2_pipeline.aiseg2.circuits import shown_name
 from aiseg2_pipeline.frames import energy
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
 from aiseg2_pipeline.gaps.find import Hour, hours_between
 from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.ingest.energy_rows import TITLES

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aiseg2_pipeline.frames.readings import TOTAL_CONSUMPTION
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION
 from aiseg2_pipeline.influxdb.client import Rejected
 from aiseg2_pipeline.simulator.household import Household
 from aiseg2_pipeline.store import Store

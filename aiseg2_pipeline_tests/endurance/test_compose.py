@@ -49,7 +49,7 @@ ENV = {
     "POSTGRES_PASSWORD": POSTGRES_PASSWORD,
 }
 OURS = f'build: !reset null, image: "{PIPELINE}", healthcheck: {{interval: 10s}}'
-PAGES = 'ports: !override ["127.0.0.1::3000"]'
+PAGES = 'ports: !override ["127.0.0.1::3000", "127.0.0.1::3080"]'
 OVERRIDE = """
 services:
   pipeline: {{{ours}, {pages}}}
@@ -271,12 +271,28 @@ def test_a_reading_is_in_influxdb_within_three_minutes_and_all_are_healthy(demo:
     assert "AISEG2_HOST is not set" in demo.stack.logs("pipeline")
 
 
+def test_the_demos_past_is_in_its_influxdb_and_its_commands_begin_with_it(demo: Home) -> None:
+    def days() -> int:
+        flux = f"""from(bucket: "{demo.bucket}") |> range(start: -400d)
+            |> filter(fn: (r) => r._measurement == "daily_total" and r["detail-section"] == "買電量(kWh)") |> count()"""
+        url = f"http://{demo.stack.address(demo.influxdb)}:8086"
+        with InfluxDBClient(url, demo.token, org=demo.org, timeout=30_000) as client:
+            return sum(record["_value"] for record in client.query_api().query_stream(flux))
+
+    _wait("a year of days is not in the demo's bucket", lambda: days() >= 365)
+    # Only what is recorded as removed.
+    command = ("aiseg2-pipeline", "gaps", "--to", "yesterday", "--format", "json")
+    gaps = json.loads(demo.stack.execute(demo.pipeline, *command))
+    assert [(hour["missing"], hour["removed"]) for hour in gaps] == [(0, 40)]
+
+
 def test_the_pages_are_served_on_this_machine(demo: Home, home: Home) -> None:
     for one in (demo, home):
-        address = one.stack.compose("port", one.pipeline, "3000").strip()
-        assert address.startswith("127.0.0.1:")
-        # The services start again once they have found the start of the record.
-        _wait("the pages are not served", lambda: requests.get(f"http://{address}/server_info", timeout=30).ok)  # noqa: B023 - called at once
+        for port, path in (("3000", "server_info"), ("3080", "api/v1/now")):
+            address = one.stack.compose("port", one.pipeline, port).strip()
+            assert address.startswith("127.0.0.1:")
+            # The services start again once they have found the start of the record.
+            _wait("the pages are not served", lambda: requests.get(f"http://{address}/{path}", timeout=30).ok)  # noqa: B023 - called at once
 
 
 def test_the_run_history_is_in_postgres(home: Home) -> None:

@@ -15,7 +15,8 @@ import pytest
 from dagster import DagsterInstance
 
 from aiseg2_pipeline.aiseg2.circuits import shown_name
-from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps.find import find_gaps
 from aiseg2_pipeline.influxdb.client import Unavailable
 from aiseg2_pipeline.influxdb.delivery import deliver

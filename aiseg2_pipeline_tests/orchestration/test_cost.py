@@ -40,6 +40,22 @@ def bought_yen(pipeline: SimulatedPipeline) -> float:
     return float(rows(pipeline, COST, "bought")["value"].sum())
 
 
+def test_an_hour_that_no_plan_covers_any_more_loses_its_cost(tmp_path: Path) -> None:
+    path = tmp_path / "tariff.toml"
+    path.write_text(FLAT.replace("YEN", "40"), encoding="utf-8")
+    with simulated_pipeline(tmp_path, {"AISEG2_TARIFF": str(path)}) as pipeline:
+        for day in (YESTERDAY - DAY, YESTERDAY):
+            assert pipeline.run("energy_day", day_key(day)).success
+        before = list(rows(pipeline, COST, "sold")["value"])
+        later = FLAT.replace("2020-01-01\n[[plan.price]]", f"{day_key(YESTERDAY)}\n[[plan.price]]")
+        path.write_text(later.replace("YEN", "40"), encoding="utf-8")
+        assert pipeline.run("energy_day", day_key(YESTERDAY)).success
+        assert rows(pipeline, COST, "bought")["time"].min() == YESTERDAY
+        assert rows(pipeline, COST, "saved")["time"].min() == YESTERDAY
+        # What was sold has a price of its own.
+        assert list(rows(pipeline, COST, "sold")["value"]) == before
+
+
 def test_costs_follow_a_late_day_and_another_tariff_and_are_in_influxdb(tmp_path: Path, influx: Influx) -> None:
     path = tmp_path / "tariff.toml"
     path.write_text(FLAT.replace("YEN", "40"), encoding="utf-8")

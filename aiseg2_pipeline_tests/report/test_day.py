@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
+from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.report import ReportError
 from aiseg2_pipeline.report.day import Circuit, Day
@@ -124,6 +125,16 @@ def test_the_sums_of_a_day(
     ) == pytest.approx(expected)
     assert (day.generation_kw is None) == (sums.generation_kwh is None)
     assert draw(day)
+
+
+def test_the_yen_of_a_day_need_the_cost_of_each_hour_and_are_in_the_picture() -> None:
+    hours = [energy.interval(START + hour * HOUR, energy.COST, "bought", 31.5, 3600) for hour in range(24)]
+    whole, part = energy.frame(hours), energy.frame(hours[:9])
+    day = day_of(measured=whole)
+    assert day.yen == {"bought": pytest.approx(756)}
+    assert (picture(day) != picture()).any()
+    assert day_of(measured=part).yen == {}
+    assert day_of(readings(range(9)), part, now=START + 10 * HOUR).yen == {"bought": pytest.approx(283.5)}
 
 
 def test_missing_minutes_are_nan_and_counted_but_for_future_ones() -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import yaml
 
 from aiseg2_pipeline.runtime import dagster_home, parent_watch
-from aiseg2_pipeline.runtime.services import ServicesError, run
+from aiseg2_pipeline.runtime.services import PAGE, ServicesError, run
 from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.support.running_pipeline import (
     COMMAND,
@@ -100,8 +101,24 @@ def test_a_closed_terminal_ends_it_with_success_even_where_services_do_not_react
         assert "Traceback" not in pipeline.output
 
 
+def page_processes(pipeline: Pipeline) -> set[int]:
+    """Return the processes of the household's page, without the shell that starts it again."""
+    watched = set(pipeline.processes(PAGE)) - set(pipeline.processes("sleep"))
+    return watched if PROC.exists() else set()
+
+
+def newest_on(page: str) -> str | None:
+    """Return the time of the newest reading on the household's page; None where it does not answer."""
+    try:
+        time: str | None = requests.get(f"{page}/api/v1/now", timeout=30).json()["time"]
+    except requests.ConnectionError:
+        return None
+    return time
+
+
 def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ctrl_c(tmp_path: Path) -> None:
-    with on_hangup(signal.SIG_IGN), started(tmp_path, free_ports()) as pipeline:
+    ports = free_ports()
+    with on_hangup(signal.SIG_IGN), started(tmp_path, ports) as pipeline:
         pages = pipeline.pages
         demo = pipeline.folder / "data" / "demo"
         pipeline.wait(lambda: "Ctrl-C stops everything." in pipeline.output)
@@ -113,6 +130,10 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         ):
             assert line in pipeline.output
         pipeline.wait(pages.served)
+        # A page that ends by itself ends nothing else, and starts again.
+        first = page_processes(pipeline)
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
         os.killpg(pipeline.process.pid, signal.SIGHUP)
 
         def minutes_runs() -> list[dict[str, Any]]:
@@ -122,8 +143,12 @@ def test_the_demo_under_nohup_stores_a_reading_shows_its_run_and_stops_at_one_ct
         pipeline.wait(lambda: bool(pipeline.times() and minutes_runs()), 2 * WITHIN_S)
         run = minutes_runs()[0]
         assert {"key": "dagster/schedule_name", "value": "every_minute"} in run["tags"]
-        assert pipeline.services() == {"simulator", "code-server", "daemon", "webserver"}
+        assert pipeline.services() == {"simulator", "page", "code-server", "daemon", "webserver"}
         assert len(pipeline.processes()) > 4 or not PROC.exists()
+        pipeline.wait(lambda: not PROC.exists() or bool(page_processes(pipeline) - first))
+        page = f"http://127.0.0.1:{ports['AISEG2_PAGE_PORT']}"
+        assert pipeline.output.index(page) < pipeline.output.index("Readings and run history")
+        pipeline.wait(lambda: newest_on(page) is not None)
 
         assert pipeline.stop(signal.SIGINT) == 0
         assert pipeline.processes() == []

@@ -220,7 +220,7 @@ def test_minutes_start_at_once_while_background_runs_run_one_at_a_time(pipeline:
     assert runs[0]["endTime"] <= runs[1]["startTime"]
 
 
-def test_without_warm_runs_and_pages_two_services_run_until_sigterm_and_ui_serves_the_pages(
+def test_without_warm_runs_and_dagster_s_pages_three_services_run_until_sigterm_and_ui_serves_the_pages(
     tmp_path: Path, settings: dict[str, str]
 ) -> None:
     # The port in `settings` is in use by the shared pipeline.
@@ -232,7 +232,7 @@ def test_without_warm_runs_and_pages_two_services_run_until_sigterm_and_ui_serve
     }
     with started(tmp_path, small) as cold:
         cold.wait((cold.folder / "data" / "code.sock").is_socket)
-        assert cold.services() == {"code-server", "daemon"}
+        assert cold.services() == {"page", "code-server", "daemon"}
         with started(tmp_path, small, "ui") as shown:
             shown.wait(shown.pages.served)
             # Its one reading is taken at once; the long minute allows for a slow start.

@@ -32,6 +32,7 @@ at = partial(pd.Timestamp, tz="Asia/Tokyo")
 # The year has a 29th of February; the dashboards compare it with the year before.
 NOW = at("2024-07-14 12:10:30")
 HOURS_FROM, CIRCUITS_FROM, MINUTES_FROM = at("2023-01-10"), at("2023-07-13"), at("2024-06-14 10:25")
+COST_FROM = at("2024-02-10")
 BATTERY_FROM, DEVICE_FROM = at("2024-07-05"), at("2024-07-14 12:02")
 # Two circuits share a name; another circuit is renamed.
 KEPT = (10, 11, 12, 18, 20, 26, 30, 33, 35, 38)
@@ -111,7 +112,7 @@ def _minutes(household: Household, start: pd.Timestamp, end: pd.Timestamp) -> pd
 
 
 def _hours(household: Household) -> pd.DataFrame:
-    """Return an energy frame of all ended hours, and the cost of all ended days."""
+    """Return an energy frame of all ended hours, with the cost of the later ones, and the card's cost of all ended days."""
     times = pd.date_range(HOURS_FROM, NOW.floor("h"), freq="10min", inclusive="left").tz_convert("UTC")
     wh = _watts(household, times).resample("h").mean().round()
     for start, end in NO_ENERGY:
@@ -123,6 +124,9 @@ def _hours(household: Household) -> pd.DataFrame:
     yen = (wh * 0.031).tz_convert("Asia/Tokyo").resample("D").sum(min_count=1).tz_convert("UTC")[:-1]
     of_hours = {("usage" if name.isdigit() else name, name, "Wh"): wh[name] for name in map(str, wh)}
     of_days = {("daily_cost", name, "yen"): yen[name] for name in ("bought", "sold")}
+    own = (wh["consumption"] - wh["bought"]).clip(lower=0)
+    costs = {"bought": wh["bought"] * 0.035, "sold": wh["sold"] * 0.016, "saved": own * 0.035}
+    of_hours |= {("cost", name, "yen"): yen_of[yen_of.index >= COST_FROM] for name, yen_of in costs.items()}
     return pd.concat([_rows(of_hours, 3600), _rows(of_days, 86_400)], ignore_index=True)
 
 

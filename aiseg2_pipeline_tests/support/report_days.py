@@ -6,14 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 import pandas as pd
 
 from aiseg2_pipeline.frames import energy
-from aiseg2_pipeline.frames.readings import (
-    COLUMNS,
-    DTYPES,
-    TOTAL_CONSUMPTION,
-    TOTAL_EXCHANGE,
-    TOTAL_GENERATION,
-    checked,
-)
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE, TOTAL_GENERATION
+from aiseg2_pipeline.frames.readings import COLUMNS, DTYPES, checked
 from aiseg2_pipeline.japan_time import day_start
 from aiseg2_pipeline.report.day import Day, by_minute, day_of_frames
 

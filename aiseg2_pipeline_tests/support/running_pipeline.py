@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import requests
 
+from aiseg2_pipeline.gaps.simulated import UNTIL
 from aiseg2_pipeline.ingest.power import READINGS_END_S
 from aiseg2_pipeline.japan_time import hour_key, hour_of
 from aiseg2_pipeline.orchestration.jobs import LOGGED
 from aiseg2_pipeline.settings import Settings
+from aiseg2_pipeline.small_files import replace_text
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline.tags import MINUTE_TAG
 from aiseg2_pipeline_tests.support.free_port import free_port
@@ -255,14 +257,19 @@ def started(
     command: str = "run",
     umask: int = 0o022,
     streams: tuple[int, int] | None = None,
+    *,
+    past: bool = False,
 ) -> Iterator[Pipeline]:
     """Start the pipeline, or `ui`, in a folder that an earlier start may have used; kill all its processes at the end.
 
-    `streams` are its stdout and stderr instead of its log.
+    `streams` are its stdout and stderr instead of its log. The demo's simulated home has a `past` only where a test is
+    about it: all readings of the others are live.
     """
     folder, home, log = tmp_path / "a folder", tmp_path / f"home of {command}", tmp_path / f"{command}.log"
     folder.mkdir(exist_ok=True)
     home.mkdir(exist_ok=True)
+    if not (past or "AISEG2_HOST" in settings):
+        replace_text(folder / settings.get("AISEG2_DATA_DIR", "data") / "demo" / UNTIL, "")
     with log.open("wb") as output:
         stdout, stderr = streams or (output.fileno(), output.fileno())
         process = subprocess.Popen(  # noqa: S603 - our own command
@@ -283,7 +290,7 @@ def started(
 
 def free_ports() -> dict[str, str]:
     """Return the settings of a pipeline's ports."""
-    return {name: str(free_port()) for name in ("AISEG2_UI_PORT", "AISEG2_SIMULATOR_PORT")}
+    return {name: str(free_port()) for name in ("AISEG2_UI_PORT", "AISEG2_PAGE_PORT", "AISEG2_SIMULATOR_PORT")}
 
 
 def refusal(folder: Path, settings: Mapping[str, str], command: str = "run") -> str:

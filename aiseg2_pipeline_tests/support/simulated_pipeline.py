@@ -15,7 +15,8 @@ from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 from dagster._core.storage.runs.schema import RunsTable
 from dagster._core.storage.runs.sql_run_storage import SqlRunStorage
 
-from aiseg2_pipeline.frames.readings import KEY, TOTAL_CONSUMPTION, TOTAL_EXCHANGE, Row, frame
+from aiseg2_pipeline.frames.names import TOTAL_CONSUMPTION, TOTAL_EXCHANGE
+from aiseg2_pipeline.frames.readings import KEY, Row, frame
 from aiseg2_pipeline.gaps.past import note_first_hour
 from aiseg2_pipeline.japan_time import day_start, hour_key
 from aiseg2_pipeline.orchestration.definitions import build_definitions

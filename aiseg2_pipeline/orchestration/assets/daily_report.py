@@ -41,7 +41,7 @@ MOST_BYTES_SHOWN = 80_000
 
 
 def daily_report_asset(
-    days: DailyPartitionsDefinition, *, data_dir: Path, demo: bool, clock: Callable[[], datetime]
+    days: DailyPartitionsDefinition, *, data_dir: Path, demo: bool, cost: bool, clock: Callable[[], datetime]
 ) -> AssetsDefinition:
     """Return the asset, partitioned by `days`; the files lie under `data_dir`."""
     # On the first day and today, not every hour is a partition.
@@ -64,7 +64,9 @@ def daily_report_asset(
             for key in context.partition_keys:
                 day = day_of(day_from_key(key))
                 try:
-                    report = save_report(readings, energy, day, clock(), report_path(data_dir, day), demo=demo)
+                    report = save_report(
+                        readings, energy, day, clock(), report_path(data_dir, day), demo=demo, cost=cost
+                    )
                 except NoReadings as error:
                     context.log.warning(str(error))
                     continue

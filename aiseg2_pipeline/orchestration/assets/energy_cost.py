@@ -99,6 +99,8 @@ def _store_costs(store: EnergyStore, tariff: Tariff, period: Period, markets: Ma
     hours = hours_of(store.read(day_start(period.first), day_start(period.end), ["bought", "sold", "consumption"]))
     table = energy.frame(_rows(cost_of_period(tariff, period, hours, markets)))
     store.upsert(table)
+    # Hours that no plan covers any more.
+    store.keep_only(table, energy.COST, day_start(period.first), day_start(period.end))
     return {day_of(time) for time in table["time"].dt.to_pydatetime()}
 
 

@@ -25,7 +25,8 @@ from dagster import (
 )
 
 from aiseg2_pipeline.frames.energy import HOUR_S
-from aiseg2_pipeline.frames.readings import BATTERY_CHARGE, KEY, TOTAL_CONSUMPTION, TOTAL_GENERATION
+from aiseg2_pipeline.frames.names import BATTERY_CHARGE, TOTAL_CONSUMPTION, TOTAL_GENERATION
+from aiseg2_pipeline.frames.readings import KEY
 from aiseg2_pipeline.gaps.fill import fill_hours
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR, Hour, settled
 from aiseg2_pipeline.gaps.past import Record

@@ -87,7 +87,7 @@ def alert_sensor(settings: Settings, record: Record, clock: Callable[[], datetim
         morning = now.astimezone(TOKYO)
         with_hours = morning.hour >= HOURS_CHECKED_FROM and state.hours_seen_on != morning.date()
         facts = _facts(settings, record, state, now, with_hours=with_hours)
-        sent, unsent = _send(addresses, state, judge(facts, after), now, "【デモ】" if settings.demo else "")
+        sent, unsent = _send(addresses, state, judge(facts, after), now, "【デモ】" if settings.simulated else "")
         if with_hours and not unsent:
             state.hours_seen_on = morning.date()
         state.last_reading = facts.last_reading

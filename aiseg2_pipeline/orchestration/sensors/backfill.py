@@ -24,13 +24,14 @@ from dagster import (
     sensor,
 )
 
-from aiseg2_pipeline.gaps import past
+from aiseg2_pipeline.gaps import past, simulated
 from aiseg2_pipeline.gaps.find import days_to_ask, fillable, hours_between
-from aiseg2_pipeline.japan_time import HOUR, day_of, hour_key, hour_of
+from aiseg2_pipeline.japan_time import DAY, HOUR, day_of, day_start, hour_key, hour_of
 from aiseg2_pipeline.orchestration.checks import LOOK_BACK
 from aiseg2_pipeline.orchestration.jobs import LOGGED, Job
 from aiseg2_pipeline.orchestration.maintenance.sqlite_files import EVENTS
 from aiseg2_pipeline.orchestration.resources import InfluxDB, ReadingsStore
+from aiseg2_pipeline.report.saving import installed
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
 from aiseg2_pipeline.store.damage import damaged_files, unrecovered
 from aiseg2_pipeline.store.database import StoreError
@@ -92,18 +93,20 @@ def healing_sensor(
     pending: Job | None,
     salvage: JobDefinition,
     close: JobDefinition,
+    report: Job,
     record: past.Record,
     clock: Callable[[], datetime],
 ) -> SensorDefinition:
     """Return the sensor: it checks the last 35 days, and searches the past since AISEG2_START_DATE, newest first.
 
-    It also starts `close`, which materializes the past days again, after Dagster's history was damaged.
+    It also starts `close`, which materializes the past days again, after Dagster's history was damaged, and with `report`
+    when the past of the demo's simulated home was stored.
     """
     backfill = _Backfill(fill, energy, pending, record)
 
     @sensor(
         name="heal_the_record",
-        jobs=[fill, energy, salvage, close, *([pending] if pending else [])],
+        jobs=[fill, energy, salvage, close, report, *([pending] if pending else [])],
         minimum_interval_seconds=INTERVAL_S,
         default_status=DefaultSensorStatus.RUNNING,
         description="Finds hours with missing minutes that the AiSEG2 may still have, and fills them; reads the energy of days that were not read; "
@@ -128,6 +131,8 @@ def healing_sensor(
             return
         if _is_new_after_damage(context.instance, close):
             requests.append(_request(close, "", now, run_config=LOGGED))
+        elif _is_not_shown(context.instance, close, store.settings.data_dir):
+            requests += _all_of_the_past(fill, energy, report, close, record.first, now)
         yield from requests
         if not requests:
             yield SkipReason("Nothing is missing that the AiSEG2 may have.")
@@ -139,6 +144,27 @@ def _is_new_after_damage(instance: DagsterInstance, close: JobDefinition) -> boo
     """Return whether a damaged history was replaced, and the new one has no closing run yet."""
     damaged = damaged_files(Path(instance.root_directory) / EVENTS)
     return bool(damaged) and not instance.get_runs_count(RunsFilter(job_name=close.name))
+
+
+def _is_not_shown(instance: DagsterInstance, close: JobDefinition, data_dir: Path) -> bool:
+    """Return whether the past of the simulated home was stored, and no closing run has begun since."""
+    stored_at = simulated.stored_at(data_dir)
+    return stored_at is not None and not instance.get_runs_count(
+        RunsFilter(job_name=close.name, created_after=stored_at)
+    )
+
+
+def _all_of_the_past(
+    fill: Job, energy: Job, report: Job, close: JobDefinition, first: datetime, now: datetime
+) -> Iterator[RunRequest]:
+    """Yield the runs that show stored rows as green: today's day and hours, yesterday's picture, the days before."""
+    today, yesterday = (day_of(now - age).isoformat() for age in (timedelta(), DAY))
+    yield _request(energy, today, now, partition_key=today)
+    yield _request(close, "", now, run_config=LOGGED)
+    if first < (begins := day_start(day_of(now))) < (running := hour_of(now)):
+        yield _range(fill, begins, running - HOUR, now)
+    if installed():
+        yield _request(report, yesterday, now, partition_key=yesterday)
 
 
 def must_write(

@@ -1,0 +1,1 @@
+"""Tests of aiseg2_pipeline/demo."""
