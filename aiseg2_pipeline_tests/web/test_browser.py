@@ -16,7 +16,7 @@ from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import incidents
 from aiseg2_pipeline_tests.support import browser
 from aiseg2_pipeline_tests.support.device import FLOW, PASSWORD, flow_json, serving
-from aiseg2_pipeline_tests.support.page import served, settings_of
+from aiseg2_pipeline_tests.support.page import served, settings_of, store_energy
 
 MINUTE = browser.MINUTE
 # Its first minute is 8:00 on the day before, its now 8:30.
@@ -247,6 +247,18 @@ def test_a_day_before_the_record_says_when_it_begins(visit: browser.Visit) -> No
     page.wait_for_load_state("networkidle")
     assert visit.text("h1") == "11月25日(水)"
     assert "電力量はまだありません" in visit.text("#figures")
+
+
+def test_energy_from_before_the_record_of_minutes_is_shown(chromium: Browser, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, DEVICE)
+    browser.store_minutes(settings, NOW - 20 * MINUTE, 20)
+    day = TODAY - 40 * DAY
+    store_energy(tmp_path, [day + n * HOUR for n in range(24)], consumption=1000.0, bought=1000.0)
+    with browser.served(settings, lambda: NOW) as url, browser.visit(chromium, url) as visited:
+        visited.page.clock.install(time=NOW)
+        for path in ("/month/2026-10", "/day/2026-10-17"):
+            visited.open(path)
+            assert "24.0" in visited.text("#figures"), path
 
 
 def test_the_record_says_what_is_missing_and_shows_the_hours_of_a_day(visit: browser.Visit) -> None:
