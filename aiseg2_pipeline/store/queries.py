@@ -46,7 +46,10 @@ WHERE time >= :start AND time < :stop AND {series} ORDER BY time, series_id
 HOUR_VALUES = f"SELECT hour, series_id, n, sum, min, max, 0 FROM ({HOURS})"
 # The hours of one series are sought, each by its key, as the rows between them are of all other series.
 SOUGHT = f"""
-WITH RECURSIVE every(start) AS (SELECT :start UNION ALL SELECT start + 3600 FROM every WHERE start + 3600 < :stop)
+WITH RECURSIVE every(start) AS (
+    SELECT max(:start, (SELECT min(hour) FROM hourly)) UNION ALL SELECT start + 3600 FROM every
+    WHERE start + 3600 < min(:stop, (SELECT max(hour) + 3600 FROM hourly))
+)
 SELECT hour, series_id, n, sum, min, max, 0 FROM every CROSS JOIN hourly ON hour = every.start AND {ONE}
 UNION ALL {HOUR_VALUES.replace(":start", "max(:start, (SELECT coalesce(max(hour) + 3600, :start) FROM hourly))")}
 """

@@ -7,6 +7,7 @@ in `now`, `series`, `energy`, `cost` and `coverage`.
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
+from itertools import islice
 from typing import Any, get_args
 from urllib.parse import urlencode
 
@@ -32,6 +33,8 @@ PREFIX = "/api/v1"
 # The most periods of an answer; with circuits, a period has some 40 numbers more.
 MOST_PERIODS = {"hour": 62 * 24, "day": 3 * 366, "month": 50 * 12}
 MOST_WITH_CIRCUITS = {"hour": 8 * 24, "day": 366, "month": 36}
+# A bill is computed from the hours of its month.
+MOST_BILLS = {"month": 36}
 MOST_POINTS = 5000
 
 Answer = dict[str, Any]
@@ -126,13 +129,12 @@ class Api:
             raise ApiError(
                 HTTPStatus.NOT_FOUND, "No tariff is set: AISEG2_TARIFF names the file with your prices."
             )
-        by, spans, after = self._periods(query, "cost", MOST_PERIODS)
+        by, spans, after = self._periods(query, "cost", MOST_PERIODS | MOST_BILLS)
         return {"by": by, **self._costs.answer(by, spans, self._now_s()), "next": after}
 
     def _coverage(self, query: Mapping[str, str]) -> Answer:
         by, spans, after = self._periods(query, "coverage", MOST_PERIODS)
-        start_s, end_s = (spans[0][0], spans[-1][1]) if spans else (0, 0)
-        return {"by": by, **coverage(self._record, by, start_s, end_s, self._now_s()), "next": after}
+        return {"by": by, **coverage(self._record, by, spans[0][0], spans[-1][1], self._now_s()), "next": after}
 
     def _summary(self, _: Mapping[str, str]) -> Answer:
         return summary(self._record, self._now_s())
@@ -145,9 +147,8 @@ class Api:
         if by not in get_args(By):
             raise ApiError(HTTPStatus.BAD_REQUEST, f"`by` is one of {', '.join(get_args(By))}.")
         start_s, end_s = self._range(query, by)
-        spans = list(periods(by, start_s, end_s))
-        shown = spans[: most[by]]
-        after = shown[-1][1] if len(shown) < len(spans) else None
+        shown = list(islice(periods(by, start_s, end_s), most[by]))
+        after = shown[-1][1] if shown[-1][1] < end_s else None
         return by, shown, _next(name, query, after, end_s)
 
     def _range(self, query: Mapping[str, str], by: By) -> tuple[int, int]:

@@ -15,6 +15,8 @@ MINUTES_UP_TO_S, HOURS_UP_TO_S = 8 * DAY_S, 2 * 366 * DAY_S
 STEPS = (MINUTE_S, HOUR_S, DAY_S)
 # The most steps of an answer, and the most values of one that has all series of a kind: a day of 45.
 MOST_STEPS, MOST_VALUES = 12_000, 65_000
+# The most minutes, and the most rows of hours, that are read for an answer, however few steps they become.
+MOST_MINUTES, MOST_ROWS = 12_000, 1_000_000
 DIGITS = 3
 
 
@@ -51,7 +53,9 @@ def grid(start_s: int, end_s: int, step_s: int | None, points: int | None, serie
     step_s = base_s
     if points:
         step_s *= max(1, -(-(end_s - start_s) // (base_s * points)))
-    most = min(MOST_STEPS, max(1, MOST_VALUES // max(1, series)))
+    series = max(1, series)
+    read_s = MOST_MINUTES * MINUTE_S if base_s == MINUTE_S else MOST_ROWS // series * HOUR_S
+    most = max(1, min(MOST_STEPS, MOST_VALUES // series, read_s // step_s))
     stop_s = start_s + most * step_s
     return Grid(start_s, min(end_s, stop_s), base_s, step_s), stop_s if stop_s < end_s else None
 

@@ -120,7 +120,7 @@ def test_all_files_are_for_their_owner_only_and_an_existing_data_directory_keeps
 @needs_proc
 def test_services_listen_only_on_the_loopback_address_and_in_folders_of_their_owner(evidence: Evidence) -> None:
     sockets = {where for where in evidence.listening if where.startswith("/")}
-    assert evidence.listening - sockets == {f"127.0.0.1:{evidence.ui_port}"}
+    assert evidence.listening - sockets == {f"127.0.0.1:{port}" for port in evidence.ports}
     assert str(evidence.data / "code.sock") in sockets
     assert evidence.open_sockets == set()
 

@@ -115,7 +115,7 @@ class Evidence:
     # The HTTP status of each request in CROSS_SITE and of our own.
     answers: dict[str, int] = field(default_factory=dict)
     exit_code: int | None = None
-    ui_port: str = ""
+    ports: tuple[str, ...] = ()
 
     @property
     def pipeline(self) -> Path:
@@ -285,6 +285,7 @@ def _settings(folder: Path, influx: Influx, device_port: int, **more: str) -> di
         "AISEG2_HOST": f"127.0.0.1:{device_port}",
         "AISEG2_USER": DEVICE_USER,
         "AISEG2_PASSWORD": DEVICE_PASSWORD,
+        "AISEG2_PAGE_PASSWORD": DEVICE_PASSWORD,
         **influx.settings,
         "INFLUXDB_TOKEN": INFLUXDB_TOKEN,
         "TMPDIR": str(folder / "tmp"),
@@ -303,7 +304,7 @@ def run_all(tmp_path: Path, meanwhile: Callable[[], None] = lambda: None) -> Evi
         accepting = f"json://{login}@{service.url.removeprefix('http://')}/{ACCEPTING_SERVICE}"
         alerts = f"{accepting} json://127.0.0.1:1/{UNREACHABLE_SERVICE}"
         settings = _settings(evidence.pipeline, influx, device_port, AISEG2_ALERT_URLS=alerts)
-        evidence.ui_port = settings["AISEG2_UI_PORT"]
+        evidence.ports = settings["AISEG2_UI_PORT"], settings["AISEG2_PAGE_PORT"]
         with started(evidence.pipeline, settings, umask=0) as pipeline:
             recorder = _Recorder(pipeline, settings, evidence)
             try:
@@ -392,7 +393,7 @@ def run_on_postgres(tmp_path: Path, port: int) -> Evidence:
             away = url.replace(str(port), "1")
             recorder.commands("health", case="broken postgres", AISEG2_POSTGRES_URL=away)
             # With a data directory of its own and without pages, so that neither is in use.
-            elsewhere = {"AISEG2_UI": "0", "AISEG2_DATA_DIR": "elsewhere"}
+            elsewhere = {"AISEG2_UI": "0", "AISEG2_PAGE": "0", "AISEG2_DATA_DIR": "elsewhere"}
             recorder.commands("run", case="broken postgres", AISEG2_POSTGRES_URL=away, **elsewhere)
             recorder.record_pages()
         finally:

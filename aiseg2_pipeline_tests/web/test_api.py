@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import time
 from collections.abc import Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -193,6 +195,27 @@ def test_a_spreadsheet_computes_no_name_of_the_device(page: Page) -> None:
         "/api/v1/series.csv", params={"kind": "usage", "start": "2026-07-14", "end": "2026-07-25", "step": 60}
     )
     assert "series.csv?" in series.links["next"]["url"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "series?kind=usage&step=60&points=10",
+        "series?kind=total&name=総消費電力&step=3600&points=5000",
+        "energy?by=hour&circuits=1",
+        "cost?by=month",
+        "coverage?by=hour",
+    ],
+)
+def test_no_request_keeps_the_process_busy_for_long(page: Page, path: str) -> None:
+    started = time.monotonic()
+    assert page.get(f"/api/v1/{path}&start=2000-01-01&end=2099-12-31").status_code == 200
+    # Without a limit, each of them takes minutes, or much memory.
+    assert time.monotonic() - started < 15
+    memory = Path(f"/proc/{page.process.pid}/status")
+    if memory.exists():
+        (peak_kb,) = re.findall(r"VmHWM:\s+([0-9]+)", memory.read_text())
+        assert int(peak_kb) < 120_000
 
 
 @pytest.mark.parametrize(
