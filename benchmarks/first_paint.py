@@ -1,6 +1,6 @@
 """Measure what a browser needs to show the household's page: its weight, the time to the first paint, and to the last answer.
 
-Each page is opened with an empty cache in a new context of Chromium, from a process of its own that serves a day of minutes.
+Each page is opened with an empty cache in a new context of Chromium, from the process and with the record of `page`.
 The weight is that of all files of a page, by gzip, without the answers of the API.
 
     python -m benchmarks.first_paint
@@ -8,20 +8,19 @@ The weight is that of all files of a page, by gzip, without the answers of the A
 
 import gzip
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from playwright.sync_api import Browser, Response
 
-from aiseg2_pipeline.japan_time import DAY, hour_of
 from aiseg2_pipeline_tests.support import browser
+from aiseg2_pipeline_tests.support.page import served
+from benchmarks.page import make_record
 from benchmarks.side import markdown, say
 
 PAGES = ("/", "/day", "/month", "/year", "/record")
 REPEATS = 7
-DEVICE = {"AISEG2_HOST": "127.0.0.1:9", "AISEG2_PASSWORD": "unused", "AISEG2_PAGE_LIVE": "0"}
 FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 LAST_ANSWER = "Math.max(...performance.getEntriesByType('resource').map((one) => one.responseEnd))"
 
@@ -48,12 +47,11 @@ def main() -> None:
     """Print the table."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, browser.chromium() as chromium:
-        start = hour_of(datetime.now(UTC)) - DAY
-        browser.store_minutes(browser.settings_of(Path(folder), DEVICE), start, 24 * 60, circuits={"A": 1.0})
-        with browser.web_process(Path(folder), DEVICE) as url:
+        make_record(data := Path(folder) / "data")
+        with served(data) as page:
             for path in PAGES:
                 say(path)
-                times = [opened(chromium, url, path) for _ in range(REPEATS)]
+                times = [opened(chromium, page.url, path) for _ in range(REPEATS)]
                 paint, last, weight = map(median, zip(*times, strict=True))
                 least = min(one.paint_ms for one in times)
                 rows.append(

@@ -1,9 +1,5 @@
 """Open the household's page in Debian's Chromium. Every other host is blocked, and every error is recorded."""
 
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -97,11 +93,6 @@ def visit(browser: Browser, url: str, language: str = "ja-JP", *, phone: bool = 
         context.close()
 
 
-def settings_of(folder: Path, environment: Mapping[str, str] | None = None) -> Settings:
-    """Return settings with a data directory in the folder."""
-    return Settings.from_environment({"AISEG2_DATA_DIR": str(folder), **(environment or {})})
-
-
 @contextmanager
 def served(settings: Settings, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Iterator[str]:
     """Serve the page in a thread, at this time; yield its address."""
@@ -115,22 +106,6 @@ def served(settings: Settings, clock: Callable[[], datetime] = lambda: datetime.
     finally:
         server.should_exit = True
         thread.join(WITHIN_S)
-
-
-@contextmanager
-def web_process(folder: Path, environment: Mapping[str, str]) -> Iterator[str]:
-    """Run the page's process; yield its address."""
-    port = free_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AISEG2_", "INFLUXDB_"))}
-    own = {"AISEG2_DATA_DIR": str(folder), "AISEG2_PAGE_PORT": str(port)}
-    command = [sys.executable, "-P", "-m", "aiseg2_pipeline.web"]
-    process = subprocess.Popen(command, cwd=folder, env={**kept, **environment, **own})  # noqa: S603 - the tests' own
-    try:
-        wait_until_served(url := f"http://{HOST}:{port}")
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(WITHIN_S)
 
 
 def wait_until_served(url: str) -> None:

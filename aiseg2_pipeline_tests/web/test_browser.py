@@ -16,6 +16,7 @@ from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import incidents
 from aiseg2_pipeline_tests.support import browser
 from aiseg2_pipeline_tests.support.device import FLOW, PASSWORD, flow_json, serving
+from aiseg2_pipeline_tests.support.page import served, settings_of, store_energy
 
 MINUTE = browser.MINUTE
 # Its first minute is 8:00 on the day before, its now 8:30.
@@ -43,7 +44,7 @@ def chromium() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A record of a day and a half with a filled hour, a missing one, and hostile names."""
-    settings = browser.settings_of(tmp_path_factory.mktemp("home"), DEVICE)
+    settings = settings_of(tmp_path_factory.mktemp("home"), DEVICE)
     circuits = dict(zip(HOSTILE, (900.0, 600.0, 300.0, 100.0), strict=True))
     browser.store_minutes(settings, YESTERDAY + 8 * HOUR, 120, circuits=circuits)
     browser.store_minutes(settings, FILLED, 60, interval_s=3600)
@@ -71,10 +72,11 @@ def test_now_follows_the_device_within_twelve_seconds(chromium: Browser, tmp_pat
     with serving({FLOW: flow_json(g_capacity="0.0", u_capacity="1.2")}) as device:
         environment = {"AISEG2_HOST": device.address.removeprefix("http://"), "AISEG2_PASSWORD": PASSWORD}
         now = datetime.now(UTC).replace(second=0, microsecond=0)
-        browser.store_minutes(browser.settings_of(tmp_path, environment), now, 1, kw=0.5)
+        (folder := tmp_path / "data").mkdir()
+        browser.store_minutes(settings_of(folder, environment), now, 1, kw=0.5)
         with (
-            browser.web_process(tmp_path, environment) as url,
-            browser.visit(chromium, url, phone=True) as visited,
+            served(folder, environment) as web,
+            browser.visit(chromium, web.url, phone=True) as visited,
         ):
             used = visited.open("/").locator("#node-home .number")
             expect(used).to_have_text("1.20", timeout=12_000)
@@ -136,7 +138,7 @@ def _at(page: Page, hour: float) -> Position:
 
 @pytest.mark.parametrize("language", ["ja-JP", "en-GB"])
 def test_a_silent_device_is_said_with_its_time(chromium: Browser, tmp_path: Path, language: str) -> None:
-    settings = browser.settings_of(tmp_path, DEVICE)
+    settings = settings_of(tmp_path, DEVICE)
     browser.store_minutes(settings, NOW - 20 * MINUTE, 10)
     incidents.note(tmp_path, incidents.DEVICE, Aiseg2Error("192.0.2.7 did not answer."), NOW - 9 * MINUTE)
     incidents.note(tmp_path, incidents.DEVICE, Aiseg2Error("192.0.2.7 did not answer."), NOW)
@@ -245,6 +247,18 @@ def test_a_day_before_the_record_says_when_it_begins(visit: browser.Visit) -> No
     page.wait_for_load_state("networkidle")
     assert visit.text("h1") == "11月25日(水)"
     assert "電力量はまだありません" in visit.text("#figures")
+
+
+def test_energy_from_before_the_record_of_minutes_is_shown(chromium: Browser, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, DEVICE)
+    browser.store_minutes(settings, NOW - 20 * MINUTE, 20)
+    day = TODAY - 40 * DAY
+    store_energy(tmp_path, [day + n * HOUR for n in range(24)], consumption=1000.0, bought=1000.0)
+    with browser.served(settings, lambda: NOW) as url, browser.visit(chromium, url) as visited:
+        visited.page.clock.install(time=NOW)
+        for path in ("/month/2026-10", "/day/2026-10-17"):
+            visited.open(path)
+            assert "24.0" in visited.text("#figures"), path
 
 
 def test_the_record_says_what_is_missing_and_shows_the_hours_of_a_day(visit: browser.Visit) -> None:

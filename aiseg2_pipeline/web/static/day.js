@@ -22,11 +22,11 @@ function header() {
   picker(iso, today(), (day) => location.assign(`${root}/day/${day}${location.search}`));
 }
 
+// Why there is nothing. Energy can be older than the record of minutes.
 function outside() {
-  if (iso > today()) return [t("day.future")];
-  if (!now.first_hour) return null;
+  if (!now.first_hour) return [t("day.none")];
   const first = isoDate(seconds(now.first_hour));
-  return iso < first ? [t("day.before", { date: fullDate(first) }), `${root}/day/${first}`, t("day.first")] : null;
+  return iso < first ? [t("day.before", { date: fullDate(first) }), `${root}/day/${first}`, t("day.first")] : [t("day.none")];
 }
 
 async function figures() {
@@ -123,7 +123,7 @@ async function load() {
   [totalsOfDay, flow] = await Promise.all([readings(iso, "total"), now.home.battery ? readings(iso, "flow") : null]);
   const found = await figures();
   const any = totalsOfDay.any || (found && found.consumption !== null);
-  empty(any ? null : t("day.none"));
+  empty(...(any ? [null] : outside()));
   if (any) await curve();
 }
 
@@ -144,8 +144,7 @@ function choices() {
 
 header();
 now = await watch(30);
-const beyond = outside();
-if (beyond) empty(...beyond);
+if (iso > today()) empty(t("day.future"));
 else {
   choices();
   await load().catch(() => showNote("chart-note", t("curve.failed")));

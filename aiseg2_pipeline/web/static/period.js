@@ -58,11 +58,11 @@ const running = (slot) => slot <= today() && (monthly ? addMonths(slot, 1) : add
 const slotText = (slot) => (monthly ? shortMonth(slot) : dayText(slot));
 const hrefOf = (slot) => (slot > today() ? null : monthly ? `${root}/month/${slot.slice(0, 7)}` : `${root}/day/${slot}`);
 
-// The AiSEG2 remembers energy of a time before the record.
+// Why there is nothing. Energy can be older than the record of minutes.
 function outside() {
-  if (!now?.first_hour) return null;
+  if (!now?.first_hour) return [t("period.none")];
   const start = isoDate(seconds(now.first_hour));
-  if (addMonths(first, span) > start) return null;
+  if (addMonths(first, span) > start) return [t("period.none")];
   return [t("period.before", { date: fullDate(start) }), address(start), t("period.first")];
 }
 
@@ -203,7 +203,7 @@ async function load() {
   const [energy, cost, bill, ...past] = await Promise.all([
     energyOf(first, 1), costOf(by, rangeOf(first)), costOf("month", rangeOf(first)), ...before.map(([, , start]) => energyOf(start)),
   ]);
-  if (!energy || !known(sum(energy.consumption_kwh))) return empty(...(outside() ?? [t("period.none")]));
+  if (!energy || !known(sum(energy.consumption_kwh))) return empty(...outside());
   empty(null);
   const rows = bySlot(energy, first);
   const others = before.map(([kind, label, start], index) => ({ kind, label, rows: bySlot(past[index], start), shown: true }))
