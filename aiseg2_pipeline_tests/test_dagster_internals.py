@@ -5,15 +5,18 @@ import inspect
 import multiprocessing
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 import dagster_webserver.cli
 import pytest
 import uvicorn
+from alembic.script import ScriptDirectory
 from dagster import DagsterInstance, JobDefinition
 from dagster._core.execution import context_creation_job
 from dagster._grpc import server_watcher
 from dagster._grpc.server import DagsterApiServer
+from sqlalchemy.pool import NullPool
 
 from aiseg2_pipeline import dagster_internals as internals
 from aiseg2_pipeline.orchestration.maintenance.close_day import close_job
@@ -22,7 +25,8 @@ from aiseg2_pipeline.orchestration.resources import resources
 from aiseg2_pipeline.runtime import code_server, webserver
 from aiseg2_pipeline.settings import Settings
 
-TUNED_MAIN = "aiseg2_pipeline.runtime.dagster_tuning.main"
+TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
+TUNED_MAIN = f"{TUNING}.serve"
 NOW = datetime(2026, 7, 14, tzinfo=UTC)
 
 
@@ -31,7 +35,12 @@ def now() -> datetime:
 
 
 def test_dagster_has_every_module_that_is_preloaded_or_run() -> None:
-    for name in (*internals.RUN_MODULES, f"{internals.DAEMON}.__main__", f"{internals.DAEMON}.cli"):
+    for name in (
+        *internals.SHARED_MODULES,
+        *internals.SQLITE_STORAGES,
+        f"{internals.DAEMON}.__main__",
+        f"{internals.DAEMON}.cli",
+    ):
         assert importlib.util.find_spec(name), name
 
 
@@ -46,6 +55,30 @@ def test_dagster_starts_runs_in_the_context_that_is_set(monkeypatch: pytest.Monk
 
 def test_dagsters_polling_reads_its_interval_at_run_time() -> None:
     assert "WATCH_INTERVAL" in inspect.getsource(server_watcher.watch_grpc_server_thread)
+
+
+def test_dagsters_migrations_are_found_or_left_to_dagster(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = internals.migrations()
+    assert config
+    assert ScriptDirectory.from_config(config).get_current_head()
+    monkeypatch.delattr("dagster._core.storage.sql.get_alembic_config")
+    assert internals.migrations() is None
+
+
+def test_one_engine_serves_all_connections_to_a_file_of_dagsters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    modules = [importlib.import_module(name) for name in internals.SQLITE_STORAGES]
+    for module in modules:
+        monkeypatch.setattr(module, "create_engine", module.create_engine)
+    internals.cache_engines()
+    for module in modules:
+        engines = [module.create_engine(f"sqlite:///{tmp_path}/{name}.db", poolclass=NullPool) for name in "aab"]
+        assert engines[0] is engines[1]
+        assert engines[1] is not engines[2]
+        monkeypatch.delattr(module, "create_engine")
+    internals.cache_engines()
+    assert not any(hasattr(module, "create_engine") for module in modules)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +108,7 @@ def test_a_private_name_is_replaced_only_where_it_exists(
 def test_a_code_server_that_cannot_serve_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("dagster._cli.api.grpc_command")
     monkeypatch.setattr(code_server, "load_settings", lambda: Settings(AISEG2_WARM_RUNS=False))
-    for effect in ("cache_alembic_filenames", "import_module", "freeze_imported_objects"):
+    for effect in ("cache_storage_setup", "import_module", "freeze_imported_objects"):
         monkeypatch.setattr(code_server, effect, lambda *_: None)
     with pytest.raises(
         SystemExit, match="definitions cannot be served, because this Dagster has no `grpc_command`"
@@ -122,6 +155,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Any]:
     monkeypatch.setattr(dagster_webserver.cli, "uvicorn", uvicorn)
     monkeypatch.setattr(webserver, "load_settings", Settings)
     monkeypatch.setattr("sys.argv", ["webserver"])
+    monkeypatch.setattr(f"{TUNING}.prepare", lambda: None)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     cli = dagster_webserver.cli.cli
     monkeypatch.setattr(TUNED_MAIN, lambda: cli(["--empty-workspace"], standalone_mode=False))

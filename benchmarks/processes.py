@@ -22,7 +22,16 @@ UNSEEN = "ended between two samples"
 # The daemon replaces its code server about once a minute, also when idle.
 STARTS = "code servers that start"
 _START_S = 15
-# The first text that is part of a command line gives the role.
+# A forked process has the command line of its parent, and a name of its own.
+_FORKED = {
+    "code-server": CODE_SERVER,
+    "daemon": "daemon",
+    "webserver": "webserver",
+    "tracker": "resource tracker",
+    "runs": "forkserver",
+    "run": "run",
+}
+# The first text that is part of any other's command line gives the role.
 _ROLES = (
     # Its command line contains that of the service that it waits for.
     ("/bin/sh\0-c", "supervisor"),
@@ -190,6 +199,8 @@ def _role(process: Process, tree: Mapping[int, Process]) -> str:
     command = _command(process.pid)
     if not command:
         return ""
+    if role := _FORKED.get(_read(f"/proc/{process.pid}/comm").strip()):
+        return role
     role = next((role for words, role in _ROLES if words in command), "other")
     # A forked child has its parent's command line.
     forked = role == "forkserver" and process.parent in tree and _command(process.parent) == command

@@ -16,7 +16,8 @@ from multiprocessing import ProcessError
 from multiprocessing.context import BaseContext
 
 from aiseg2_pipeline.dagster_internals import MissingInternalError, serve_code, set_run_context
-from aiseg2_pipeline.runtime.dagster_tuning import cache_alembic_filenames, freeze_imported_objects
+from aiseg2_pipeline.runtime import warm_parent
+from aiseg2_pipeline.runtime.dagster_tuning import cache_storage_setup, freeze_imported_objects
 from aiseg2_pipeline.settings import SettingsError, load_settings
 
 PRELOADED = "aiseg2_pipeline.runtime.preload"
@@ -25,10 +26,13 @@ PRELOADED = "aiseg2_pipeline.runtime.preload"
 def _warm_context() -> BaseContext:
     """Return a context that forks from a process with all imports done. Raise ProcessError where a trial fails."""
     context = multiprocessing.get_context("forkserver")
+    # For a forkserver that replaces a killed one: by then this process has threads, and it starts a new Python.
     context.set_forkserver_preload([PRELOADED])
     trial = context.Process()
     try:
-        trial.start()
+        with warm_parent.forked_helpers() if warm_parent.CAN_FORK else contextlib.nullcontext():
+            import_module(PRELOADED)
+            trial.start()
         trial.join()
     except (OSError, EOFError) as error:
         raise ProcessError(
@@ -39,14 +43,18 @@ def _warm_context() -> BaseContext:
     return context
 
 
-def main() -> None:
-    """Serve the definitions until the process is ended."""
+def prepare() -> None:
+    """Import the definitions, and start the process that runs are forked from."""
     from aiseg2_pipeline.logs import log_warning  # noqa: PLC0415 - a run's own process does not need it
 
     try:
         settings = load_settings()
     except SettingsError as error:
         sys.exit(f"Error: {error}")
+    cache_storage_setup()
+    with contextlib.suppress(Exception):
+        # Dagster imports the definitions next, and reports their errors.
+        import_module("aiseg2_pipeline.definitions")
     if settings.warm_runs:
         try:
             set_run_context(_warm_context)
@@ -54,17 +62,23 @@ def main() -> None:
             log_warning(
                 f"Every run starts in a new Python, which costs some seconds each time, because {error}: start the pipeline again, or set AISEG2_WARM_RUNS=0 to choose that."
             )
-    cache_alembic_filenames()
-    with contextlib.suppress(Exception):
-        # Dagster imports the definitions next, and reports their errors.
-        import_module("aiseg2_pipeline.definitions")
     freeze_imported_objects()
+
+
+def serve() -> None:
+    """Serve the definitions until the process is ended."""
     try:
         serve_code()
     except MissingInternalError as error:
         sys.exit(
             f"Error: the definitions cannot be served, because {error}: install the pipeline's own versions again."
         )
+
+
+def main() -> None:
+    """Prepare and serve."""
+    prepare()
+    serve()
 
 
 if __name__ == "__main__":

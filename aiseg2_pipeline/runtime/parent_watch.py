@@ -47,11 +47,16 @@ def supervisor_lock(path: Path, timeout_s: float = 0) -> Iterator[None]:
 def main() -> None:
     """Run the module that the arguments name until it or the supervisor ends."""
     lock, socket = Path(sys.argv[1]), sys.argv[2]
-    threading.Thread(target=_end_with_supervisor, args=(lock,), daemon=True).start()
-    while socket and not Path(socket).is_socket():
-        time.sleep(POLL_S)
+    begin(lock, Path(socket) if socket else None)
     del sys.argv[:3]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+
+
+def begin(lock: Path, socket: Path | None) -> None:
+    """End this process's group when the holder of the lock ends; return once the Unix socket exists."""
+    threading.Thread(target=_end_with_supervisor, args=(lock,), daemon=True).start()
+    while socket and not socket.is_socket():
+        time.sleep(POLL_S)
 
 
 def _end_with_supervisor(lock: Path) -> None:

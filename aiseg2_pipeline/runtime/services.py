@@ -18,13 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import filelock
-from honcho.manager import KILL_WAIT, Manager
-from honcho.printer import Message, Printer
 
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch
+from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch, warm_parent
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
 from aiseg2_pipeline.runtime.simulated_past import start_past
+from aiseg2_pipeline.runtime.warm_parent import ServiceManager
 from aiseg2_pipeline.runtime.watch import Watch
 from aiseg2_pipeline.settings import ENV_FILE_IS_READ, Settings, SettingsError, environment
 
@@ -53,33 +52,29 @@ class ServicesError(Exception):
     """The services cannot be started; the message is one sentence."""
 
 
-class _Printer(Printer):  # type: ignore[misc]  # as above
-    """Honcho's printer of the services' lines, which `take` gets as well."""
-
-    take: Callable[[str], None] | None = None
-
-    def write(self, message: Message) -> None:
-        """Print a line."""
-        if self.take:
-            self.take(str(message.data))
-        super().write(message)
-
-
-class _Services(Manager):  # type: ignore[misc]  # honcho has no types
+class _Services(ServiceManager):
     """Honcho's manager for services that share an environment and the lock of their supervisor."""
 
-    def __init__(self, settings: Settings, given: Mapping[str, str], lock: Path) -> None:
-        super().__init__(_Printer(sys.stdout))
+    def __init__(self, settings: Settings, given: Mapping[str, str], lock: Path, *, warm: bool = False) -> None:
+        super().__init__()
         self._settings = settings
         self._given = given
         self._variables = _variables(settings, given)
         self._lock = str(lock)
+        self._warm = warm
 
-    def add(self, name: str, *command: str, after: Path | None = None) -> None:
-        """Add a service: a module and its arguments, to be started once the socket `after` exists."""
+    def add(self, name: str, *command: str, after: Path | None = None, warm: bool = False) -> None:
+        """Add a service: a module and its arguments, to be started once the socket `after` exists.
+
+        A `warm` one is forked from this process, if that has imported what it needs.
+        """
         # Runs of a killed service would keep its output open, so that honcho would not notice its end: end the group.
         script = f"trap : TERM; {self._watched(command, after)}; code=$?; kill 0; exit $code"
         self.add_process(name, script, env=self._variables)
+        if warm and self._warm:
+            self.fork_instead(
+                name, warm_parent.service(command[0], command[1:], self._variables, Path(self._lock), after)
+            )
 
     def add_page(self) -> None:
         """Add the household's page. Where it ends by itself it starts again: the readings continue without it."""
@@ -98,18 +93,21 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
             address += ["--path-prefix", settings.ui_path]
         log = ("--log-format", "json", "--dagster-log-level", "warning")
         workspace = ("-w", str(folder / WORKSPACE))
-        self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket)
+        self.add("webserver", WEBSERVER, *workspace, *address, *log, after=settings.code_server_socket, warm=True)
 
     def run(self, watch: Watch | None, say: Callable[[str], None]) -> int:
         """Run until one ends or a signal stops them; return the exit code, `_START_AGAIN` if `watch` has a reason for it."""
         ended = threading.Event()
         if watch:
-            self._printer.take = watch.line
-            threading.Thread(target=self._end_with_reason, args=(watch, ended, say), daemon=True).start()
+            self.take_lines(watch.line)
+            self.start_beside(
+                threading.Thread(target=self._end_with_reason, args=(watch, ended, say), daemon=True)
+            )
         try:
             self.loop()
         finally:
             ended.set()
+            self.join()
         if self.returncode in _STOPPED:
             return 0
         if self.returncode not in (_START_AGAIN, _NEW_SETTINGS):
@@ -131,14 +129,6 @@ class _Services(Manager):  # type: ignore[misc]  # honcho has no types
                 continue
             self.terminate()
             return
-
-    def terminate(self) -> None:
-        """Send SIGTERM to all services, and SIGKILL to those that do not end in time."""
-        super().terminate()
-        # Honcho itself does this only when one of them has ended.
-        killer = threading.Timer(KILL_WAIT, self.kill)
-        killer.daemon = True
-        killer.start()
 
 
 def run(settings: Settings, say: Callable[[str], None]) -> int:
@@ -212,7 +202,7 @@ def _serve(
     """Prepare Dagster's home and run all services until they end; return the exit code, `_START_AGAIN` to run them again."""
     start_past(settings, _variables(settings, given), lock, say)
     dagster_home.make(settings, folder, _variables(settings, given), say)
-    services = _Services(settings, given, lock)
+    services = _Services(settings, given, lock, warm=settings.warm_runs and warm_parent.ready(say))
     if settings.demo:
         services.add("simulator", "aiseg2_pipeline.cli", "simulate")
     if settings.page:
@@ -220,8 +210,8 @@ def _serve(
     # The socket exists once the code is loaded; until then, daemon and webserver would log errors.
     loaded, workspace = settings.code_server_socket, str(folder / WORKSPACE)
     log = ("--log-format", "json", "--log-level", "warning")
-    services.add("code-server", CODE_SERVER, *DEFINITIONS, "--socket", str(loaded), *log)
-    services.add("daemon", TUNING, DAEMON, "run", "-w", workspace, *log, after=loaded)
+    services.add("code-server", CODE_SERVER, *DEFINITIONS, "--socket", str(loaded), *log, warm=True)
+    services.add("daemon", TUNING, DAEMON, "run", "-w", workspace, *log, after=loaded, warm=True)
     if settings.ui:
         services.add_webserver(settings, folder)
         announcement.say_address(settings, "the first reading is there within two minutes", say)
@@ -287,6 +277,8 @@ def _variables(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
         "PYTHONSAFEPATH": "1",
         # glibc's heaps, one for each thread, never stop growing in services with many threads: 4 MB a day, measured.
         "MALLOC_ARENA_MAX": "1",
+        # NumPy would start threads, which nothing here uses.
+        "OPENBLAS_NUM_THREADS": "1",
     }
 
 

@@ -17,6 +17,7 @@ It is no login: anyone who reaches the port may do everything.
 import sys
 from collections.abc import Collection, Sequence
 from http import HTTPStatus
+from typing import NoReturn
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
@@ -107,8 +108,8 @@ def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     return SameSiteMiddleware(app, host=settings.ui_host, names=settings.ui_names)
 
 
-def main() -> None:
-    """Serve until the process is ended."""
+def prepare() -> None:
+    """Import the webserver, and put its pages behind the middleware."""
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -116,12 +117,30 @@ def main() -> None:
     sys.argv.insert(1, "dagster_webserver")
     try:
         guard_pages(lambda app: _guarded(app, settings))
-        dagster_tuning.main()
     except MissingInternalError as error:
-        sys.exit(
-            f"Error: Dagster's pages are not served, because they cannot be protected from other web sites ({error}): install "
-            "the pipeline's own versions again."
-        )
+        _refuse(error)
+    dagster_tuning.prepare()
+
+
+def serve() -> None:
+    """Serve until the process is ended."""
+    try:
+        dagster_tuning.serve()
+    except MissingInternalError as error:
+        _refuse(error)
+
+
+def _refuse(error: MissingInternalError) -> NoReturn:
+    sys.exit(
+        f"Error: Dagster's pages are not served, because they cannot be protected from other web sites ({error}): install "
+        "the pipeline's own versions again."
+    )
+
+
+def main() -> None:
+    """Prepare and serve."""
+    prepare()
+    serve()
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import sqlite3
 import time
 from collections import deque
 
-import alembic.util
 import dagster._core.storage.sql
 import pytest
+import sqlalchemy
 from alembic.script import ScriptDirectory
 from dagster._core.storage.sql import get_alembic_config
 
+from aiseg2_pipeline.dagster_internals import SQLITE_STORAGES
 from aiseg2_pipeline.runtime import dagster_tuning
 from aiseg2_pipeline.runtime.dagster_tuning import RateLimitedLogger
 
@@ -20,19 +21,19 @@ CREATED, IN_USE, AT_MOST = 400_000, 20_000, 150_000
 IMPORTED = 1_000_000
 
 
-def test_storages_created_again_register_nothing_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_storages_created_again_read_no_script_and_register_nothing_at_exit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # Restored after the test.
-    monkeypatch.setattr(alembic.util, "coerce_resource_to_filename", alembic.util.coerce_resource_to_filename)
-    dagster_tuning.cache_alembic_filenames()
+    monkeypatch.setattr(ScriptDirectory, "from_config", ScriptDirectory.from_config)
+    for module in SQLITE_STORAGES:
+        monkeypatch.setattr(f"{module}.create_engine", sqlalchemy.create_engine)
+    dagster_tuning.cache_storage_setup()
     config = get_alembic_config(dagster._core.storage.sql.__file__)  # noqa: SLF001 - Dagster's own
-    ScriptDirectory.from_config(config)
+    scripts = ScriptDirectory.from_config(config)
     before = atexit._ncallbacks()  # noqa: SLF001 - there is no public count
-    ScriptDirectory.from_config(config)
+    assert ScriptDirectory.from_config(config) is scripts
     assert atexit._ncallbacks() == before  # noqa: SLF001 - as above
-    # Another version of alembic is left unchanged.
-    monkeypatch.delattr(alembic.util, "coerce_resource_to_filename")
-    dagster_tuning.cache_alembic_filenames()
-    assert not hasattr(alembic.util, "coerce_resource_to_filename")
 
 
 class Cycle:

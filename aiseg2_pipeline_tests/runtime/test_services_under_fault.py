@@ -28,7 +28,6 @@ from aiseg2_pipeline_tests.support.influxdb import Influx, InfluxServer
 from aiseg2_pipeline_tests.support.influxdb_proxy import Exchange, Fault
 from aiseg2_pipeline_tests.support.running_pipeline import (
     COMMAND,
-    PROC,
     WITHIN_S,
     Pipeline,
     environment,
@@ -133,11 +132,9 @@ class Slow:
         return Fault(204, take=True, delay_s=self.seconds)
 
 
-def service(pipeline: Pipeline, module: str) -> int:
-    """Return the process id of a service, not of the shell that waits for it."""
-    (service_pid,) = [
-        pid for pid in pipeline.processes(module) if (PROC / str(pid) / "comm").read_bytes().strip() != b"sh"
-    ]
+def service(pipeline: Pipeline, name: str) -> int:
+    """Return the process id of a service."""
+    (service_pid,) = pipeline.processes(name)
     return service_pid
 
 
@@ -226,7 +223,7 @@ def test_a_full_disk_is_reported_in_a_sentence_corrupts_nothing_and_reading_resu
 def test_a_killed_daemon_ends_all_services_and_the_next_start_continues(home: Home) -> None:
     pipeline = home.running()
     stored = home.times()
-    os.kill(service(pipeline, "dagster._daemon"), signal.SIGKILL)
+    os.kill(service(pipeline, "daemon"), signal.SIGKILL)
     assert pipeline.process.wait(WITHIN_S) == 128 + signal.SIGKILL
     assert "daemon stopped (rc=137)" in pipeline.output
     assert "so all were stopped: start the pipeline again." in pipeline.output
@@ -268,7 +265,7 @@ def test_a_killed_code_server_ends_all_services_and_active_runs(home: Home) -> N
     pipeline = home.running()
     pid = pipeline.pages.process_in(pipeline.pages.launch_minute(LONG_S))
     began = time.monotonic()
-    os.kill(service(pipeline, "runtime.code_server"), signal.SIGKILL)
+    os.kill(service(pipeline, "code-server"), signal.SIGKILL)
     assert pipeline.process.wait(WITHIN_S) == 128 + signal.SIGKILL
     assert time.monotonic() - began < LONG_S / 2
     assert pid not in pipeline.processes()
@@ -292,10 +289,10 @@ def test_only_orphaned_active_runs_are_failed() -> None:
 @needs_proc
 def test_the_services_start_again_with_a_first_hour_that_has_moved(home: Home) -> None:
     pipeline = home.running()
-    before = service(pipeline, "code_server")
+    before = service(pipeline, "code-server")
     two_days_ago = hour_key(datetime.now(UTC) - timedelta(days=2))
     (home.data / "first_partition").write_text(two_days_ago + "\n", encoding="ascii")
-    pipeline.wait(lambda: before not in pipeline.processes("code_server") and pipeline.pages.served())
+    pipeline.wait(lambda: before not in pipeline.processes("code-server") and pipeline.pages.served())
     pipeline.wait(lambda: pipeline.output.count("Ctrl-C stops everything.") == 2)
     assert pipeline.pages.read_minute()["status"] == "SUCCESS"
     partitions = pipeline.pages.ask(

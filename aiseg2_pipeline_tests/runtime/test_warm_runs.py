@@ -35,8 +35,8 @@ LONG_S = 60.0
 # Modules that a run imports by itself cost it some milliseconds each.
 MOST_IMPORTS = 12
 
-# Python runs this at its start. In the warm process, the first import of each module in the file `broken` fails; each
-# process forked from it records the modules that it imports.
+# Python runs this at its start. In a warm process that replaces a killed one, the first import of each module in the file
+# `broken` fails; each forked process records the modules that it imports.
 SITE = """
 import os
 import sys
@@ -49,23 +49,29 @@ HERE = Path(__file__).parent
 class Watch:
     def __init__(self):
         self.broken = set((HERE / "broken").read_text().split())
-        self.log = None
+        self.forked = False
 
     def begin(self):
-        self.log = (HERE / str(os.getpid())).open("w", buffering=1)
+        self.forked = True
+        self.record("")
+
+    def record(self, line):
+        # Opened for each line: a service closes the files that it inherits.
+        log = os.open(HERE / str(os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(log, line.encode())
+        os.close(log)
 
     def find_spec(self, name, path=None, target=None):
-        if self.log:
-            self.log.write(name + "\\n")
+        if self.forked:
+            self.record(name + "\\n")
         if name in self.broken:
             self.broken.remove(name)
             raise RuntimeError("broken by a test")
 
 
-if "multiprocessing.forkserver" in " ".join(sys.orig_argv):
-    watch = Watch()
-    sys.meta_path.insert(0, watch)
-    os.register_at_fork(after_in_child=watch.begin)
+watch = Watch()
+sys.meta_path.insert(0, watch)
+os.register_at_fork(after_in_child=watch.begin)
 """
 
 
@@ -112,9 +118,10 @@ def parent(pid: int) -> int:
 
 
 def warm_process(pipeline: Pipeline) -> int | None:
-    """Return the id of the process that runs are forked from, which has their command line; None without it."""
-    servers = pipeline.processes("runtime.code_server")
-    forked = [pid for pid in pipeline.processes("multiprocessing.forkserver") if parent(pid) in servers]
+    """Return the id of the process that runs are forked from: the code server's own fork, or the one that replaces it."""
+    (server,) = pipeline.processes("code-server")
+    names = ("runs", "multiprocessing.forkserver")
+    forked = [pid for name in names for pid in pipeline.processes(name) if parent(pid) == server]
     return forked[0] if forked else None
 
 
@@ -140,6 +147,15 @@ def gone(pid: int) -> bool:
 
 
 @needs_proc
+def test_the_services_are_forked_from_the_supervisor_and_each_leads_a_process_group(pipeline: Pipeline) -> None:
+    pids = [pid for name in ("code-server", "daemon", "webserver") for pid in pipeline.processes(name)]
+    assert [parent(pid) for pid in pids] == [pipeline.process.pid] * 3
+    assert [os.getpgid(pid) for pid in pids] == pids
+    (code,) = pipeline.processes("code-server")
+    assert os.getpgid(warm_process(pipeline) or 0) == code
+
+
+@needs_proc
 def test_each_run_is_a_process_forked_from_the_warm_one_that_ends_when_it_is_canceled(pipeline: Pipeline) -> None:
     warm = warm_process(pipeline)
     runs = [pipeline.pages.launch_minute(LONG_S) for _ in range(2)]
@@ -157,7 +173,6 @@ def test_a_run_imports_few_modules_itself_else_add_them_to_preload(pipeline: Pip
     run = pipeline.pages.read_minute()
     assert run["status"] == "SUCCESS"
     imported = (site / str(process_of(run))).read_text(encoding="utf-8").split()
-    assert imported, "the run's imports were not recorded"
     assert len(imported) <= MOST_IMPORTS, imported
 
 
@@ -238,7 +253,7 @@ def test_without_warm_runs_and_dagster_s_pages_three_services_run_until_sigterm_
             # Its one reading is taken at once; the long minute allows for a slow start.
             assert shown.pages.finished(shown.pages.launch_minute(LONG_S))["status"] == "SUCCESS"
             assert cold.times()
-            assert cold.processes("multiprocessing.forkserver") == []
+            assert cold.processes("multiprocessing.forkserver") == cold.processes("runs") == []
             assert shown.stop(signal.SIGINT) == 0
             assert not shown.pages.served()
             assert "Traceback" not in shown.output

@@ -185,14 +185,15 @@ class Pipeline:
         return self.log.read_text(encoding="utf-8")
 
     def processes(self, holding: str = "") -> list[int]:
-        """Return the ids of its processes, itself included, with this text in the command line; [] without /proc."""
+        """Return the ids of its processes, itself included, with this text in the command line or as their name; [] without /proc."""
         mark = os.fsencode(f"HOME={self.home}")
         found = []
         for path in PROC.glob("[0-9]*/environ"):
             try:
                 if mark in path.read_bytes().split(b"\0"):
                     command = path.with_name("cmdline").read_bytes().replace(b"\0", b" ")
-                    if os.fsencode(holding) in command:
+                    name = path.with_name("comm").read_bytes().strip()
+                    if os.fsencode(holding) in command or os.fsencode(holding) == name:
                         found.append(int(path.parent.name))
             except OSError:
                 continue
