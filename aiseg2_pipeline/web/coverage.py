@@ -66,7 +66,9 @@ def _hours(
     if first is None or queries is None:
         return []
     start_s = max(start_of("hour", start_s), first)
-    stop_s = min(end_s, int(now_s // MINUTE_S * MINUTE_S))
+    running = int(now_s // MINUTE_S * MINUTE_S)
+    # The running minute counts once it has a reading.
+    stop_s = min(end_s, running + MINUTE_S if (queries.newest_live() or 0) >= running else running)
     covered = {one.start: one for one in queries.coverage_by_hour(start_s, end_s)}
     removed = _removed(queries, start_s, stop_s, set(covered))
     hours = []

@@ -15,7 +15,10 @@ from aiseg2_pipeline.aiseg2.models import Circuit
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.japan_time import TOKYO, day_of, day_start, hour_key
+from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline.store import Destination, EnergyStore, Store
+from aiseg2_pipeline.web import coverage
+from aiseg2_pipeline.web.record import Record
 from aiseg2_pipeline_tests.support.page import (
     HOME,
     Page,
@@ -168,6 +171,17 @@ def test_coverage_counts_the_minutes_since_the_record_began_but_those_that_a_per
         store.remove(NOON + 10 * MINUTE, NOON + 70 * MINUTE, utc_now())
     content = page.api("coverage", by="hour", start="2026-07-14T12:00", end="2026-07-14T14:00")
     assert content["missing"] == [7, 50]
+
+
+def test_a_reading_of_the_running_minute_hides_no_missing_one(tmp_path: Path) -> None:
+    for n in (0, 2):
+        store_reading(tmp_path, NOON + n * MINUTE + timedelta(seconds=20), 寝室=500.0)
+    settings = Settings.from_environment(
+        {"AISEG2_HOST": "device", "AISEG2_PASSWORD": "p", "AISEG2_DATA_DIR": str(tmp_path)}
+    )
+    start_s = int(NOON.timestamp())
+    content = coverage.coverage(Record(settings), "hour", start_s, start_s + 3600, start_s + 150)
+    assert (content["read"], content["missing"]) == ([2], [1])
 
 
 def test_the_summary_of_the_record_has_what_influxdb_has_yet_to_get(folder: Path, page: Page) -> None:
