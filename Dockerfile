@@ -11,7 +11,7 @@ COPY requirements.lock ./
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --only-binary=:all: --require-hashes -r requirements.lock \
     && find /opt/venv '(' -type d -name tests -o -name '*.js.map' ')' -prune -exec rm -rf {} +
 COPY pyproject.toml README.md LICENSE dagster.yaml workspace.yaml ./
-COPY docs/tariffs docs/tariffs
+COPY docs/tariffs/steps.toml docs/tariffs/
 COPY aiseg2_pipeline aiseg2_pipeline
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --no-deps --no-index --no-build-isolation .
 
