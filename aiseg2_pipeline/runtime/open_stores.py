@@ -1,9 +1,8 @@
-"""Keep the stores and Dagster's SQLite files open while the pipeline runs, so that no process is the last to close them.
+"""Keep the stores open while the pipeline runs, so that no run is the last one to close them.
 
 When its last connection closes, SQLite copies the journal into the file and deletes it. With every minute's run that is
-86 instead of 28 kB written to the disk for the readings (`python -m benchmarks.store`), and 11 instead of 1.5 MB for
-Dagster, which closes its files after each query. The daemon keeps them open, because it is always there and no process is
-forked from it; reading and writing the stores belongs in `store`.
+86 instead of 28 kB written to the disk (`python -m benchmarks.store`). The daemon keeps the stores open, because it is
+always there and is never forked; reading and writing them belongs in `store`.
 """
 
 import contextlib
@@ -19,22 +18,22 @@ VARIABLE = "AISEG2_STORES"
 
 
 def variable(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the environment variable with the paths of the files for the daemon."""
+    """Return the environment variable with the paths of the stores for the daemon."""
     return {VARIABLE: os.pathsep.join(map(str, paths))}
 
 
 def keep_open(paths: Iterable[Path], poll_s: float = POLL_S) -> None:
-    """Keep these files open from a thread until the process ends, also those that are created or replaced later."""
+    """Keep these stores open from a thread until the process ends, also those that are created or replaced later."""
     threading.Thread(target=_keep_open, args=(list(paths), poll_s), daemon=True).start()
 
 
 def keep_those_of_environment_open() -> None:
-    """Keep the files open that the environment variable names."""
+    """Keep the stores open that the environment variable names."""
     keep_open(Path(path) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path)
 
 
 def close_journals(paths: Iterable[Path]) -> None:
-    """Copy the journals into the files, so that each database of a stopped pipeline is one file."""
+    """Copy the journals into the files, so that a stopped pipeline's stores are one file each."""
     for path in paths:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(_connection(path, "rw")) as connection:
             _read(connection)
@@ -44,7 +43,7 @@ def _keep_open(paths: list[Path], poll_s: float) -> None:
     connections: dict[Path, tuple[int, sqlite3.Connection]] = {}
     while True:
         for path in paths:
-            # A file that cannot be read is reported by those that use it.
+            # A store that cannot be read is reported by those that use it.
             with contextlib.suppress(OSError, sqlite3.Error):
                 inode = path.stat().st_ino
                 if path in connections and connections[path][0] != inode:

@@ -20,7 +20,6 @@ from pathlib import Path
 import filelock
 
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.orchestration.maintenance import sqlite_files
 from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch, warm_parent
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
 from aiseg2_pipeline.runtime.simulated_past import start_past
@@ -187,7 +186,7 @@ def _run(
     while (code := _serve(settings, given, folder, lock, say)) == _START_AGAIN:
         _reset_handlers()
         _check_socket(settings)
-    open_stores.close_journals(_files(settings))
+    open_stores.close_journals(_stores(settings))
     return code
 
 
@@ -269,7 +268,7 @@ def _variables(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
         ENV_FILE_IS_READ: "1",
         "DAGSTER_HOME": str(settings.dagster_home),
         "AISEG2_CODE_SERVER": str(settings.code_server_socket),
-        **open_stores.variable(_files(settings)),
+        **open_stores.variable(_stores(settings)),
         "AISEG2_POSTGRES_URL": postgres.get_secret_value() if postgres else "",
         "PYTHONUNBUFFERED": "1",
         # In any locale, as this process.
@@ -283,10 +282,8 @@ def _variables(settings: Settings, given: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _files(settings: Settings) -> list[Path]:
-    """Return the stores, and Dagster's own files, which are not there where its history is in PostgreSQL."""
-    stores = [settings.store_path, settings.energy_path, settings.climate_path]
-    return stores + [settings.dagster_home / name for name in sqlite_files.FILES]
+def _stores(settings: Settings) -> tuple[Path, ...]:
+    return settings.store_path, settings.energy_path, settings.climate_path
 
 
 def project_folder() -> Path:

@@ -310,12 +310,13 @@ def test_dagsters_daemon_deletes_ticks_older_than_a_week(home: Home) -> None:
         with closing(sqlite3.connect(ticks)) as connection:
             return int(connection.execute(f"SELECT count(*) FROM job_ticks WHERE {where}").fetchone()[0])
 
-    pipeline.wait(lambda: counts("type = 'SCHEDULE' AND status = 'SUCCESS'") > 0)
+    # The daemon looks at the ticks of a schedule when that ticks.
+    pipeline.wait(lambda: counts("status = 'SUCCESS' AND tick_body LIKE '%\"every_minute\"%'") > 0)
     with closing(sqlite3.connect(ticks)) as connection, connection:
         columns = "job_origin_id, selector_id, status, type, tick_body"
         connection.execute(
             f"INSERT INTO job_ticks (timestamp, {columns}) SELECT '2026-01-01 00:00:00', {columns} FROM job_ticks "
-            "WHERE type = 'SCHEDULE' AND status = 'SUCCESS' LIMIT 1"
+            "WHERE type = 'SCHEDULE' AND status = 'SUCCESS' AND tick_body LIKE '%\"every_minute\"%' LIMIT 1"
         )
     assert counts("timestamp < '2026-02-01'") == 1
     pipeline.wait(lambda: counts("timestamp < '2026-02-01'") == 0)
