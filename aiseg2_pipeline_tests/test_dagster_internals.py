@@ -65,7 +65,7 @@ def test_dagsters_migrations_are_found_or_left_to_dagster(monkeypatch: pytest.Mo
     assert internals.migrations() is None
 
 
-def test_one_engine_serves_all_connections_to_a_file_of_dagsters(
+def test_one_engine_and_its_open_connection_serve_all_queries_of_a_file_of_dagsters(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     modules = [importlib.import_module(name) for name in internals.SQLITE_STORAGES]
@@ -76,6 +76,12 @@ def test_one_engine_serves_all_connections_to_a_file_of_dagsters(
         engines = [module.create_engine(f"sqlite:///{tmp_path}/{name}.db", poolclass=NullPool) for name in "aab"]
         assert engines[0] is engines[1]
         assert engines[1] is not engines[2]
+        connected = []
+        for _ in range(2):
+            with engines[0].connect() as connection:
+                connected.append(connection.connection.dbapi_connection)
+        assert connected[0] is connected[1]
+        engines[0].dispose()
         monkeypatch.delattr(module, "create_engine")
     internals.cache_engines()
     assert not any(hasattr(module, "create_engine") for module in modules)

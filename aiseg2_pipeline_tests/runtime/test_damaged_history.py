@@ -1,7 +1,5 @@
 """Dagster's own SQLite files are damaged while everything runs, as by a failing disk."""
 
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,7 +8,7 @@ from aiseg2_pipeline.gaps.past import note_first_hour
 from aiseg2_pipeline.japan_time import hour_of
 from aiseg2_pipeline.store import Store
 from aiseg2_pipeline_tests.support.alerts import telephone
-from aiseg2_pipeline_tests.support.damage import zero_table
+from aiseg2_pipeline_tests.support.damage import zero_table_until
 from aiseg2_pipeline_tests.support.running_pipeline import Pipeline, free_ports, needs_proc, started
 
 # The next minute's reading, without a person; a minute and the start are part of it.
@@ -36,12 +34,12 @@ def test_a_damaged_history_is_replaced_within_two_minutes_and_past_days_are_gree
         pipeline.wait(lambda: reads_after(pipeline, YESTERDAY))
         assert "a new record begins" not in pipeline.output
         events = data / "dagster" / "event_log.db"
-        with closing(sqlite3.connect(events)) as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        zero_table(events, "event_logs")
+        notes = "event_log-damaged-*.json"
         damaged_at = datetime.now(UTC)
+        damaged = zero_table_until(events, "event_logs", lambda: bool(list(events.parent.glob(notes))))
+        pipeline.wait(lambda: next(damaged), WITHIN_S)
         pipeline.wait(lambda: reads_after(pipeline, damaged_at), WITHIN_S)
-        assert len(list(events.parent.glob("event_log-damaged-*.json"))) == 1
+        assert len(list(events.parent.glob(notes))) == 1
         pipeline.wait(pipeline.pages.served)
         pipeline.wait(lambda: ("close_the_day", "SUCCESS") in runs(pipeline))
         pipeline.wait(lambda: MESSAGE in phone.titles)

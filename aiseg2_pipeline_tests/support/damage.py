@@ -3,6 +3,7 @@
 import os
 import random
 import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -65,6 +66,26 @@ def replace(path: Path) -> None:
 
 def zero_table(path: Path, table: str) -> None:
     """Overwrite the first page of a table."""
+    overwrite(path, _first_page(path, table), bytes(PAGE))
+
+
+def zero_table_until(path: Path, table: str, replaced: Callable[[], bool]) -> Iterator[bool]:
+    """Overwrite the first page of a table for each item, with its copies in the journal and in other processes."""
+    start = _first_page(path, table)
+    with path.open("r+b", buffering=0) as file:
+        while not replaced():
+            with (
+                suppress(sqlite3.Error),
+                closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection,
+            ):
+                # Every process then reads the file again.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            os.pwrite(file.fileno(), bytes(PAGE), start)
+            yield False
+    yield True
+
+
+def _first_page(path: Path, table: str) -> int:
     with closing(sqlite3.connect(path.resolve())) as connection:
         (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    overwrite(path, (page - 1) * PAGE, bytes(PAGE))
+    return int(page - 1) * PAGE
