@@ -108,6 +108,7 @@ def cache_engines() -> None:
 
     Dagster makes both anew for each query, which is two thirds of the query's time, and the last connection that is closed
     copies the whole journal into the file. A thread that finds the connection in use opens another one.
+    A power cut may cost the last seconds of Dagster's history, because not every event waits for the disk.
     """
     for module in SQLITE_STORAGES:
         with suppress(MissingInternalError):
@@ -119,11 +120,14 @@ def _one_for_each(make: Callable[..., Any]) -> Callable[..., Any]:
     engines: dict[str, Any] = {}
 
     def engine(url: str, **options: Any) -> Any:
-        from sqlalchemy.pool import QueuePool  # noqa: PLC0415 - only once Dagster is imported
+        from sqlalchemy import event, pool  # noqa: PLC0415 - only once Dagster is imported
 
         key = f"{url} {sorted(options.items(), key=str)}"
-        kept = options | {"poolclass": QueuePool, "pool_size": 1, "max_overflow": -1}
-        return engines.get(key) or engines.setdefault(key, make(url, **kept))
+        if key not in engines:
+            made = make(url, **options | {"poolclass": pool.QueuePool, "pool_size": 1, "max_overflow": -1})
+            event.listen(made, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
+            engines.setdefault(key, made)
+        return engines[key]
 
     return engine
 

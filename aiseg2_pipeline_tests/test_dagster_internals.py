@@ -28,6 +28,8 @@ from aiseg2_pipeline.settings import Settings
 TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 TUNED_MAIN = f"{TUNING}.serve"
 NOW = datetime(2026, 7, 14, tzinfo=UTC)
+# SQLite's number of the level at which only the copying of the journal waits for the disk.
+NORMAL = 1
 
 
 def now() -> datetime:
@@ -80,6 +82,7 @@ def test_one_engine_and_its_open_connection_serve_all_queries_of_a_file_of_dagst
         for _ in range(2):
             with engines[0].connect() as connection:
                 connected.append(connection.connection.dbapi_connection)
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == NORMAL
         assert connected[0] is connected[1]
         engines[0].dispose()
         monkeypatch.delattr(module, "create_engine")
