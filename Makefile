@@ -43,12 +43,13 @@ run: $(VENV)/run.stamp $(EXTRA_STAMPS) $(if $(COPY),editable)
 test: $(VENV)/dev.stamp
 	@$(BIN)/python -m pytest $(PARALLEL)
 
-# Its tests, then longer chaos and fuzzing, a year of readings that go out, and an hour of the real pipeline under faults:
-# about three and a half hours.
+# Its tests, then longer chaos and fuzzing, a year of readings that go out, an hour of the container under its memory limit, and
+# an hour of the real pipeline under faults: about four and a half hours.
 endurance: endurance-short
 	@$(BIN)/python -m benchmarks.chaos --days 8 --faults 4000 --seed 7000
 	@$(BIN)/python -m benchmarks.fuzz
 	@$(BIN)/python -m benchmarks.past_out
+	@$(BIN)/python -m benchmarks.container_hour
 	@$(BIN)/python -m benchmarks.soak
 
 # Chaos with fixed seeds, alone because its simulated time runs on this machine's; then fuzzing and the compose file on a

@@ -313,7 +313,7 @@ def test_a_misspelt_setting_is_found() -> None:
 
 def test_the_example_names_every_setting_and_no_other() -> None:
     names = re.findall(r"^#? ?([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(encoding="utf-8"), re.MULTILINE)
-    of_the_stack = {"COMPOSE_PROFILES", "GRAFANA_ADMIN_PASSWORD", "POSTGRES_PASSWORD"}
+    of_the_stack = {"COMPOSE_PROFILES", "GRAFANA_ADMIN_PASSWORD", "PIPELINE_MEMORY_LIMIT", "POSTGRES_PASSWORD"}
     assert sorted(names) == sorted(ALIASES | of_the_stack)
 
 

@@ -198,6 +198,16 @@ def test_settings_reach_the_pipeline_unchanged_but_for_its_folder_and_the_addres
     ]
 
 
+@pytest.mark.parametrize(("env", "limit_mb"), [({}, 640), ({"PIPELINE_MEMORY_LIMIT": "1g"}, 1024)])
+def test_the_pipeline_has_a_memory_limit_without_swap_that_env_can_change(
+    tmp_path: Path, env: dict[str, str], limit_mb: int
+) -> None:
+    found = services(tmp_path, NINE_LINES | env)
+    for name, expected_mb in (("pipeline", limit_mb), ("demo", 640)):
+        limits = int(found[name]["mem_limit"]), int(found[name]["memswap_limit"])
+        assert limits == (expected_mb << 20, expected_mb << 20), name
+
+
 @pytest.mark.parametrize(
     ("env", "address"),
     [

@@ -1,5 +1,6 @@
 """The device's energy, fills, their checks and the backfill sensor in Dagster, with the simulator as the device."""
 
+import gc
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import chain, repeat
@@ -7,13 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from dagster import DagsterRunStatus
+from dagster import AssetMaterialization, DagsterRunStatus
 
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row, frame
 from aiseg2_pipeline.gaps import past
 from aiseg2_pipeline.japan_time import hour_key
 from aiseg2_pipeline.orchestration.assets import influxdb as write_out
+from aiseg2_pipeline.orchestration.assets import power_readings
 from aiseg2_pipeline.orchestration.definitions import build_definitions
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, INFLUXDB_ENERGY, INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import day_key, hourly
@@ -191,6 +193,26 @@ def test_a_range_of_hours_is_one_run_and_only_hours_with_rows_are_green(alone: S
     assert alone.run("power_fill", hour_key(first), hour_key(last)).success
     pd.testing.assert_frame_equal(alone.rows(), rows)
     assert alone.requests() == requests
+
+
+def test_a_fill_holds_as_much_memory_on_its_last_day_as_on_its_second(
+    alone: SimulatedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    def count(*_: object, **__: object) -> None:
+        gc.collect()
+        # They are what a fill makes for each hour.
+        held.append(sum(isinstance(one, AssetMaterialization) for one in gc.get_objects()))
+
+    first = TODAY - 4 * DAY
+    alone.minute(first)
+    alone.set_clock(NOW)
+    monkeypatch.setattr(power_readings, "log_line", count)
+    assert alone.run("power_fill", hour_key(first), hour_key(first + 95 * HOUR)).success
+    assert len(held) == 4
+    assert held[-1] <= held[1]
+    assert len(alone.green(POWER_READINGS)) == 93
 
 
 def test_filled_rows_are_written_by_the_next_minute(pipeline: SimulatedPipeline, influx: Influx) -> None:

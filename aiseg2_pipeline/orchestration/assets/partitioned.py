@@ -41,4 +41,14 @@ def materialize(
         context.add_asset_metadata(metadata)
         yield Output(output)
     else:
-        context.log_event(AssetMaterialization(context.asset_key, partition=partition, metadata=metadata))
+        log_materialization(context, context.asset_key, partition, metadata)
+
+
+def log_materialization(
+    context: AssetExecutionContext, key: AssetKey, partition: str, metadata: dict[str, Any]
+) -> None:
+    """Materialize one of many partitions with an event, which is stored at once, and release its memory."""
+    context.log_event(AssetMaterialization(key, partition=partition, metadata=metadata))
+    # Dagster would keep the events of a step until it ends: 60 kB for each day of a fill.
+    for _ in context.consume_events():
+        pass

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 from dagster import (
     AssetExecutionContext,
-    AssetMaterialization,
     AssetsDefinition,
     Failure,
     HourlyPartitionsDefinition,
@@ -36,7 +35,7 @@ from aiseg2_pipeline.ingest.power import LiveMinute, take_minute
 from aiseg2_pipeline.japan_time import HOUR, MINUTE, TOKYO, hour_from_key, hour_key, hour_of
 from aiseg2_pipeline.logs import log_error, log_line
 from aiseg2_pipeline.orchestration.assets.energy_history import energy_metadata
-from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
+from aiseg2_pipeline.orchestration.assets.partitioned import log_materialization, materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.checks import as_evaluation, completeness, evaluate, recent_hours
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_HISTORY, POWER_READINGS
@@ -186,17 +185,11 @@ def _fill_ended(
             )
             log_line("fill", day=str(day.day), filled_minutes=day.filled_minutes, missing_minutes=missing)
             if day.energy and day.energy.rows:
-                context.log_event(
-                    AssetMaterialization(
-                        ENERGY_HISTORY, partition=day.day.isoformat(), metadata=energy_metadata(day.energy)
-                    )
-                )
+                log_materialization(context, ENERGY_HISTORY, day.day.isoformat(), energy_metadata(day.energy))
             for hour in day.hours:
                 if hour.live or hour.filled:
                     metadata = _hour_metadata(store, energy, hour)
-                    context.log_event(
-                        AssetMaterialization(POWER_READINGS, partition=hour_key(hour.start), metadata=metadata)
-                    )
+                    log_materialization(context, POWER_READINGS, hour_key(hour.start), metadata)
     context.log_event(as_evaluation(completeness(recent_hours(store, record, now))))
 
 
