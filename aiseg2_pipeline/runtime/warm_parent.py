@@ -6,7 +6,7 @@
     │  └─ runs               multiprocessing's forkserver, forked from the code server before its first thread
     │     └─ run             one process for each run, forked from `runs`
     ├─ daemon                forked
-    ├─ webserver             forked
+    ├─ webserver             forked; imports Dagster's pages when they are first opened
     └─ simulator             a Python of its own, without Dagster
 
 Each service is a session and a process group of its own, as those that honcho starts with a shell. A service module that
