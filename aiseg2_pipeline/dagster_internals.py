@@ -12,6 +12,8 @@ from multiprocessing.context import BaseContext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from socket import socket
+
     import sqlalchemy as db
     from alembic.config import Config
     from dagster import DagsterInstance
@@ -137,8 +139,8 @@ def set_default_loggers(loggers: Sequence[tuple[Any, dict[str, Any]]]) -> None:
     _replace("dagster._core.execution.context_creation_job", "default_system_loggers", lambda _: list(loggers))
 
 
-def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"]) -> None:
-    """Serve the webserver's app wrapped in `guard`, or nothing at all. Raise MissingInternalError.
+def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"], listeners: list["socket"]) -> None:
+    """Serve the webserver's app wrapped in `guard` on these sockets, or nothing at all. Raise MissingInternalError.
 
     The webserver starts its app with `uvicorn.run`. Afterwards it has nothing else of uvicorn: a webserver that starts
     its app in another way then raises the same error, and serves no page.
@@ -148,7 +150,10 @@ def guard_pages(guard: Callable[["ASGIApp"], "ASGIApp"]) -> None:
 
     class Guarded:
         def run(self, app: "ASGIApp", **settings: Any) -> None:
-            uvicorn.run(guard(app), **settings)
+            server = uvicorn.Server(uvicorn.Config(guard(app), **settings))
+            # As `uvicorn.run`: Dagster turns SIGTERM into it.
+            with suppress(KeyboardInterrupt):
+                server.run(listeners)
 
         def __getattr__(self, name: str) -> Any:
             raise MissingInternalError(f"this Dagster uses `uvicorn.{name}`")

@@ -4,7 +4,6 @@ Dagster's event log stores the events of a run; these lines are for people who r
 runs belong in `orchestration/loggers`.
 """
 
-import sys
 from typing import Any
 
 import structlog
@@ -26,7 +25,8 @@ def log_error(message: str, **fields: Any) -> None:
 
 
 _line = structlog.wrap_logger(
-    structlog.PrintLogger(sys.stdout),
+    # A new one for each line, because a forked process has another stdout.
+    None,
     processors=[
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

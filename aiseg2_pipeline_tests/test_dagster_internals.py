@@ -22,7 +22,7 @@ from aiseg2_pipeline import dagster_internals as internals
 from aiseg2_pipeline.orchestration.maintenance.close_day import close_job
 from aiseg2_pipeline.orchestration.maintenance.prune import prune_job
 from aiseg2_pipeline.orchestration.resources import resources
-from aiseg2_pipeline.runtime import code_server, webserver
+from aiseg2_pipeline.runtime import code_server, middleware, webserver
 from aiseg2_pipeline.settings import Settings
 
 TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
@@ -158,11 +158,13 @@ def test_an_unknown_event_log_counts_as_one_with_a_file_for_each_run(
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Any]:
-    """The apps that our webserver gives to uvicorn; nothing listens."""
+    """The apps that our webserver gives to uvicorn for the first connection, which is there already."""
     apps: list[Any] = []
-    monkeypatch.setattr(uvicorn, "run", lambda app, **_: apps.append(app))
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, _: apps.append(server.config.app))
     monkeypatch.setattr(dagster_webserver.cli, "uvicorn", uvicorn)
     monkeypatch.setattr(webserver, "load_settings", Settings)
+    monkeypatch.setattr("select.select", lambda *_: None)
+    monkeypatch.setattr(webserver, "_listen", lambda _: [])
     monkeypatch.setattr("sys.argv", ["webserver"])
     monkeypatch.setattr(f"{TUNING}.prepare", lambda: None)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -173,7 +175,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[Any]:
 
 def test_every_page_is_behind_the_middleware(served: list[Any]) -> None:
     webserver.main()
-    assert [type(app) for app in served] == [webserver.SameSiteMiddleware]
+    assert [type(app) for app in served] == [middleware.SameSiteMiddleware]
 
 
 def test_no_page_is_served_without_the_middleware(monkeypatch: pytest.MonkeyPatch, served: list[Any]) -> None:

@@ -1,140 +1,65 @@
-"""Run Dagster's webserver behind a middleware that refuses requests of other web sites.
+"""Serve Dagster's pages, which are imported when somebody first opens them.
 
-Dagster's pages have no login and answer any request: a site open in the same browser could end and delete runs
-(`<img src="http://127.0.0.1:3000/graphql?query=mutation…">`, a form, a WebSocket), and a site whose own name resolves
-to this machine's address (DNS rebinding) could also read everything. So
-
-- a request must name this server by an address, as localhost, or by a name of AISEG2_UI_HOST or AISEG2_UI_NAMES;
-- a request that can change something must come from this server's own pages, or from a program, which sends no Origin;
-- a GET request changes nothing;
-- no other site can show these pages in a frame.
-
-It is no login: anyone who reaches the port may do everything.
+They take 65 MB, most of it the GraphQL schema, and on most days nobody looks at them. So this process listens at their
+address at once, and imports them when the first connection arrives, which is answered some seconds later.
 
     python -m aiseg2_pipeline.runtime.webserver <arguments of dagster-webserver>
 """
 
+import select
+import socket
 import sys
-from collections.abc import Collection, Sequence
-from http import HTTPStatus
-from typing import NoReturn
-
-from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Match, Mount
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocketClose
 
 from aiseg2_pipeline.dagster_internals import MissingInternalError, guard_pages
 from aiseg2_pipeline.runtime import dagster_tuning
-from aiseg2_pipeline.same_site import SameSite, hostname
 from aiseg2_pipeline.settings import Settings, SettingsError, load_settings
 
-READ_ONLY = ("GET", "HEAD", "OPTIONS")
-GRAPHQL = "/graphql"
-
-
-class SameSiteMiddleware:
-    """Refuse the requests of other web sites with a sentence, and pass on all others.
-
-    `host` is the address that the server listens on; `names` are those under which a proxy serves it.
-    """
-
-    def __init__(self, app: Starlette, *, host: str, names: Collection[str] = ()) -> None:
-        """Guard `app`."""
-        self._app = app
-        self._site = SameSite(host, names)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request or a WebSocket."""
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-        elif (refusal := self._refusal(scope)) is None:
-            await self._app(scope, receive, _without_frames(send))
-        elif scope["type"] == "websocket":
-            await WebSocketClose()(scope, receive, send)
-        else:
-            status, sentence = refusal
-            await PlainTextResponse(f"{sentence}\n", status)(scope, receive, send)
-
-    def _refusal(self, scope: Scope) -> tuple[HTTPStatus, str] | None:
-        headers = Headers(scope=scope)
-        host = headers.get("host", "")
-        if not self._site.serves(host):
-            return HTTPStatus.MISDIRECTED_REQUEST, (
-                f"These pages are not served as {hostname(f'//{host}')!a}: open them by this machine's address, or add the name to "
-                "AISEG2_UI_NAMES and start the pipeline again."
-            )
-        if scope.get("method") in READ_ONLY:
-            # A browser that opens /graphql gets the query editor.
-            if _route(self._app.routes, scope) == GRAPHQL and "text/html" not in headers.get("accept", ""):
-                return HTTPStatus.METHOD_NOT_ALLOWED, f"{GRAPHQL} takes POST only: send the query in its body."
-            return None
-        origin = headers.get("origin")
-        if self._site.is_own(origin, host):
-            return None
-        return HTTPStatus.FORBIDDEN, (
-            f"This request comes from a page of {origin!a}, which is another site: where a proxy serves these pages under "
-            "that name, add the name to AISEG2_UI_NAMES and start the pipeline again."
-        )
-
-
-def _route(routes: Sequence[BaseRoute], scope: Scope) -> str:
-    """Return the path of the route that serves a request, without the prefix that it is mounted under."""
-    for route in routes:
-        match, inner = route.matches(scope)
-        if match == Match.FULL:
-            return (
-                _route(route.routes, {**scope, **inner})
-                if isinstance(route, Mount)
-                else getattr(route, "path", "")
-            )
-    return ""
-
-
-def _without_frames(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            MutableHeaders(scope=message)["X-Frame-Options"] = "SAMEORIGIN"
-        await send(message)
-
-    return sending
-
-
-def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    if not isinstance(app, Starlette):
-        raise MissingInternalError("the app of this Dagster has no routes")
-    return SameSiteMiddleware(app, host=settings.ui_host, names=settings.ui_names)
+_listeners: list[socket.socket] = []
 
 
 def prepare() -> None:
-    """Import the webserver, and put its pages behind the middleware."""
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        sys.exit(f"Error: {error}")
-    sys.argv.insert(1, "dagster_webserver")
-    try:
-        guard_pages(lambda app: _guarded(app, settings))
-    except MissingInternalError as error:
-        _refuse(error)
-    dagster_tuning.prepare()
+    """Listen at the address of the pages."""
+    _listeners[:] = _listen(_settings())
 
 
 def serve() -> None:
-    """Serve until the process is ended."""
+    """Wait for the first connection, then serve the pages behind the middleware until the process is ended."""
+    select.select(_listeners, [], [])
+    from aiseg2_pipeline.runtime.middleware import guarded  # noqa: PLC0415 - with Starlette
+
+    settings = _settings()
+    sys.argv.insert(1, "dagster_webserver")
     try:
+        guard_pages(lambda app: guarded(app, settings), _listeners)
+        dagster_tuning.prepare()
         dagster_tuning.serve()
     except MissingInternalError as error:
-        _refuse(error)
+        sys.exit(
+            f"Error: Dagster's pages are not served, because they cannot be protected from other web sites ({error}): install "
+            "the pipeline's own versions again."
+        )
 
 
-def _refuse(error: MissingInternalError) -> NoReturn:
-    sys.exit(
-        f"Error: Dagster's pages are not served, because they cannot be protected from other web sites ({error}): install "
-        "the pipeline's own versions again."
-    )
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        sys.exit(f"Error: {error}")
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """Listen at each address of the host, as Uvicorn does."""
+    host, port = settings.ui_host, settings.ui_port
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [
+            socket.create_server(address[:2], family=family, backlog=socket.SOMAXCONN)
+            for family, *_, address in dict.fromkeys(addresses)
+        ]
+    except OSError as error:
+        sys.exit(
+            f"Error: Dagster's pages cannot listen at {host}, port {port} ({error.strerror}): set AISEG2_UI_PORT to another one."
+        )
 
 
 def main() -> None:

@@ -208,6 +208,27 @@ def test_settings_that_are_changed_in_env_are_used_once_they_are_right(tmp_path:
         assert pipeline.stop(signal.SIGTERM) == 0
 
 
+def private_mb(pid: int) -> float:
+    """Return the memory that a process shares with no other one."""
+    lines = (PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+@needs_proc
+def test_dagsters_pages_take_their_memory_only_once_they_are_opened(tmp_path: Path) -> None:
+    ports = free_ports()
+    with started(tmp_path, ports) as pipeline:
+        pipeline.wait(lambda: bool(pipeline.times()), 2 * WITHIN_S)
+        (pid,) = pipeline.processes("webserver")
+        assert private_mb(pid) < 20
+        # Whoever opens them may go away before they are there.
+        socket.create_connection(("127.0.0.1", int(ports["AISEG2_UI_PORT"]))).close()
+        assert pipeline.pages.read_minute()["status"] == "SUCCESS"
+        assert private_mb(pid) > 40
+        assert pipeline.stop(signal.SIGTERM) == 0
+        assert "webserver stopped (rc=0)" in pipeline.output
+
+
 def test_files_of_the_current_folder_replace_no_module_and_no_configuration(tmp_path: Path) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 from starlette.types import Message
 
-from aiseg2_pipeline.runtime.webserver import SameSiteMiddleware
+from aiseg2_pipeline.runtime.middleware import SameSiteMiddleware
 
 SERVER = "127.0.0.1:3000"
 OTHER_SITE = "http://other.example"
