@@ -43,7 +43,7 @@ from aiseg2_pipeline.runtime import dagster_tuning, parent_watch
 # A fork is unsafe where the system's own libraries use threads (macOS), and shares nothing elsewhere.
 CAN_FORK = sys.platform == "linux"
 # What is imported before the fork. A page that a service writes to while it imports, it would have of its own: with the
-# definitions' modules and pandas imported by the code server alone, all processes took 20 to 30 MB more.
+# definitions' modules and pandas imported by the code server alone, all processes took some 10 MB more.
 _BEFORE_THE_FORK = (*SHARED_MODULES, f"{DAEMON}.cli", "aiseg2_pipeline.orchestration.definitions")
 # glibc's number of its option MALLOC_ARENA_MAX.
 _M_ARENA_MAX = -8

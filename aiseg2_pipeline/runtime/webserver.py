@@ -1,6 +1,6 @@
 """Serve Dagster's pages, which are imported when somebody first opens them.
 
-They take 65 MB, most of it the GraphQL schema, and on most days nobody looks at them. So this process listens at their
+They take 70 MB, most of it the GraphQL schema, and on most days nobody looks at them. So this process listens at their
 address at once, and imports them when the first connection arrives, which is answered some seconds later.
 
     python -m aiseg2_pipeline.runtime.webserver <arguments of dagster-webserver>
