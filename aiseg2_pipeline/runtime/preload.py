@@ -7,24 +7,13 @@ which then reports the error.
 import gc
 from importlib import import_module
 
-from aiseg2_pipeline.dagster_internals import RUN_MODULES
 from aiseg2_pipeline.logs import log_warning
-
-# Modules that are otherwise imported only while a run executes.
-MODULES = (
-    *RUN_MODULES,
-    "multiprocessing.popen_forkserver",
-    "multiprocessing.queues",
-    "multiprocessing.synchronize",
-    "sqlalchemy.dialects.sqlite",
-    "upath.implementations.local",
-    "aiseg2_pipeline.runtime.run_coordinator",
-)
+from aiseg2_pipeline.runtime.warm_parent import MODULES_OF_A_RUN
 
 
 def preload() -> None:
     """Import the modules and resolve the definitions; log a warning for each that fails."""
-    for name in MODULES:
+    for name in MODULES_OF_A_RUN:
         try:
             import_module(name)
         except Exception as error:  # noqa: BLE001 - any other than ImportError would end the warm process

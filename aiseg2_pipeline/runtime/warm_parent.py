@@ -37,14 +37,30 @@ from typing import Any
 from honcho.manager import KILL_WAIT, Manager
 from honcho.printer import Message, Printer
 
-from aiseg2_pipeline.dagster_internals import DAEMON, SHARED_MODULES
+from aiseg2_pipeline.dagster_internals import DAEMON, RUN_MODULES, SHARED_MODULES
 from aiseg2_pipeline.runtime import dagster_tuning, parent_watch
 
 # A fork is unsafe where the system's own libraries use threads (macOS), and shares nothing elsewhere.
 CAN_FORK = sys.platform == "linux"
-# What is imported before the fork. A page that a service writes to while it imports, it would have of its own: with the
-# definitions' modules and pandas imported by the code server alone, all processes took some 10 MB more.
-_BEFORE_THE_FORK = (*SHARED_MODULES, f"{DAEMON}.cli", "aiseg2_pipeline.orchestration.definitions")
+# Modules that are otherwise imported only while a run executes.
+MODULES_OF_A_RUN = (
+    *RUN_MODULES,
+    "multiprocessing.popen_forkserver",
+    "multiprocessing.queues",
+    "multiprocessing.synchronize",
+    "sqlalchemy.dialects.sqlite",
+    "upath.implementations.local",
+    "aiseg2_pipeline.runtime.run_coordinator",
+)
+# What is imported before the fork. A page that a service writes to while it imports, it would have of its own: where only
+# the code server imported its modules, the runs' and the definitions', all processes took some 17 MB more.
+_BEFORE_THE_FORK = (
+    *SHARED_MODULES,
+    *MODULES_OF_A_RUN,
+    f"{DAEMON}.cli",
+    "aiseg2_pipeline.orchestration.definitions",
+    "aiseg2_pipeline.runtime.code_server",
+)
 # glibc's number of its option MALLOC_ARENA_MAX.
 _M_ARENA_MAX = -8
 # Linux's number of the option that names a process.

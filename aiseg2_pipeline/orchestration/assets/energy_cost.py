@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 from dagster import (
     AssetExecutionContext,
-    AssetMaterialization,
     AssetsDefinition,
     DailyPartitionsDefinition,
     Output,
@@ -22,7 +21,7 @@ from dagster import (
 from aiseg2_pipeline.frames import energy
 from aiseg2_pipeline.frames.readings import Row
 from aiseg2_pipeline.japan_time import DAY, day_of, day_start
-from aiseg2_pipeline.orchestration.assets.partitioned import materialize, partitioned_asset
+from aiseg2_pipeline.orchestration.assets.partitioned import log_materialization, materialize, partitioned_asset
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import ENERGY_COST, ENERGY_HISTORY
 from aiseg2_pipeline.orchestration.partitions import day_from_key, first_of
@@ -64,7 +63,7 @@ def energy_cost_asset(
             for day in sorted(changed):
                 key = day.isoformat()
                 if key not in own and first <= day_start(day) <= clock():
-                    context.log_event(AssetMaterialization(ENERGY_COST, partition=key))
+                    log_materialization(context, ENERGY_COST, key)
             for key in sorted(own):
                 start = day_from_key(key)
                 table = opened.read(start, start + DAY, [energy.COST])

@@ -15,7 +15,6 @@ import pandas as pd
 from dagster import (
     AssetIn,
     AssetKey,
-    AssetMaterialization,
     AssetsDefinition,
     BackfillPolicy,
     Backoff,
@@ -40,6 +39,7 @@ from aiseg2_pipeline.influxdb import line_protocol
 from aiseg2_pipeline.influxdb.client import InfluxError, InfluxWriter, Unavailable
 from aiseg2_pipeline.influxdb.delivery import LEAST_REQUEST_S, Delivery, deliver, deliver_coverage
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.assets.partitioned import log_materialization
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.keys import INFLUXDB_POWER, POWER_READINGS
 from aiseg2_pipeline.orchestration.partitions import HOURS, Period, first_of
@@ -237,7 +237,7 @@ class _Writing:
             if key == own and rows.asset == self.asset:
                 self.own_is_settled = True
             else:
-                context.log_event(AssetMaterialization(rows.asset, partition=key))
+                log_materialization(context, rows.asset, key)
 
     def report(self) -> None:
         """Log what was written of each store, and why a delivery ended early."""

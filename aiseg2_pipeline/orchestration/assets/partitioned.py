@@ -9,6 +9,7 @@ from dagster import (
     AssetMaterialization,
     AssetsDefinition,
     BackfillPolicy,
+    OpExecutionContext,
     Output,
     TimeWindowPartitionsDefinition,
     asset,
@@ -45,7 +46,10 @@ def materialize(
 
 
 def log_materialization(
-    context: AssetExecutionContext, key: AssetKey, partition: str, metadata: dict[str, Any]
+    context: AssetExecutionContext | OpExecutionContext,
+    key: AssetKey,
+    partition: str,
+    metadata: dict[str, Any] | None = None,
 ) -> None:
     """Materialize one of many partitions with an event, which is stored at once, and release its memory."""
     context.log_event(AssetMaterialization(key, partition=partition, metadata=metadata))

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from dagster import (
     AssetKey,
-    AssetMaterialization,
     DagsterInstance,
     JobDefinition,
     Nothing,
@@ -26,6 +25,7 @@ from aiseg2_pipeline.frames.energy import COST
 from aiseg2_pipeline.gaps.find import MINUTES_AN_HOUR
 from aiseg2_pipeline.japan_time import DAY, hour_key
 from aiseg2_pipeline.logs import log_line
+from aiseg2_pipeline.orchestration.assets.partitioned import log_materialization
 from aiseg2_pipeline.orchestration.failures import failures
 from aiseg2_pipeline.orchestration.jobs import BACKGROUND, LOGGED
 from aiseg2_pipeline.orchestration.keys import (
@@ -139,8 +139,8 @@ def _close(context: OpExecutionContext, readings: Store, due: _ByDay) -> None:
     closed = partitions = 0
     for day in sorted(due, reverse=True):
         began = time.monotonic()
-        for event in _materializations(readings, day, due[day]):
-            context.log_event(event)
+        for asset, key, metadata in _with_metadata(readings, day, due[day]):
+            log_materialization(context, asset, key, metadata)
         closed, partitions = closed + 1, partitions + len(due[day])
         # Half of the time the database is free for the events of the minute runs.
         time.sleep(time.monotonic() - began)
@@ -153,9 +153,9 @@ def _close(context: OpExecutionContext, readings: Store, due: _ByDay) -> None:
     log_line("close", days=closed, partitions=partitions, days_left=left)
 
 
-def _materializations(
+def _with_metadata(
     readings: Store, day: str, partitions: list[tuple[AssetKey, str]]
-) -> Iterator[AssetMaterialization]:
+) -> Iterator[tuple[AssetKey, str, dict[str, int]]]:
     start = day_from_key(day)
     coverage = {hour_key(hour): minutes for hour, minutes in readings.coverage(start, start + DAY).items()}
     for asset, key in partitions:
@@ -167,4 +167,4 @@ def _materializations(
                 "filled_minutes": filled,
                 "missing_minutes": MINUTES_AN_HOUR - live - filled,
             }
-        yield AssetMaterialization(asset, partition=key, metadata=metadata)
+        yield asset, key, metadata
