@@ -7,14 +7,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import requests
 
+from aiseg2_pipeline.settings import Settings
 from aiseg2_pipeline_tests.support.free_port import free_port
 from aiseg2_pipeline_tests.support.running_pipeline import environment
 from benchmarks.processes import Tree
@@ -37,11 +38,16 @@ _UNFINISHED = """{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the same minute: `start` starts its processes in a data directory, on a port."""
+    """One way to run the same minute: `start` starts its processes in a data directory, on a port.
+
+    Where its pages are `closed`, it is switched through `aiseg2-pipeline ui`: its own would keep the memory of having been
+    opened.
+    """
 
     name: str
     title: str
     start: Callable[["Pipeline"], None]
+    closed: bool = False
 
 
 class Pipeline:
@@ -53,7 +59,7 @@ class Pipeline:
     def __init__(self, variant: Variant, folder: Path, port: int, settings: Mapping[str, str]) -> None:
         """Prepare the environment in an empty folder; nothing is started."""
         self.folder = folder
-        self.port = port
+        self.port = self._queried = port
         self.environment = environment(
             {
                 **settings,
@@ -71,12 +77,13 @@ class Pipeline:
         self._started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        """Start the variant; return when its webserver lists the schedules."""
+        """Start the variant; return when its schedules are listed."""
         with ExitStack() as stack:
             self.tree = stack.enter_context(Tree())
             stack.callback(self._stop)
             self._variant.start(self)
-            self._wait(lambda: bool(self._repositories()), START_S)
+            with self._pages():
+                self._wait(lambda: bool(self._repositories()))
             self._stack = stack.pop_all()
         return self
 
@@ -96,12 +103,12 @@ class Pipeline:
                 check=True,
             )
 
-    def spawn(self, *arguments: str) -> None:
+    def spawn(self, *arguments: str, **variables: str) -> None:
         """Start a Python module as a process of the pipeline."""
         with self._log.open("ab") as log:
             process = subprocess.Popen(  # noqa: S603 - our own arguments
                 [sys.executable, "-m", *arguments],
-                env=self.environment,
+                env=self.environment | variables,
                 cwd=self.folder,
                 stdout=log,
                 stderr=log,
@@ -110,31 +117,51 @@ class Pipeline:
 
     def switch_all_off(self) -> None:
         """Stop all schedules and sensors; return when no run is active."""
-        for repository in self._repositories():
-            for schedule in repository["schedules"]:
-                self._query(_STOP_SCHEDULE, id=schedule["scheduleState"]["id"])
-            for sensor in repository["sensors"]:
-                self._query(_STOP_SENSOR, id=sensor["sensorState"]["id"])
-        self._wait(lambda: not self._query(_UNFINISHED)["runsOrError"]["results"], START_S)
-        left_on = self._running()
+        with self._pages():
+            for repository in self._repositories():
+                for schedule in repository["schedules"]:
+                    self._query(_STOP_SCHEDULE, id=schedule["scheduleState"]["id"])
+                for sensor in repository["sensors"]:
+                    self._query(_STOP_SENSOR, id=sensor["sensorState"]["id"])
+            self._wait(lambda: not self._query(_UNFINISHED)["runsOrError"]["results"])
+            left_on = self._running()
         if left_on:
             raise SystemExit(f"These could not be switched off: {', '.join(left_on)}.")
 
     def switch_minute_on(self) -> None:
         """Start the minute schedule alone."""
-        (repository,) = self._repositories()
-        selector = {
-            "repositoryName": repository["name"],
-            "repositoryLocationName": repository["location"]["name"],
-            "scheduleName": MINUTE,
-        }
-        self._query(_START_SCHEDULE, schedule=selector)
-        if self._running() != [MINUTE]:
-            raise SystemExit(f"The schedule {MINUTE} could not be switched on.")
+        with self._pages():
+            (repository,) = self._repositories()
+            selector = {
+                "repositoryName": repository["name"],
+                "repositoryLocationName": repository["location"]["name"],
+                "scheduleName": MINUTE,
+            }
+            self._query(_START_SCHEDULE, schedule=selector)
+            if self._running() != [MINUTE]:
+                raise SystemExit(f"The schedule {MINUTE} could not be switched on.")
 
     def log_end(self) -> str:
         """Return the end of the log of its processes."""
         return f"The end of its log:\n{self._log.read_text(encoding='utf-8', errors='replace')[-2000:]}"
+
+    @contextmanager
+    def _pages(self) -> Iterator[None]:
+        """Let queries be answered meanwhile: by the variant's own pages, or by others beside it."""
+        if not self._variant.closed:
+            yield
+            return
+        socket = Settings.from_environment(self.environment).code_server_socket
+        self._wait(socket.is_socket)
+        self._queried = free_port()
+        self.spawn("aiseg2_pipeline.cli", "ui", AISEG2_UI_PORT=str(self._queried))
+        self._wait(lambda: bool(self._repositories()))
+        try:
+            yield
+        finally:
+            beside = self._started.pop()
+            beside.terminate()
+            beside.wait(STOP_S)
 
     def _running(self) -> list[str]:
         return [
@@ -151,15 +178,15 @@ class Pipeline:
 
     def _query(self, query: str, **variables: Any) -> dict[str, Any]:
         answer = self._session.post(
-            f"http://127.0.0.1:{self.port}/graphql", json={"query": query, "variables": variables}, timeout=30
+            f"http://127.0.0.1:{self._queried}/graphql", json={"query": query, "variables": variables}, timeout=30
         ).json()
         if "errors" in answer:
             raise SystemExit(f"Dagster's webserver rejected a query: {answer['errors'][0]['message']}")
         data: dict[str, Any] = answer["data"]
         return data
 
-    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
-        end = time.monotonic() + seconds
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + START_S
         while time.monotonic() < end and all(process.poll() is None for process in self._started):
             try:
                 if condition():
@@ -179,9 +206,8 @@ class Pipeline:
             time.sleep(0.2)
 
 
-def _ours(pipeline: Pipeline, warm_runs: str) -> None:
-    pipeline.environment["AISEG2_WARM_RUNS"] = warm_runs
-    pipeline.spawn("aiseg2_pipeline.cli", "run")
+def _ours(pipeline: Pipeline, warm_runs: str, **variables: str) -> None:
+    pipeline.spawn("aiseg2_pipeline.cli", "run", AISEG2_WARM_RUNS=warm_runs, **variables)
 
 
 def _stock(pipeline: Pipeline, module: str) -> None:
@@ -206,6 +232,13 @@ VARIANTS = (
         "stock, in-process executor",
         lambda pipeline: _stock(pipeline, "benchmarks.stock.in_process"),
     ),
-    Variant("ours-cold", "ours, without warm runs", lambda pipeline: _ours(pipeline, "0")),
-    Variant("ours-warm", "ours, warm runs", lambda pipeline: _ours(pipeline, "1")),
+    Variant("ours-cold", "ours, without warm runs", lambda pipeline: _ours(pipeline, "0"), closed=True),
+    Variant("ours-opened", "ours, warm runs, Dagster's pages opened", lambda pipeline: _ours(pipeline, "1")),
+    Variant("ours-warm", "ours, warm runs", lambda pipeline: _ours(pipeline, "1"), closed=True),
+    Variant(
+        "ours-no-ui",
+        "ours, warm runs, `AISEG2_UI=0`",
+        lambda pipeline: _ours(pipeline, "1", AISEG2_UI="0"),
+        closed=True,
+    ),
 )
