@@ -189,7 +189,7 @@ def _print(shown: "Bill", compared: "Bill | None") -> None:
         console.print(note)
     if shown.missing_hours:
         console.print(
-            f"The energy of {shown.missing_hours} hours is missing, so the bill is too low: see `aiseg2-pipeline gaps`."
+            f"The energy of {shown.missing_hours} h is missing, so the bill is too low: see `aiseg2-pipeline gaps`."
         )
     if compared is not None:
         difference = shown.total_yen - compared.total_yen

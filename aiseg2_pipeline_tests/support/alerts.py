@@ -63,9 +63,11 @@ def telephone() -> Iterator[Telephone]:
         phone.port = server.server_port
         thread = threading.Thread(target=server.serve_forever, args=[0.01])
         thread.start()
-        yield phone
-        server.shutdown()
-        thread.join()
+        try:
+            yield phone
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture
