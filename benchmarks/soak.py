@@ -193,6 +193,8 @@ def hour(
             parts.start_event(planned.pop(0)[1])
         if not samples or at_s >= samples[-1].at_s + SAMPLE_S:
             samples.append(vitals.sample(parts.tree, data, at_s))
+            # A viewer: Dagster's pages take their memory when they are first opened.
+            parts.pages.served()
         if at_s >= said_s:
             said_s += SAID_S
             total = sum(one.pss_mb for role, one in samples[-1].by_role.items() if role in SERVICES)

@@ -58,7 +58,8 @@ def account(
         verdict = oracle.judge(
             *(store, energy, server, destination, Acknowledged()),
             start=hour_of(start),
-            end=hour_of(end) + HOUR,
+            # The coverage of the running hour goes out after its end; its minutes are counted below.
+            end=hour_of(end),
             now=later,
         )
         for time, rows in reported(log):

@@ -4,10 +4,10 @@ Nothing is opened here, because all runs would share it. A module that cannot be
 which then reports the error.
 """
 
-import gc
 from importlib import import_module
 
 from aiseg2_pipeline.logs import log_warning
+from aiseg2_pipeline.runtime.shared_objects import share_imported_objects
 from aiseg2_pipeline.runtime.warm_parent import MODULES_OF_A_RUN
 
 
@@ -26,8 +26,7 @@ def preload() -> None:
         log_warning(
             "The definitions are not preloaded, so every run takes longer: see the error of the first run."
         )
-    # The memory of objects that the collector does not touch stays shared with the runs.
-    gc.freeze()
+    share_imported_objects()
 
 
 preload()

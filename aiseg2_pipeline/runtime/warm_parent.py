@@ -17,7 +17,6 @@ behaviour.
 
 import ctypes
 import functools
-import gc
 import io
 import multiprocessing
 import os
@@ -39,6 +38,7 @@ from honcho.printer import Message, Printer
 
 from aiseg2_pipeline.dagster_internals import DAEMON, RUN_MODULES, SHARED_MODULES
 from aiseg2_pipeline.runtime import dagster_tuning, parent_watch
+from aiseg2_pipeline.runtime.shared_objects import share_imported_objects
 
 # A fork is unsafe where the system's own libraries use threads (macOS), and shares nothing elsewhere.
 CAN_FORK = sys.platform == "linux"
@@ -80,7 +80,7 @@ def ready(say: Callable[[str], None]) -> bool:
 
 @functools.cache
 def _import_shared() -> None:
-    """Import the shared modules, once, and exclude them from garbage collection, which would copy their memory.
+    """Import the shared modules, once, so that their memory stays shared after a fork.
 
     A module that cannot be imported is left to the services, which report the error.
     """
@@ -101,8 +101,7 @@ def _import_shared() -> None:
     with suppress(OSError, AttributeError):
         # The services do not read the variable, because they start no new program.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-    gc.collect()
-    gc.freeze()
+    share_imported_objects()
 
 
 class _Printer(Printer):  # type: ignore[misc]  # honcho has no types

@@ -32,6 +32,7 @@ from aiseg2_pipeline_tests.support.docker_engine import (
     stand_ins,
 )
 from aiseg2_pipeline_tests.support.missing import missing
+from aiseg2_pipeline_tests.support.shared_objects import NONE_IS_COUNTED, PROGRAM
 
 FIRST_READING_WITHIN_S = 180
 # As docs/docker.md says.
@@ -301,6 +302,10 @@ def test_the_run_history_is_in_postgres(home: Home) -> None:
     # A start that ended the first run, once the start of the record was found, is followed by another.
     _wait("no run has succeeded", lambda: _runs_in_postgres(home) > 0)
     assert home.stack.execute("pipeline", "find", "/data", "-name", "*.db") == ""
+
+
+def test_the_containers_python_does_not_count_references_to_imported_code(home: Home) -> None:
+    assert home.stack.execute("pipeline", "python", "-c", PROGRAM) == NONE_IS_COUNTED
 
 
 def test_every_container_is_locked_in_and_its_log_is_rotated(demo: Home, home: Home) -> None:
