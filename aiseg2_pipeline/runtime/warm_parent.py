@@ -125,8 +125,8 @@ class ServiceManager(Manager):  # type: ignore[misc]  # as above
         self.events = _Events()
         self._to_fork: dict[str, Callable[[], None]] = {}
         self._to_start: list[threading.Thread] = []
-        self._killer = threading.Timer(KILL_WAIT, self.kill)
-        self._killer.daemon = True
+        self._terminated, self._ended = threading.Event(), threading.Event()
+        self.start_beside(threading.Thread(target=self._kill_late, daemon=True))
 
     def take_lines(self, take: Callable[[str], None]) -> None:
         """Pass each line of the services to `take` as well."""
@@ -151,17 +151,22 @@ class ServiceManager(Manager):  # type: ignore[misc]  # as above
 
     def join(self) -> None:
         """Wait for all threads, so that a next manager can fork."""
-        self._killer.cancel()
-        for thread in (*self._to_start, self._killer):
+        self._ended.set()
+        self._terminated.set()
+        for thread in self._to_start:
             if thread.ident:
                 thread.join()
 
     def terminate(self) -> None:
-        """Send SIGTERM to all services, and SIGKILL to those that do not end in time."""
+        """Send SIGTERM to all services, and SIGKILL to those that do not end in time. Several threads may call it at once."""
         super().terminate()
+        self._terminated.set()
+
+    def _kill_late(self) -> None:
         # Honcho itself does this only when one of them has ended.
-        if not self._killer.ident:
-            self._killer.start()
+        self._terminated.wait()
+        if not self._ended.wait(KILL_WAIT):
+            self.kill()
 
 
 class _Events(queue.Queue[Any]):
