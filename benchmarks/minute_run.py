@@ -1,5 +1,7 @@
 """Measure the cost and the latency of a minute run: stock Dagster, and the pipeline without and with warm runs.
 
+The pipeline is measured with Dagster's pages closed, opened and switched off.
+
 It measures the CPU-seconds of all processes net of those when idle, tick → first request to the device, tick →
 acknowledged by InfluxDB, and memory (PSS), one variant after the other on one machine. The processes of the device and
 of InfluxDB do not count. All other schedules and sensors are off. Linux only.
