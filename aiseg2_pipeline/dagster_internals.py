@@ -61,11 +61,10 @@ SQLITE_STORAGES = (
 # Modules that all services import. `warm_parent` imports them before it forks; each service imports a missing one itself.
 SHARED_MODULES = (*RUN_MODULES, "dagster._grpc.server", "dagster._core.workspace.context")
 
-# What is kept for each of Dagster's files, whose engine and connection stay. Compiled statements, 20 kB each: Dagster has
-# some 20, and makes a new one for each tick and request, which checks the file's revision; SQLAlchemy would keep 500.
-STATEMENTS = 25
-# The cache of the connection; SQLite would fill 2,000 kB, and the system caches files as well.
-CACHE_KB = 512
+
+# How many compiled statements are kept for each of Dagster's files. Dagster has some 20, but checks the file's revision for
+# each tick and each request with a new one, 20 kB each: with SQLAlchemy's 500 it is 40 MB after some hours.
+STATEMENTS = 50
 
 
 class MissingInternalError(Exception):
@@ -134,17 +133,11 @@ def _one_for_each(make: Callable[..., Any]) -> Callable[..., Any]:
         if key not in engines:
             pooled = {"poolclass": pool.QueuePool, "pool_size": 1, "max_overflow": -1}
             made = make(url, **options | pooled | {"query_cache_size": STATEMENTS})
-            event.listen(made, "connect", _limit)
+            event.listen(made, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
             engines.setdefault(key, made)
         return engines[key]
 
     return engine
-
-
-def _limit(connection: Any, _: object) -> None:
-    """Let a connection wait for the disk less often, and cache less of its file."""
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
 
 
 def set_default_loggers(loggers: Sequence[tuple[Any, dict[str, Any]]]) -> None:
