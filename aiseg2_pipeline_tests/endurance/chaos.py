@@ -16,7 +16,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from multiprocessing.connection import wait
@@ -416,7 +416,9 @@ class Scenario:
             self._lay_trap(worker, job)
         worker.job = job
         worker.clocks_differ = self._clocks_differ()
-        worker.connection.send(job)
+        # A trap of a moment may have killed it already, which is noticed as any later kill.
+        with suppress(ConnectionError):
+            worker.connection.send(job)
         return worker
 
     def _lay_trap(self, worker: Worker, job: Job) -> None:
