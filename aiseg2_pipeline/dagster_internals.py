@@ -61,10 +61,9 @@ SQLITE_STORAGES = (
 # Modules that all services import. `warm_parent` imports them before it forks; each service imports a missing one itself.
 SHARED_MODULES = (*RUN_MODULES, "dagster._grpc.server", "dagster._core.workspace.context")
 
-
 # How many compiled statements are kept for each of Dagster's files. Dagster has some 20, but checks the file's revision for
 # each tick and each request with a new one, 20 kB each: with SQLAlchemy's 500 it is 40 MB after some hours.
-STATEMENTS = 50
+STATEMENTS = 25
 
 
 class MissingInternalError(Exception):
