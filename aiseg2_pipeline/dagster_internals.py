@@ -61,10 +61,6 @@ SQLITE_STORAGES = (
 # Modules that all services import. `warm_parent` imports them before it forks; each service imports a missing one itself.
 SHARED_MODULES = (*RUN_MODULES, "dagster._grpc.server", "dagster._core.workspace.context")
 
-# How many compiled statements are kept for each of Dagster's files. Dagster has some 20, but checks the file's revision for
-# each tick and each request with a new one, 20 kB each: with SQLAlchemy's 500 it is 40 MB after some hours.
-STATEMENTS = 25
-
 
 class MissingInternalError(Exception):
     """A private name that this Dagster does not have, as the end of a sentence that says what does not work."""
@@ -130,8 +126,7 @@ def _one_for_each(make: Callable[..., Any]) -> Callable[..., Any]:
 
         key = f"{url} {sorted(options.items(), key=str)}"
         if key not in engines:
-            pooled = {"poolclass": pool.QueuePool, "pool_size": 1, "max_overflow": -1}
-            made = make(url, **options | pooled | {"query_cache_size": STATEMENTS})
+            made = make(url, **options | {"poolclass": pool.QueuePool, "pool_size": 1, "max_overflow": -1})
             event.listen(made, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = NORMAL"))
             engines.setdefault(key, made)
         return engines[key]

@@ -10,8 +10,9 @@ from collections import deque
 import dagster._core.storage.sql
 import pytest
 import sqlalchemy
+from alembic.ddl.impl import DefaultImpl
 from alembic.script import ScriptDirectory
-from dagster._core.storage.sql import get_alembic_config
+from dagster._core.storage.sql import check_alembic_revision, get_alembic_config, stamp_alembic_rev
 
 from aiseg2_pipeline.dagster_internals import SQLITE_STORAGES
 from aiseg2_pipeline.runtime import dagster_tuning
@@ -21,11 +22,12 @@ CREATED, IN_USE, AT_MOST = 400_000, 20_000, 150_000
 IMPORTED = 1_000_000
 
 
-def test_storages_created_again_read_no_script_and_register_nothing_at_exit(
-    monkeypatch: pytest.MonkeyPatch,
+def test_storages_created_again_read_no_script_compile_no_query_and_register_nothing_at_exit(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Restored after the test.
     monkeypatch.setattr(ScriptDirectory, "from_config", ScriptDirectory.from_config)
+    monkeypatch.setattr(DefaultImpl, "version_table_impl", DefaultImpl.version_table_impl)
     for module in SQLITE_STORAGES:
         monkeypatch.setattr(f"{module}.create_engine", sqlalchemy.create_engine)
     dagster_tuning.cache_storage_setup()
@@ -34,6 +36,13 @@ def test_storages_created_again_read_no_script_and_register_nothing_at_exit(
     before = atexit._ncallbacks()  # noqa: SLF001 - there is no public count
     assert ScriptDirectory.from_config(config) is scripts
     assert atexit._ncallbacks() == before  # noqa: SLF001 - as above
+    caplog.set_level(logging.INFO, "sqlalchemy.engine")
+    with sqlalchemy.create_engine("sqlite://").connect() as connection:
+        stamp_alembic_rev(config, connection)
+        for _ in range(2):
+            caplog.clear()
+            assert check_alembic_revision(config, connection)[0] == scripts.get_current_head()
+    assert any("[cached since" in record.getMessage() for record in caplog.records), caplog.text
 
 
 class Cycle:
