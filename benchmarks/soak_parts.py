@@ -26,7 +26,7 @@ STOP_S = 60
 # As a service manager, wait before a restart.
 RESTART_S = 5.0
 # By the role of the process that is killed; the supervisor among them is the pipeline's own main process.
-KILLED_ONCE = ("daemon", "code server", "webserver", "supervisor")
+KILLED_ONCE = ("daemon", "code server", "webserver", "supervisor", "forkserver")
 # The duration of each outage in seconds; 0 for a single action.
 LASTING_S = {
     "InfluxDB stopped": (30, 180),
@@ -34,7 +34,6 @@ LASTING_S = {
     "unit away": (60, 240),
     "unit hangs": (30, 90),
     "run killed": (0, 0),
-    "forkserver killed": (0, 0),
     "fill from the pages": (0, 0),
 }
 FILLED_H = 30
@@ -192,6 +191,9 @@ class Parts:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             self.note(f"kill -9: {role}")
+            if role == "forkserver":
+                # The pipeline starts its services again by itself, in the next minute.
+                self.starts_s.append(self.at_s)
 
     def _fill(self) -> None:
         hour = datetime.now(UTC) - timedelta(hours=self.chance.randint(2, FILLED_H))

@@ -26,7 +26,7 @@ PRELOADED = "aiseg2_pipeline.runtime.preload"
 def _warm_context() -> BaseContext:
     """Return a context that forks from a process with all imports done. Raise ProcessError where a trial fails."""
     context = multiprocessing.get_context("forkserver")
-    # For a forkserver that replaces a killed one: by then this process has threads, and it starts a new Python.
+    # For a new Python: where the system cannot fork, or in place of a killed one, as this process has threads by then.
     context.set_forkserver_preload([PRELOADED])
     trial = context.Process()
     try:

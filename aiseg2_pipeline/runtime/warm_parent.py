@@ -37,6 +37,7 @@ from honcho.manager import KILL_WAIT, Manager
 from honcho.printer import Message, Printer
 
 from aiseg2_pipeline.dagster_internals import DAEMON, RUN_MODULES, SHARED_MODULES
+from aiseg2_pipeline.logs import log_warning
 from aiseg2_pipeline.runtime import dagster_tuning, parent_watch
 from aiseg2_pipeline.runtime.shared_objects import share_imported_objects
 
@@ -63,6 +64,8 @@ _BEFORE_THE_FORK = (
 )
 # glibc's number of its option MALLOC_ARENA_MAX.
 _M_ARENA_MAX = -8
+# The log line of a code server whose `runs` was killed; `watch` waits for it.
+RUNS_REPLACED = "The process that runs are forked from was killed, and a new Python replaces it"
 # Linux's number of the option that names a process.
 _PR_SET_NAME = 15
 
@@ -266,6 +269,7 @@ def forked_helpers() -> Iterator[None]:
     """Let multiprocessing fork its helpers, the server that forks runs among them, from this process meanwhile.
 
     It starts each as a new Python with a `-c` command; here a fork executes that command. Call it before any thread starts.
+    A helper that is killed later is replaced by a new Python, as there are threads by then: 150 MB, which are logged.
     """
     spawn = util.spawnv_passfds
 
@@ -286,8 +290,13 @@ def forked_helpers() -> Iterator[None]:
         finally:
             os._exit(code)
 
+    def replace(path: bytes, args: Sequence[Any], passfds: Sequence[int]) -> int:
+        if "forkserver" in str(args[-1]):
+            log_warning(f"{RUNS_REPLACED}, which takes 150 MB more until the services start again.")
+        return spawn(path, args, passfds)
+
     util.spawnv_passfds = fork  # type: ignore[assignment]  # its types are wider than its use
     try:
         yield
     finally:
-        util.spawnv_passfds = spawn
+        util.spawnv_passfds = replace

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aiseg2_pipeline.japan_time import CLOCK_IS_SET, day_start, hour_key
 from aiseg2_pipeline.runtime import health
+from aiseg2_pipeline.runtime.warm_parent import RUNS_REPLACED
 from aiseg2_pipeline.settings import Settings
 
 # The seconds of a minute in which its run has ended, and the next one has not begun when the services have started.
@@ -28,9 +29,11 @@ class Watch:
         # A search that has found everything since its start date changes nothing for the definitions.
         self._searched = hour_key(day_start(settings.start_date)) if settings.start_date else ""
         self._suspects_damage = False
+        self._runs_replaced = False
 
     def line(self, text: str) -> None:
-        """Take a line of the services' output. One that reports damage lets Dagster's files be checked."""
+        """Take a line of the services' output: Dagster's files may be damaged, or the process of the runs was replaced."""
+        self._runs_replaced |= RUNS_REPLACED in text
         self._suspects_damage |= any(sign in text for sign in _SIGNS_OF_DAMAGE)
 
     def reason(self, now: datetime) -> str | None:
@@ -40,6 +43,8 @@ class Watch:
         self._first = self._first or first
         if first not in ("", self._first, self._searched) and now.second in QUIET_SECONDS:
             return "The start of the record was found, so the services start again with its hours."
+        if self._runs_replaced and now.second in QUIET_SECONDS:
+            return "A process was killed (perhaps by the system, for want of memory), so the services start again to share their memory."
         if self._is_ahead(now) and not self._was_ahead:
             return "This machine's clock was ahead, so the services start again to continue from now."
         if self._suspects_damage:

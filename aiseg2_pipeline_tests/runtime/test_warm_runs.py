@@ -117,20 +117,11 @@ def parent(pid: int) -> int:
     return int(status.partition("PPid:")[2].split()[0])
 
 
-def warm_process(pipeline: Pipeline) -> int | None:
-    """Return the id of the process that runs are forked from: the code server's own fork, or the one that replaces it."""
+def warm_process(pipeline: Pipeline) -> int:
+    """Return the id of the process that runs are forked from."""
     (server,) = pipeline.processes("code-server")
-    names = ("runs", "multiprocessing.forkserver")
-    forked = [pid for name in names for pid in pipeline.processes(name) if parent(pid) == server]
-    return forked[0] if forked else None
-
-
-def kill_warm_process(pipeline: Pipeline) -> int:
-    pid = warm_process(pipeline)
-    assert pid is not None
-    os.kill(pid, signal.SIGKILL)
-    assert gone(pid)
-    return pid
+    (warm,) = (pid for pid in pipeline.processes("runs") if parent(pid) == server)
+    return warm
 
 
 def gone(pid: int) -> bool:
@@ -152,7 +143,7 @@ def test_the_services_are_forked_from_the_supervisor_and_each_leads_a_process_gr
     assert [parent(pid) for pid in pids] == [pipeline.process.pid] * 3
     assert [os.getpgid(pid) for pid in pids] == pids
     (code,) = pipeline.processes("code-server")
-    assert os.getpgid(warm_process(pipeline) or 0) == code
+    assert os.getpgid(warm_process(pipeline)) == code
 
 
 @needs_proc
@@ -177,32 +168,29 @@ def test_a_run_imports_few_modules_itself_else_add_them_to_preload(pipeline: Pip
 
 
 @needs_proc
-def test_a_run_whose_warm_process_is_killed_ends_and_the_next_one_succeeds(pipeline: Pipeline) -> None:
-    run_id = pipeline.pages.launch_minute(10)
-    pid = pipeline.pages.process_in(run_id)
-    os.kill(parent(pid), signal.SIGKILL)
-    assert pipeline.pages.finished(run_id)["status"] in {"FAILURE", "SUCCESS"}
-    assert pipeline.pages.read_minute()["status"] == "SUCCESS"
-    assert gone(pid)
-
-
-@needs_proc
-def test_a_killed_warm_process_is_restarted_and_logs_modules_that_cannot_be_preloaded(
-    pipeline: Pipeline, site: Path
+def test_after_its_warm_process_was_killed_a_run_ends_the_next_one_reads_and_the_services_start_again(
+    tmp_path: Path, site: Path, settings: dict[str, str]
 ) -> None:
     broken = ["dagster._utils.test.definitions", "aiseg2_pipeline.definitions"]
-    (site / "broken").write_text("\n".join(broken), encoding="utf-8")
-    killed = kill_warm_process(pipeline)
-    run = pipeline.pages.read_minute()
-    assert run["status"] == "SUCCESS"
-    assert warm_process(pipeline) not in {killed, None}
-    assert "dagster._utils.test.definitions is not preloaded" in pipeline.output
-    assert "The definitions are not preloaded" in pipeline.output
-    assert set(broken) <= set((site / str(process_of(run))).read_text(encoding="utf-8").split())
-    # Later tests have a complete warm process again.
-    (site / "broken").write_text("", encoding="utf-8")
-    kill_warm_process(pipeline)
-    pipeline.pages.read_minute()
+    with started(tmp_path, settings | free_ports()) as pipeline:
+        pipeline.wait(pipeline.pages.served)
+        run_id = pipeline.pages.launch_minute(10)
+        pid = pipeline.pages.process_in(run_id)
+        (site / "broken").write_text("\n".join(broken), encoding="utf-8")
+        killed_at = datetime.now(UTC)
+        os.kill(parent(pid), signal.SIGKILL)
+        assert pipeline.pages.finished(run_id)["status"] in {"FAILURE", "SUCCESS"}
+        assert gone(pid)
+        # The schedule's next run is that of a new Python, in which two modules are broken.
+        pipeline.wait(lambda: "so the services start again" in pipeline.output, WITHIN_S + 60)
+        assert max(pipeline.times()) > killed_at
+        assert f"{broken[0]} is not preloaded" in pipeline.output
+        assert "The definitions are not preloaded" in pipeline.output
+        new_python = "multiprocessing.forkserver"
+        pipeline.wait(lambda: not pipeline.processes(new_python) and pipeline.processes("runs") != [])
+        pipeline.wait(pipeline.pages.served)
+        assert pipeline.pages.read_minute()["status"] == "SUCCESS"
+        assert "Traceback" not in pipeline.output, pipeline.output
 
 
 def test_a_run_started_by_hand_prints_only_json_lines(pipeline: Pipeline) -> None:
