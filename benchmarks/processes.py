@@ -27,6 +27,7 @@ _FORKED = {
     "code-server": CODE_SERVER,
     "daemon": "daemon",
     "webserver": "webserver",
+    "page": "page",
     "tracker": "resource tracker",
     "runs": "forkserver",
     "run": "run",

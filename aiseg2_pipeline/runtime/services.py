@@ -20,10 +20,18 @@ from pathlib import Path
 import filelock
 
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch, warm_parent
+from aiseg2_pipeline.runtime import (
+    announcement,
+    dagster_home,
+    health,
+    open_stores,
+    page,
+    parent_watch,
+    warm_parent,
+)
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
 from aiseg2_pipeline.runtime.simulated_past import start_past
-from aiseg2_pipeline.runtime.warm_parent import ServiceManager
+from aiseg2_pipeline.runtime.warm_parent import PAUSE_S, ServiceManager
 from aiseg2_pipeline.runtime.watch import Watch
 from aiseg2_pipeline.settings import ENV_FILE_IS_READ, Settings, SettingsError, environment
 
@@ -33,8 +41,6 @@ CODE_SERVER = "aiseg2_pipeline.runtime.code_server"
 TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
 PAGE = "aiseg2_pipeline.web"
-# The pause before the page is started again.
-PAGE_AGAIN_S = 10
 # How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
 # How often it is checked whether the services must start again.
@@ -72,14 +78,17 @@ class _Services(ServiceManager):
         script = f"trap : TERM; {self._watched(command, after)}; code=$?; kill 0; exit $code"
         self.add_process(name, script, env=self._variables)
         if warm and self._warm:
-            self.fork_instead(
-                name, warm_parent.service(command[0], command[1:], self._variables, Path(self._lock), after)
-            )
+            self.fork_instead(name, self._forked(command, after))
 
     def add_page(self) -> None:
         """Add the household's page. Where it ends by itself it starts again: the readings continue without it."""
-        script = f"trap 'exit 0' TERM; while :; do {self._watched([PAGE])}; sleep {PAGE_AGAIN_S}; done"
+        script = f"trap 'exit 0' TERM; while :; do {self._watched([PAGE])}; sleep {PAUSE_S}; done"
         self.add_process("page", script, env=self._variables)
+        if self._warm:
+            self.fork_instead("page", self._forked([page.__name__]), only_first=True)
+
+    def _forked(self, command: Sequence[str], after: Path | None = None) -> Callable[[], None]:
+        return warm_parent.service(command[0], command[1:], self._variables, Path(self._lock), after)
 
     def _watched(self, command: Sequence[str], after: Path | None = None) -> str:
         # By module, not by script name: the packages of this Python, whatever is on PATH.

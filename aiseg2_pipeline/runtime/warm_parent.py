@@ -7,6 +7,7 @@
     │     └─ run             one process for each run, forked from `runs`
     ├─ daemon                forked
     ├─ webserver             forked; imports Dagster's pages when they are first opened
+    ├─ page                  forked; a Python of its own from the time on that it has ended by itself
     └─ simulator             a Python of its own, without Dagster
 
 Each service is a session and a process group of its own, as those that honcho starts with a shell. A service module that
@@ -35,10 +36,11 @@ from typing import Any
 
 from honcho.manager import KILL_WAIT, Manager
 from honcho.printer import Message, Printer
+from honcho.process import Popen, Process
 
 from aiseg2_pipeline.dagster_internals import DAEMON, RUN_MODULES, SHARED_MODULES
 from aiseg2_pipeline.logs import log_warning
-from aiseg2_pipeline.runtime import dagster_tuning, parent_watch
+from aiseg2_pipeline.runtime import dagster_tuning, page, parent_watch
 from aiseg2_pipeline.runtime.shared_objects import share_imported_objects
 
 # A fork is unsafe where the system's own libraries use threads (macOS), and shares nothing elsewhere.
@@ -61,7 +63,10 @@ _BEFORE_THE_FORK = (
     f"{DAEMON}.cli",
     "aiseg2_pipeline.orchestration.definitions",
     "aiseg2_pipeline.runtime.code_server",
+    page.SERVER,
 )
+# The pause before a service that has ended by itself is started again.
+PAUSE_S = 10
 # glibc's number of its option MALLOC_ARENA_MAX.
 _M_ARENA_MAX = -8
 # The log line of a code server whose `runs` was killed; `watch` waits for it.
@@ -93,18 +98,24 @@ def _import_shared() -> None:
     environment = dict(os.environ)
     # As for the services, and for the same reason (`services`).
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    # Alembic's mako would import it for colours of tracebacks: 4 MB.
+    hidden = sys.modules.setdefault("pygments", None) is None  # type: ignore[arg-type]  # "not to be found"
     for name in _BEFORE_THE_FORK:
         with suppress(Exception):
             import_module(name)
+    if hidden:
+        del sys.modules["pygments"]
     # A changed environment would count as changed settings.
     os.environ.clear()
     os.environ.update(environment)
     with suppress(Exception):
         dagster_tuning.cache_storage_setup()
+    share_imported_objects()
     with suppress(OSError, AttributeError):
         # The services do not read the variable, because they start no new program.
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-    share_imported_objects()
+        # What the imports allocated meanwhile: 2 MB.
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class _Printer(Printer):  # type: ignore[misc]  # honcho has no types
@@ -127,6 +138,7 @@ class ServiceManager(Manager):  # type: ignore[misc]  # as above
         super().__init__(_Printer(sys.stdout))
         self.events = _Events()
         self._to_fork: dict[str, Callable[[], None]] = {}
+        self._only_first: set[str] = set()
         self._to_start: list[threading.Thread] = []
         self._terminated, self._ended = threading.Event(), threading.Event()
         self.start_beside(threading.Thread(target=self._kill_late, daemon=True))
@@ -139,18 +151,31 @@ class ServiceManager(Manager):  # type: ignore[misc]  # as above
         """Start a thread once the services are forked; it must end when they have ended."""
         self._to_start.append(thread)
 
-    def fork_instead(self, name: str, serve: Callable[[], None]) -> None:
-        """Let a process that was added be forked, and call `serve`, instead of being started as a program."""
+    def fork_instead(self, name: str, serve: Callable[[], None], *, only_first: bool = False) -> None:
+        """Let a process that was added be forked, and call `serve`, instead of being started as a program.
+
+        With `only_first`, its program is started when that process has ended by itself; otherwise its end is that of all.
+        """
         self._to_fork[name] = serve
+        if only_first:
+            self._only_first.add(name)
 
     def _start(self) -> None:
         for name, serve in self._to_fork.items():
             forked = _Forked(name, serve)
             self._processes[name]["obj"]._child_ctor = forked.watched  # noqa: SLF001 - honcho's own way to replace it
-        for process in self._processes.values():
-            self.start_beside(threading.Thread(target=process["obj"].run, args=(self.events,), daemon=True))
+        for name, process in self._processes.items():
+            work = self._fork_then_start if name in self._only_first else type(process["obj"]).run
+            self.start_beside(threading.Thread(target=work, args=(process["obj"], self.events), daemon=True))
         for thread in self._to_start:
             thread.start()
+
+    def _fork_then_start(self, process: Process, events: "_Events") -> None:
+        first = _EventsOfTheFirst(events, self._terminated)
+        process.run(first)
+        if first.ended_by_itself:
+            process._child_ctor = Popen  # noqa: SLF001 - as above
+            process.run(events)
 
     def join(self) -> None:
         """Wait for all threads, so that a next manager can fork."""
@@ -177,6 +202,19 @@ class _Events(queue.Queue[Any]):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002, FBT001, FBT002 - as its base
         return super().get(block, 1.0)
+
+
+class _EventsOfTheFirst:
+    """The events of a service, without its end where that is not the end of all."""
+
+    def __init__(self, events: _Events, terminated: threading.Event) -> None:
+        self._events, self._terminated = events, terminated
+        self.ended_by_itself = False
+
+    def put(self, message: Message) -> None:
+        self.ended_by_itself = message.type == "stop" and not self._terminated.wait(PAUSE_S)
+        if not self.ended_by_itself:
+            self._events.put(message)
 
 
 class _Forked:

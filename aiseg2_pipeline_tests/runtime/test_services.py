@@ -104,8 +104,8 @@ def test_a_closed_terminal_ends_it_with_success_even_where_services_do_not_react
 
 
 def page_processes(pipeline: Pipeline) -> set[int]:
-    """Return the processes of the household's page, without the shell that starts it again."""
-    watched = set(pipeline.processes(PAGE)) - set(pipeline.processes("sleep"))
+    """Return the processes of the household's page: the forked one, or else without the shell that starts it again."""
+    watched = set(pipeline.processes(PAGE)) - set(pipeline.processes("sleep")) | set(pipeline.processes("page"))
     return watched if PROC.exists() else set()
 
 

@@ -139,8 +139,9 @@ def gone(pid: int) -> bool:
 
 @needs_proc
 def test_the_services_are_forked_from_the_supervisor_and_each_leads_a_process_group(pipeline: Pipeline) -> None:
-    pids = [pid for name in ("code-server", "daemon", "webserver") for pid in pipeline.processes(name)]
-    assert [parent(pid) for pid in pids] == [pipeline.process.pid] * 3
+    names = ("code-server", "daemon", "webserver", "page")
+    pids = [pid for name in names for pid in pipeline.processes(name)]
+    assert [parent(pid) for pid in pids] == [pipeline.process.pid] * len(names)
     assert [os.getpgid(pid) for pid in pids] == pids
     (code,) = pipeline.processes("code-server")
     assert os.getpgid(warm_process(pipeline)) == code
