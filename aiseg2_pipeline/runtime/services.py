@@ -20,15 +20,7 @@ from pathlib import Path
 import filelock
 
 from aiseg2_pipeline.dagster_internals import DAEMON
-from aiseg2_pipeline.runtime import (
-    announcement,
-    dagster_home,
-    health,
-    open_stores,
-    page,
-    parent_watch,
-    warm_parent,
-)
+from aiseg2_pipeline.runtime import announcement, dagster_home, health, open_stores, parent_watch, warm_parent
 from aiseg2_pipeline.runtime.settings_watch import SettingsWatch
 from aiseg2_pipeline.runtime.simulated_past import start_past
 from aiseg2_pipeline.runtime.warm_parent import PAUSE_S, ServiceManager
@@ -40,7 +32,7 @@ DEFINITIONS = "-m", "aiseg2_pipeline.definitions", "--empty-working-directory"
 CODE_SERVER = "aiseg2_pipeline.runtime.code_server"
 TUNING = "aiseg2_pipeline.runtime.dagster_tuning"
 WEBSERVER = "aiseg2_pipeline.runtime.webserver"
-PAGE = "aiseg2_pipeline.web"
+PAGE, FORKED_PAGE = "aiseg2_pipeline.web", "aiseg2_pipeline.runtime.page"
 # How long services may take to end after their supervisor was killed; generous, because they have had a SIGTERM.
 ENDING_S = 15
 # How often it is checked whether the services must start again.
@@ -85,7 +77,7 @@ class _Services(ServiceManager):
         script = f"trap 'exit 0' TERM; while :; do {self._watched([PAGE])}; sleep {PAUSE_S}; done"
         self.add_process("page", script, env=self._variables)
         if self._warm:
-            self.fork_instead("page", self._forked([page.__name__]), only_first=True)
+            self.fork_instead("page", self._forked([FORKED_PAGE]), only_first=True)
 
     def _forked(self, command: Sequence[str], after: Path | None = None) -> Callable[[], None]:
         return warm_parent.service(command[0], command[1:], self._variables, Path(self._lock), after)

@@ -187,6 +187,7 @@ def test_after_its_warm_process_was_killed_a_run_ends_the_next_one_reads_and_the
         assert max(pipeline.times()) > killed_at
         assert f"{broken[0]} is not preloaded" in pipeline.output
         assert "The definitions are not preloaded" in pipeline.output
+        (site / "broken").write_text("", encoding="utf-8")
         new_python = "multiprocessing.forkserver"
         pipeline.wait(lambda: not pipeline.processes(new_python) and pipeline.processes("runs") != [])
         pipeline.wait(pipeline.pages.served)
