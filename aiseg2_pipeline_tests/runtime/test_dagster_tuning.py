@@ -18,7 +18,7 @@ from aiseg2_pipeline.dagster_internals import SQLITE_STORAGES
 from aiseg2_pipeline.runtime import dagster_tuning
 from aiseg2_pipeline.runtime.dagster_tuning import RateLimitedLogger
 
-CREATED, IN_USE, AT_MOST = 400_000, 20_000, 150_000
+CREATED, IN_USE, AT_MOST = 400_000, 20_000, 60_000
 IMPORTED = 1_000_000
 
 
