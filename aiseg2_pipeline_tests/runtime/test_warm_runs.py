@@ -259,6 +259,8 @@ def test_a_dagster_without_the_private_attribute_serves_with_one_warning(
     monkeypatch.setattr(DagsterApiServer.__init__, "__code__", code.replace(co_names=names))
     served: list[bool] = []
     monkeypatch.setattr(dagster._cli.api, "grpc_command", lambda: served.append(True))  # noqa: SLF001 - Dagster's own
+    # It would keep the engines of later tests.
+    monkeypatch.setattr(code_server, "cache_storage_setup", lambda: None)
     monkeypatch.chdir(tmp_path)
     for name in set(os.environ) - set(environment({})):
         monkeypatch.delenv(name)

