@@ -7,8 +7,7 @@ pages. This process restarts the pipeline when it has ended. In the end all proc
 InfluxDB are compared with the household (`soak_record`).
 
 Growth is checked from ten minutes after the last start on, when the services have done everything once, if at least a
-quarter of an hour is left. The exit code is 1
-for any problem. Linux only.
+quarter of an hour is left. The exit code is 1 for any problem. Linux only.
 
     python -m benchmarks.soak [--minutes 60] [--seed N] [--fault-rate 0.05] [--out DIR]
 """
