@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.utils import make_new_run_id
+from filelock import FileLock, Timeout
 
 from aiseg2_pipeline.gaps.past import note_first_hour
 from aiseg2_pipeline.japan_time import hour_key, hour_of
@@ -171,6 +172,17 @@ def test_a_reading_whose_run_is_killed_before_its_write_out_goes_out_with_the_ne
     assert taken <= home.times() & home.written()
 
 
+def stop_without_locks(pid: int, path: Path) -> None:
+    """Stop a process at a moment when it holds no lock of a store, so that others can use that."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with suppress(Timeout, sqlite3.OperationalError), FileLock(f"{path}.lock", timeout=1):
+            with closing(sqlite3.connect(path, timeout=1)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+            return
+        os.kill(pid, signal.SIGCONT)
+
+
 @needs_proc
 def test_a_fill_killed_during_a_minutes_write_fails_alone_and_a_later_one_fills(
     home: Home, influx: Influx
@@ -181,7 +193,7 @@ def test_a_fill_killed_during_a_minutes_write_fails_alone_and_a_later_one_fills(
     fill = pages.launch("power_fill", hour_key(hour))
     pid = pages.process_in(fill)
     # However long the minute takes to start, the fill does not end before.
-    os.kill(pid, signal.SIGSTOP)
+    stop_without_locks(pid, home.data / "readings.sqlite")
     influx.proxy.fault = slow = Slow(2)
     minute = pages.launch_minute(10)
     pipeline.wait(lambda: bool(slow.arrived))
