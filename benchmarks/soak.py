@@ -265,9 +265,10 @@ def growth(samples: Sequence[vitals.Sample], last_start_s: float, runs: int, rec
         grows = line.growth_an_hour(since_s)
         if may is not None and grows is not None and grows > may:
             yield f"{line.name}: {line.measure} grow by {grows:.2f} an hour: the limit is {may:g}"
-        added = (line.at(end_s) or 0) - (line.at(since_s) or 0)
-        if line.name in SERVICES and added > (most_added := MOST_ADDED.get(line.measure, added)):
-            yield f"{line.name}: {added:g} {line.measure} more than before: the limit is {most_added:g}"
+        if line.name in SERVICES and line.measure in MOST_ADDED:
+            added, most_added = (line.at(end_s) or 0) - (line.at(since_s) or 0), MOST_ADDED[line.measure]
+            if added > most_added:
+                yield f"{line.name}: {added:g} {line.measure} more than before: the limit is {most_added:g}"
 
 
 def report(
