@@ -191,6 +191,10 @@ def test_after_its_warm_process_was_killed_a_run_ends_the_next_one_reads_and_the
         new_python = "multiprocessing.forkserver"
         pipeline.wait(lambda: not pipeline.processes(new_python) and pipeline.processes("runs") != [])
         pipeline.wait(pipeline.pages.served)
+        after = [pipeline.pages.run(run["runId"]) for run in pipeline.pages.runs()]
+        after = [run for run in after if (run["startTime"] or 0) > killed_at.timestamp()]
+        of_new_python = min(after, key=lambda run: float(run["startTime"]))
+        assert set(broken) <= set((site / str(process_of(of_new_python))).read_text(encoding="utf-8").split())
         assert pipeline.pages.read_minute()["status"] == "SUCCESS"
         assert "Traceback" not in pipeline.output, pipeline.output
 

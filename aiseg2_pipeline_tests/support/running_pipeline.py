@@ -39,7 +39,7 @@ FINISHED = {"SUCCESS", "FAILURE", "CANCELED"}
 _RUN = """query ($id: ID!) { runOrError(runId: $id) { ... on Run {
     jobName status startTime endTime
     eventConnection { events { __typename ... on MessageEvent { message } } } } } }"""
-_RUNS = "{ runsOrError { ... on Runs { results { jobName status tags { key value } } } } }"
+_RUNS = "{ runsOrError { ... on Runs { results { runId jobName status tags { key value } } } } }"
 _LAUNCH = """mutation ($parameters: ExecutionParams!) { launchRun(executionParams: $parameters) {
     __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 _EXECUTE_AGAIN = """mutation ($parameters: ReexecutionParams!) {
