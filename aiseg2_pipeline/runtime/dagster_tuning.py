@@ -100,9 +100,9 @@ def cache_storage_setup() -> None:
 def freeze_imported_objects() -> None:
     """Exclude the objects imported so far, which live as long as the process, from garbage collection.
 
-    Python starts a full collection only when the new objects are a quarter of the old ones, and then only after ten
-    smaller ones, which here take a quarter of an hour. A service would therefore hold some 20 MB of garbage, the last of
-    it collected hours after the start, and the daemon 8 MB without the second rule's change here.
+    Python starts a full collection only when the new objects are a quarter of the old ones. A service would therefore
+    hold some 20 MB of garbage, the last of it collected hours after the start. Python also waits for ten smaller
+    collections, for which the daemon takes a quarter of an hour and 8 MB; it waits for one here.
     """
     gc.collect()
     gc.freeze()

@@ -263,7 +263,7 @@ def test_a_dagster_without_the_private_attribute_serves_with_one_warning(
     monkeypatch.setattr(DagsterApiServer.__init__, "__code__", code.replace(co_names=names))
     served: list[bool] = []
     monkeypatch.setattr(dagster._cli.api, "grpc_command", lambda: served.append(True))  # noqa: SLF001 - Dagster's own
-    # It would keep the engines of later tests.
+    # Otherwise the engines of later tests in this process would be kept.
     monkeypatch.setattr(code_server, "cache_storage_setup", lambda: None)
     monkeypatch.chdir(tmp_path)
     for name in set(os.environ) - set(environment({})):
